@@ -1,0 +1,1 @@
+"""What the model is: encoder, subspace projection, residual quantizers, decoder."""

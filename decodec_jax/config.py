@@ -1,0 +1,207 @@
+"""Every setting and its default, once. `configs/decodec.py` states only how a variant differs from these."""
+
+import dataclasses
+import json
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from decodec_jax.errors import UserError
+
+
+@dataclass
+class Quantizer:
+    """One residual vector quantizer (paper section 2: SRVQ for speech, NRVQ for background)."""
+
+    kind: str = "ema"  # "ema": moving-average codebooks, k-means start; "factorised": DAC's normalised, gradient-trained
+    levels: int = 8  # residual levels; each costs log2(entries) bits a frame
+    entries: int = 1024
+    dim: int = 0  # width of a codebook vector; 0: the latent's own width, without projections
+    first_dim: int = 0  # width of the first (semantic) level's vectors, when it is to differ; 0: as `dim`
+    decay: float = 0.99  # of the moving averages, per step
+    revive: float = 0.1  # an entry used less than this share of an even load is replaced by a vector of the batch
+    dropout: float = 0.5  # share of training items coded with a random number of levels
+    bypass: float = 0.1  # share of training items that skip quantization after it has started
+
+
+@dataclass
+class Model:
+    """The network. The defaults are DAC's 16 kHz widths with the paper's strides, LSTM and two quantizers."""
+
+    sample_rate: int = 16_000
+    patch: int = 1  # samples folded into channels before the first block, and unfolded after the last
+    channels: int = 64  # after the first convolution; doubled by every block
+    strides: tuple[int, ...] = (2, 4, 5, 8)
+    dilations: tuple[int, ...] = (1, 3, 9)  # of the residual units in a block
+    kernel: int = 7
+    latent: int = 1024  # width of the embedding that SOP splits
+    decoder_channels: int = 1536  # after the decoder's first convolution; halved by every block
+    lstm_layers: int = 2
+    decoder_lstm: bool = True
+    causal: bool = False  # True: no output sample depends on a later frame, and the LSTM runs forward only
+    projection: str = "learned"  # SOP: "learned" (two linear layers), "exact" (orthonormal split), "none" (ablation)
+    speech: Quantizer = field(default_factory=Quantizer)
+    background: Quantizer = field(default_factory=Quantizer)
+    dtype: str = "float32"  # of the convolutions' arithmetic; parameters, codebooks and losses stay float32
+
+    @property
+    def hop(self) -> int:
+        """Samples per frame."""
+        hop = self.patch
+        for stride in self.strides:
+            hop *= stride
+        return hop
+
+
+@dataclass
+class Data:
+    """Where clips come from and how they are mixed."""
+
+    root: str = ""  # folder with manifest.csv (or a TFDS dataset's folder); empty: the built-in synthetic source
+    train_split: str = "train"  # rows whose split is this, or ends in "_" + this
+    holdout: float = 0.05  # share of the training speakers and backgrounds kept back for validation
+    batch: int = 8  # pairs of mixtures a step, over all devices
+    seconds: float = 1.0  # length of a training clip
+    snr: tuple[float, float] = (-5.0, 40.0)  # dB, speech over background, uniform
+    level: tuple[float, float] = (-35.0, -15.0)  # dB of full scale, RMS of the speech (of the background, where alone)
+    clean: float = 0.1  # share of mixtures whose background is silence
+    background_only: float = 0.1  # share whose speech is silence
+    silent: float = 0.05  # share that are silence altogether: what blank codes are learned from
+    seed: int = 0
+    workers: int = 0  # processes that read and mix; 0: the training process itself
+
+
+@dataclass
+class Loss:
+    """Weights of the training objective's terms; a term of weight 0 is not computed."""
+
+    wave_swap: float = 500.0  # L_RST, equation (12)
+    wave_own: float = 500.0
+    mel_swap: float = 15.0
+    mel_own: float = 15.0
+    perp: float = 10.0  # L_perp, equation (5)
+    commitment: float = 10.0
+    codebook: float = 1.0  # of factorised codebooks; moving-average ones have no such loss
+    mel_windows: tuple[int, ...] = (64, 128, 256, 512, 1024, 2048)
+    mel_bands: tuple[int, ...] = (10, 20, 40, 80, 80, 80)
+
+
+@dataclass
+class Optim:
+    """AdamW with linear warm-up, then a cosine to `final` x lr at `decay_steps`, constant after it."""
+
+    lr: float = 3e-4
+    betas: tuple[float, float] = (0.8, 0.99)
+    weight_decay: float = 0.0
+    warmup: int = 500
+    decay_steps: int = 400_000
+    final: float = 0.05
+    clip: float = 10.0  # global norm of the gradient
+    ema: float = 0.999  # of the averaged weights that validation, samples and inference use
+
+
+@dataclass
+class Mesh:
+    """Devices along each axis; -1 takes all that are left."""
+
+    data: int = -1
+
+
+@dataclass
+class Train:
+    """How long, how often, and from when the quantizers take part."""
+
+    steps: int = 400_000
+    seed: int = 0
+    continuous_steps: int = 1000  # the quantizers are bypassed until here, then set by k-means and used
+    kmeans_batches: int = 16  # training batches whose latents the codebooks start from
+    log_every: int = 10
+    valid_every: int = 1000
+    valid_clips: int = 32
+    sample_clips: int = 2
+    save_every: int = 1000
+    keep: int = 3  # newest checkpoints kept
+
+
+@dataclass
+class Config:
+    """One training run."""
+
+    variant: str = "paper"
+    model: Model = field(default_factory=Model)
+    data: Data = field(default_factory=Data)
+    loss: Loss = field(default_factory=Loss)
+    optim: Optim = field(default_factory=Optim)
+    mesh: Mesh = field(default_factory=Mesh)
+    train: Train = field(default_factory=Train)
+
+
+def to_dict(config) -> dict:
+    """A (nested) config dataclass as plain dictionaries, ready for JSON."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(cls: type, values: dict, where: str = "config"):
+    """The inverse of `to_dict`. Raises UserError for a key that `cls` does not have."""
+    types = typing.get_type_hints(cls)
+    unknown = sorted(set(values) - set(types))
+    if unknown:
+        raise UserError(f"{where}: unknown setting {unknown[0]!r}; it was written by another version of decodec_jax")
+    built = {}
+    for name, value in values.items():
+        if dataclasses.is_dataclass(types[name]):
+            value = from_dict(types[name], value, f"{where}.{name}")
+        elif typing.get_origin(types[name]) is tuple:
+            value = tuple(value)
+        built[name] = value
+    return cls(**built)
+
+
+def load(path: Path) -> Config:
+    """Read the `config.json` of a run folder."""
+    try:
+        return from_dict(Config, json.loads(Path(path).read_text()), str(path))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is not valid JSON: {error}") from None
+
+
+def check(config: Config) -> None:
+    """Raise UserError, naming the setting, for values no run can use."""
+    model, data, loss = config.model, config.data, config.loss
+    choices = {
+        "model.projection": (model.projection, ("learned", "exact", "none")),
+        "model.speech.kind": (model.speech.kind, ("ema", "factorised")),
+        "model.background.kind": (model.background.kind, ("ema", "factorised")),
+        "model.dtype": (model.dtype, ("float32", "bfloat16")),
+    }
+    for name, (value, allowed) in choices.items():
+        if value not in allowed:
+            raise UserError(f"{name} is {value!r}; it must be one of {', '.join(allowed)}")
+    positive = {
+        "model.patch": model.patch,
+        "model.channels": model.channels,
+        "model.latent": model.latent,
+        "model.speech.levels": model.speech.levels,
+        "model.background.levels": model.background.levels,
+        "data.batch": data.batch,
+        "data.seconds": data.seconds,
+        "train.steps": config.train.steps,
+        "train.log_every": config.train.log_every,
+        "train.valid_every": config.train.valid_every,
+        "train.save_every": config.train.save_every,
+    }
+    for name, value in positive.items():
+        if value <= 0:
+            raise UserError(f"{name} is {value}; it must be above 0")
+    blocks = 2 ** len(model.strides)
+    if model.decoder_channels % blocks:
+        raise UserError(f"model.decoder_channels is {model.decoder_channels}; {len(model.strides)} blocks halve it, "
+                        f"so it must be a multiple of {blocks}")
+    if model.projection == "exact" and model.latent % 2:
+        raise UserError(f"model.latent is {model.latent}; the exact projection splits it in two, so it must be even")
+    if data.snr[0] > data.snr[1] or data.level[0] > data.level[1]:
+        raise UserError(f"data.snr {data.snr} and data.level {data.level} must each be (low, high)")
+    if not 0 <= data.clean + data.background_only + data.silent <= 1:
+        raise UserError("data.clean + data.background_only + data.silent must lie in 0..1")
+    if len(loss.mel_windows) != len(loss.mel_bands):
+        raise UserError("loss.mel_windows and loss.mel_bands must be of equal length")

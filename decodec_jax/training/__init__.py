@@ -1,0 +1,1 @@
+"""How the model learns: state, step, loop, checkpoints, monitoring."""
