@@ -1,0 +1,125 @@
+"""DeCodec itself: encode, project, quantize, decode; and recombination, which makes one clip of two clips' parts."""
+
+import math
+from typing import Generic, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+
+from decodec_jax.codec.decoder import Decoder
+from decodec_jax.codec.encoder import Encoder
+from decodec_jax.codec.projection import Projection
+from decodec_jax.codec.quantize import Quantized, ResidualQuantizer
+from decodec_jax.config import Model
+
+T = TypeVar("T")
+STREAMS = ("speech_quantizer", "background_quantizer")
+
+
+class Halves(NamedTuple, Generic[T]):
+    """The same thing for the speech and for the background half."""
+
+    speech: T
+    background: T
+
+
+def recombine(halves: Halves[Array]) -> Array:
+    """The decoder's input: the plain sum Zs + Zn of a speech and a background part, `[b, f, d]`.
+
+    The parts may come from different clips. Training swaps them between the two clips of a pair (equations 8-11);
+    enhancement takes Zn from blank audio, background extraction Zs.
+    """
+    return halves.speech + halves.background
+
+
+def swap(background: Array) -> Array:
+    """Exchange backgrounds within pairs: `[2b, f, d] -> [2b, f, d]`, the two clips of a pair being neighbours."""
+    pairs = background.reshape(-1, 2, *background.shape[1:])
+    return pairs[:, ::-1].reshape(background.shape)
+
+
+class TakenApart(NamedTuple):
+    """Outcome of `DeCodecNetwork.take_apart`; what a caller leaves unused, the compiler leaves out."""
+
+    mixture: Array  # [b, t] reconstruction
+    speech: Array  # [b, t] enhanced speech
+    background: Array  # [b, t]
+    codes: Halves[Array]  # [b, k, f]
+
+
+class DeCodecNetwork(nn.Module):
+    """The network. f = ceil(t / hop) frames for a waveform of t samples, any t >= 1."""
+
+    config: Model
+
+    def setup(self):
+        self.encoder = Encoder(self.config)
+        self.decoder = Decoder(self.config)
+        self.projection = Projection(self.config.projection)
+        self.quantizers = Halves(
+            ResidualQuantizer(self.config.speech, self.config.latent, name=STREAMS[0]),
+            ResidualQuantizer(self.config.background, self.config.latent, name=STREAMS[1]),
+        )
+
+    def embed(self, wave: Array) -> Halves[Array]:
+        """S = P_S Enc(y) and N = P_N Enc(y), equation (8): `[b, t]` waveform to float32 `[b, f, d]` twice."""
+        hop = self.config.hop
+        padding = math.ceil(wave.shape[-1] / hop) * hop - wave.shape[-1]
+        embedding = self.encoder(jnp.pad(wave, ((0, 0), (0, padding))))
+        return Halves(*self.projection(embedding.astype(jnp.float32)))
+
+    def quantize(
+        self, halves: Halves[Array], active: Halves[Array] | None = None, key: Array | None = None
+    ) -> Halves[Quantized]:
+        """Both quantizers, each on its half; `active` is the number of levels each item uses, `[b]` a half."""
+        active = active or Halves(None, None)
+        keys = Halves(None, None) if key is None else Halves(*jax.random.split(key))
+        return Halves(*(q(*arguments) for q, *arguments in zip(self.quantizers, halves, active, keys, strict=True)))
+
+    def encode(self, wave: Array) -> Halves[Array]:
+        """Codes of a waveform: `[b, t]` to int32 `[b, k, f]` twice, coarse levels first."""
+        quantized = self.quantize(self.embed(wave))
+        return Halves(quantized.speech.codes, quantized.background.codes)
+
+    def vectors(self, codes: Halves[Array]) -> Halves[Array]:
+        """Zs and Zn of codes `[b, k, f]`, any k from 1 to all levels: `[b, f, d]` twice."""
+        return Halves(*(q.vectors(c) for q, c in zip(self.quantizers, codes, strict=True)))
+
+    def decode(self, halves: Halves[Array], length: int) -> Array:
+        """Dec(Zs + Zn): `[b, f, d]` twice to a waveform `[b, length]`, length <= f hop."""
+        return self.decoder(recombine(halves))[:, :length]
+
+    def take_apart(self, wave: Array, active: Halves[Array] | None = None) -> "TakenApart":
+        """A mixture `[b, t]` and its parts, each through the quantizers (paper section 3).
+
+        The part left out is replaced by the code of blank audio: silence of the same length.
+        """
+        both = self.quantize(self.embed(jnp.concatenate([wave, jnp.zeros_like(wave[:1])])), active)
+        halves = Halves(both.speech.vectors[:-1], both.background.vectors[:-1])
+        blank = Halves(*(jnp.broadcast_to(q.vectors[-1:], h.shape) for q, h in zip(both, halves, strict=True)))
+        length = wave.shape[-1]
+        return TakenApart(
+            mixture=self.decode(halves, length),
+            speech=self.decode(halves._replace(background=blank.background), length),
+            background=self.decode(halves._replace(speech=blank.speech), length),
+            codes=Halves(both.speech.codes[:-1], both.background.codes[:-1]),
+        )
+
+    def started(self, halves: Halves[Array], key: Array) -> tuple[dict, dict]:
+        """`params` and `codebook` of both quantizers, set by k-means from latents `[b, f, d]`."""
+        started = (q.started(h, k) for q, h, k in zip(self.quantizers, halves, jax.random.split(key), strict=True))
+        params, codebook = (dict(zip(STREAMS, side, strict=True)) for side in zip(*started, strict=True))
+        return params, {name: stack for name, stack in codebook.items() if stack}
+
+    def __call__(self, wave: Array) -> Array:
+        """Reconstruction through all levels, `[b, t] -> [b, t]`; also what initialises every parameter."""
+        quantized = self.quantize(self.embed(wave))
+        return self.decode(Halves(quantized.speech.vectors, quantized.background.vectors), wave.shape[-1])
+
+
+def initialise(config: Model, key: Array) -> tuple[dict, dict]:
+    """Fresh `params` and `codebook` (empty where no codebook moves by averages)."""
+    variables = DeCodecNetwork(config).init(key, jnp.zeros((1, config.hop)))
+    return variables["params"], variables.get("codebook", {})

@@ -1,0 +1,43 @@
+"""SOP, the subspace orthogonal projection: one embedding into a speech half and a background half (equations 2-5)."""
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+
+
+def orthogonality(speech: Array, background: Array) -> Array:
+    """L_perp, equation (5): the root mean square over frames of cos(S_f, N_f); `[b, f, d]` twice `-> [b]` in 0..1.
+
+    The paper leaves the axis and the scale of <S, N> open. The product over channels, frame by frame, is what
+    vanishes when the two subspaces are orthogonal; the cosine keeps the encoder from shrinking it by scale alone.
+    """
+    dot = jnp.sum(speech * background, axis=-1)
+    energy = jnp.sum(speech**2, axis=-1) * jnp.sum(background**2, axis=-1)
+    return jnp.sqrt(jnp.mean(dot**2 / (energy + 1e-8), axis=-1) + 1e-8)
+
+
+class Projection(nn.Module):
+    """`[b, f, d]` embedding to its speech and background parts, `[b, f, d]` each.
+
+    learned: the paper's two linear layers, held apart by `orthogonality` alone.
+    exact:   an orthonormal basis of the embedding split between the parts, so that P_S + P_N = I and P_S P_N^T = 0.
+             The basis is the standard one, without loss: the encoder ends in a linear layer and the decoder begins
+             with one, and these can learn any rotation of it.
+    none:    both parts are the whole embedding (the paper's Ablation-2).
+
+    Applied to the identity matrix it returns P_S^T and P_N^T.
+    """
+
+    form: str
+
+    @nn.compact
+    def __call__(self, embedding: Array) -> tuple[Array, Array]:
+        if self.form == "none":
+            return embedding, embedding
+        width = embedding.shape[-1]
+        if self.form == "exact":
+            first = jnp.arange(width) < width // 2
+            return jnp.where(first, embedding, 0), jnp.where(first, 0, embedding)
+        start = nn.initializers.lecun_normal()
+        speech, background = (self.param(name, start, (width, width)) for name in ("speech", "background"))
+        return embedding @ speech, embedding @ background

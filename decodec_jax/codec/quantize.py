@@ -1,0 +1,301 @@
+"""Residual vector quantization: one codebook level, the residual stack as a scan, and how codebooks start and move.
+
+A `Stack` is an ordered dict of runs of levels of one codebook width, each run held as stacked arrays and scanned over:
+{"levels": ...}, or {"first": ..., "rest": ...} where the first (semantic) level has a width of its own.
+
+Gradients. The quantized vector passes the reconstruction's gradient straight through, level by level, and as the
+residual is *not* detached on that path the whole stack passes it exactly once (for codebooks as wide as the latent: as
+the identity). The commitment of each level sees the residual *detached* from the levels before it; otherwise the
+straight-through terms would cancel and only the first level would pull at the encoder.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array, lax
+
+from decodec_jax.config import Quantizer
+
+# --- one level ------------------------------------------------------------------------------------------------------
+
+
+class Affine(NamedTuple):
+    """x @ kernel + bias."""
+
+    kernel: Array  # [..., c, d]
+    bias: Array  # [..., d]
+
+    def __call__(self, x: Array) -> Array:
+        return x @ self.kernel + self.bias
+
+
+class Levels(NamedTuple):
+    """k codebooks of one width, stacked on the first axis (or, inside a scan, one of them without it)."""
+
+    entries: Array  # [k, n, d]
+    into: Affine | None  # latent to codebook width; None where the codebook is as wide as the latent
+    out: Affine | None
+
+
+Stack = dict[str, Levels]
+
+
+def nearest(x: Array, entries: Array, normalised: bool) -> Array:
+    """Index of the nearest entry, `[..., d] x [n, d] -> [...]` int32; by angle alone if `normalised` (DAC).
+
+    In float32 at full precision: bfloat16 distances change percents of the choices.
+    """
+    if normalised:
+        entries = entries * lax.rsqrt(jnp.sum(entries**2, axis=-1, keepdims=True) + 1e-12)
+        half_norms = 0.0  # all of length one, whatever the length of x
+    else:
+        half_norms = 0.5 * jnp.sum(entries**2, axis=-1)
+    likeness = jnp.einsum("...d,nd->...n", x, entries, precision=lax.Precision.HIGHEST) - half_norms
+    return jnp.argmax(likeness, axis=-1).astype(jnp.int32)
+
+
+def lookup(codes: Array, level: Levels) -> Array:
+    """Latent-wide vectors of one level's codes: `[...] -> [..., c]`."""
+    vectors = level.entries[codes]
+    return vectors if level.out is None else level.out(vectors)
+
+
+def unstack(stack: Stack) -> list[Levels]:
+    """The stack's levels one by one, without the stacked axis."""
+    return [jax.tree.map(lambda a, i=i: a[i], run) for run in stack.values() for i in range(run.entries.shape[0])]
+
+
+# --- the stack ------------------------------------------------------------------------------------------------------
+
+
+class Tally(NamedTuple):
+    """What one batch says about k codebooks of one width; moving averages are made of it."""
+
+    counts: Array  # [k, n] vectors that chose each entry
+    sums: Array  # [k, n, d] and their sum
+    candidates: Array  # [k, n, d] vectors of the batch at random, to replace dead entries
+
+
+class Quantized(NamedTuple):
+    """Outcome of quantizing `[b, f, c]` with k levels."""
+
+    vectors: Array  # [b, f, c], straight-through
+    codes: Array  # [b, k, f] int32
+    commitment: Array  # [b] squared distance for the encoder to close, over the latent's power, mean of levels in use
+    codebook: Array  # [b] the same distance, to be closed by the codebooks
+    tallies: dict[str, Tally]  # of each run of the stack
+
+
+def quantize(
+    x: Array, stack: Stack, normalised: bool, active: Array | None = None, key: Array | None = None
+) -> Quantized:
+    """Quantize `[b, f, c]` by every level of the stack in turn.
+
+    active: `[b]` int, how many levels each item uses (0: none, the item passes unquantized); all when None.
+    key: draws the `Tally.candidates`; required while training only.
+    """
+    b, f, _ = x.shape
+    total = sum(run.entries.shape[0] for run in stack.values())
+    active = jnp.full((b,), total) if active is None else active
+    key = jax.random.key(0) if key is None else key
+    power = lax.stop_gradient(jnp.mean(x**2)) + 1e-8  # makes the distances, and so their weights, free of x's scale
+
+    def level_step(carry, inputs):
+        residual, summed = carry
+        level, index = inputs
+        used = (index < active).astype(x.dtype)  # [b]
+        # `residual` and `detached` are equal; see the module's note on gradients
+        detached = x - lax.stop_gradient(summed)
+        z, committed = (residual, detached) if level.into is None else (level.into(residual), level.into(detached))
+        codes = nearest(lax.stop_gradient(z), level.entries, normalised)
+        entry = level.entries[codes]
+        passed = lax.stop_gradient(entry) + (z - lax.stop_gradient(z))
+        quantized = (passed if level.out is None else level.out(passed)) * used[:, None, None]
+
+        weight = used / power
+        commitment = jnp.mean((committed - lax.stop_gradient(entry)) ** 2, axis=(1, 2)) * weight
+        codebook = jnp.mean((lax.stop_gradient(z) - entry) ** 2, axis=(1, 2)) * weight
+        tally = _tally(lax.stop_gradient(z), codes, used, level.entries.shape[0], jax.random.fold_in(key, index))
+        return (residual - quantized, summed + quantized), (codes, commitment, codebook, tally)
+
+    carry, first, collected = (x, jnp.zeros_like(x)), 0, {}
+    for name, run in stack.items():
+        count = run.entries.shape[0]
+        carry, collected[name] = lax.scan(level_step, carry, (run, first + jnp.arange(count)))
+        first += count
+    codes, commitment, codebook = (jnp.concatenate([run[i] for run in collected.values()]) for i in range(3))
+    levels_used = jnp.maximum(active, 1).astype(x.dtype)
+    return Quantized(
+        vectors=jnp.where((active > 0)[:, None, None], carry[1], x),
+        codes=codes.swapaxes(0, 1),
+        commitment=commitment.sum(0) / levels_used,
+        codebook=codebook.sum(0) / levels_used,
+        tallies={name: run[3] for name, run in collected.items()},
+    )
+
+
+def _tally(z: Array, codes: Array, used: Array, entries: int, key: Array) -> Tally:
+    """Counts, sums and random candidates of one level: z `[b, f, d]`, codes `[b, f]`, used `[b]`."""
+    b, f, d = z.shape
+    weight = jnp.broadcast_to(used[:, None], (b, f)).reshape(-1)
+    flat, chosen = z.reshape(-1, d), codes.reshape(-1)
+    counts = jax.ops.segment_sum(weight, chosen, entries)
+    sums = jax.ops.segment_sum(flat * weight[:, None], chosen, entries)
+    return Tally(counts, sums, flat[jax.random.randint(key, (entries,), 0, b * f)])
+
+
+def dequantize(codes: Array, stack: Stack) -> Array:
+    """Sum of the vectors that codes stand for, `[b, k, f] -> [b, f, c]`, for any k up to the stack's levels."""
+    return sum(lookup(codes[:, i], level) for i, level in enumerate(unstack(stack)[: codes.shape[1]]))
+
+
+# --- how codebooks move ---------------------------------------------------------------------------------------------
+
+
+class Averages(NamedTuple):
+    """Moving-average codebooks: k stacked codebooks, each entry the mean of the vectors that chose it lately."""
+
+    entries: Array  # [k, n, d]
+    counts: Array  # [k, n]
+    sums: Array  # [k, n, d]
+
+
+def move(averages: Averages, tally: Tally, decay: float, revive: float) -> tuple[Averages, Array]:
+    """One moving-average update, and the number of entries replaced, `[k]`.
+
+    An entry whose count falls below `revive` times the mean count is dead: it becomes a vector of the batch with the
+    mean count, so that the rule does not depend on batch size or codebook size.
+    """
+    seen = jnp.sum(tally.counts, axis=-1, keepdims=True) > 0  # a level nobody used stays as it is
+    counts = jnp.where(seen, decay * averages.counts + (1 - decay) * tally.counts, averages.counts)
+    sums = jnp.where(seen[..., None], decay * averages.sums + (1 - decay) * tally.sums, averages.sums)
+    mean = jnp.mean(counts, axis=-1, keepdims=True)
+    dead = seen & (counts < revive * mean)
+    counts = jnp.where(dead, mean, counts)
+    sums = jnp.where(dead[..., None], mean[..., None] * tally.candidates, sums)
+    entries = jnp.where(counts[..., None] > 0, sums / jnp.maximum(counts, 1e-8)[..., None], averages.entries)
+    return Averages(entries, counts, sums), jnp.sum(dead, axis=-1)
+
+
+# --- how codebooks start --------------------------------------------------------------------------------------------
+
+
+def kmeans(x: Array, entries: int, key: Array, iterations: int = 20) -> tuple[Array, Array]:
+    """Lloyd's algorithm on `[m, d]`: centres `[entries, d]` and their counts `[entries]`.
+
+    Centres begin at random vectors; one that nobody chooses moves to another random vector.
+    """
+    start_key, key = jax.random.split(key)
+
+    def draw(key):
+        return x[jax.random.randint(key, (entries,), 0, x.shape[0])]
+
+    def assign(centres):
+        codes = nearest(x, centres, normalised=False)
+        counts = jax.ops.segment_sum(jnp.ones_like(codes, x.dtype), codes, entries)
+        return counts, jax.ops.segment_sum(x, codes, entries)
+
+    def lloyd(centres, key):
+        counts, sums = assign(centres)
+        means = sums / jnp.maximum(counts, 1)[:, None]
+        return jnp.where(counts[:, None] > 0, means, draw(key)), None
+
+    first = jax.random.choice(start_key, x, (entries,), replace=x.shape[0] < entries)
+    centres, _ = lax.scan(lloyd, first, jax.random.split(key, iterations))
+    return centres, assign(centres)[0]
+
+
+def start(stack: Stack, x: Array, normalised: bool, key: Array) -> tuple[Stack, dict[str, Averages]]:
+    """Codebooks set from latents `[m, c]`: k-means of what each level is left with, level by level.
+
+    Where a level is narrower than the latent, its projections become the residual's principal directions, so that
+    they too begin where they keep the most. Quantizing from random codebooks instead learns many times slower.
+    """
+    started, averages, index, residual = {}, {}, 0, x
+    for name, run in stack.items():
+        levels, moments = [], []
+        for level in unstack({name: run}):
+            if level.into is not None:
+                level = level._replace(**_principal(residual, level.entries.shape[-1]))
+            z = residual if level.into is None else level.into(residual)
+            centres, counts = kmeans(z, level.entries.shape[0], jax.random.fold_in(key, index))
+            level = level._replace(entries=centres)
+            residual = residual - lookup(nearest(z, centres, normalised), level)
+            levels.append(level)
+            moments.append(Averages(centres, counts, centres * counts[:, None]))
+            index += 1
+        started[name] = jax.tree.map(lambda *a: jnp.stack(a), *levels)
+        averages[name] = jax.tree.map(lambda *a: jnp.stack(a), *moments)
+    return started, averages
+
+
+def _principal(x: Array, width: int) -> dict[str, Affine]:
+    """Projections of one level onto the `width` leading principal directions of `[m, c]`, and back."""
+    mean = jnp.mean(x, axis=0)
+    _, directions = jnp.linalg.eigh(jnp.cov(x, rowvar=False))  # ascending
+    basis = directions[:, -width:]
+    return {"into": Affine(basis, -mean @ basis), "out": Affine(basis.T, mean)}
+
+
+# --- the module -----------------------------------------------------------------------------------------------------
+
+
+class ResidualQuantizer(nn.Module):
+    """Owns one stream's stack. Moving-average entries live in the collection `codebook`, all else in `params`."""
+
+    config: Quantizer
+    width: int  # of the latent
+
+    def setup(self):
+        levels, dim, first_dim = self.config.levels, self.config.dim, self.config.first_dim
+        if not first_dim or first_dim == dim:
+            self.stack = {"levels": self._run("levels", levels, dim)}
+        elif levels == 1:
+            self.stack = {"first": self._run("first", 1, first_dim)}
+        else:
+            self.stack = {"first": self._run("first", 1, first_dim), "rest": self._run("rest", levels - 1, dim)}
+
+    def _run(self, name: str, levels: int, dim: int) -> Levels:
+        shape = (levels, self.config.entries, dim or self.width)
+        normal, linear, zeros = nn.initializers.normal(1.0), nn.initializers.lecun_normal(batch_axis=0), nn.initializers.zeros
+
+        def averages():
+            entries = normal(self.make_rng("params"), shape)
+            return Averages(entries, jnp.ones(shape[:2]), entries)
+
+        if self.config.kind == "ema":
+            entries = self.variable("codebook", name, averages).value.entries
+        else:
+            entries = self.param(f"{name}_entries", normal, shape)
+        if not dim:
+            return Levels(entries, None, None)
+
+        def affine(side, width_in, width_out):
+            return Affine(
+                self.param(f"{name}_{side}_kernel", linear, (levels, width_in, width_out)),
+                self.param(f"{name}_{side}_bias", zeros, (levels, width_out)),
+            )
+
+        return Levels(entries, affine("into", self.width, dim), affine("out", dim, self.width))
+
+    def __call__(self, x: Array, active: Array | None = None, key: Array | None = None) -> Quantized:
+        return quantize(x, self.stack, self.config.kind == "factorised", active, key)
+
+    def vectors(self, codes: Array) -> Array:
+        """`dequantize` with this stream's codebooks."""
+        return dequantize(codes, self.stack)
+
+    def started(self, x: Array, key: Array) -> tuple[dict, dict]:
+        """This stream's `params` and `codebook` after `start` on latents `[b, f, c]`."""
+        stack, averages = start(self.stack, x.reshape(-1, x.shape[-1]), self.config.kind == "factorised", key)
+        params = {}
+        for name, run in stack.items():
+            if self.config.kind == "factorised":
+                params[f"{name}_entries"] = run.entries
+            for side in ("into", "out"):
+                affine = getattr(run, side)
+                if affine is not None:
+                    params[f"{name}_{side}_kernel"], params[f"{name}_{side}_bias"] = affine
+        return params, averages if self.config.kind == "ema" else {}

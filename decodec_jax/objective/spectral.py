@@ -1,0 +1,53 @@
+"""Spectrograms and the multi-scale mel distance.
+
+The FFT is left to the device it runs on: in jaxlib < 0.12 its partitioner gathers the whole batch, so under a mesh call
+these through `jax.shard_map` (training/step.py does).
+"""
+
+from functools import lru_cache
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from scipy.signal import get_window
+
+_FLOOR = 1e-5  # of magnitudes, about -100 dB: below it, differences are not heard and do not count
+
+
+def magnitudes(wave: Array, window: int) -> Array:
+    """Magnitude spectrogram `[n, t] -> [n, 1 + ceil(4 t / window), window / 2 + 1]`; Hann, hop of a quarter window.
+
+    Frame m is centred on sample m hop, with zeros outside the waveform. The square root is kept from zero, where it
+    has no gradient: silence is a normal input.
+    """
+    hop = window // 4
+    n, t = wave.shape
+    padded = jnp.pad(wave, ((0, 0), (window // 2, window // 2 + -t % hop)))
+    blocks = padded.reshape(n, -1, hop)
+    count = blocks.shape[1] - 3
+    frames = jnp.concatenate([blocks[:, i : i + count] for i in range(4)], axis=-1)
+    spectrum = jnp.fft.rfft(frames * get_window("hann", window).astype(np.float32))
+    return jnp.sqrt(spectrum.real**2 + spectrum.imag**2 + _FLOOR**2)
+
+
+@lru_cache
+def mel_filters(sample_rate: int, window: int, bands: int) -> np.ndarray:
+    """Slaney's triangular mel filters, `[window / 2 + 1, bands]`."""
+    import librosa  # takes most of a second to import
+
+    return librosa.filters.mel(sr=sample_rate, n_fft=window, n_mels=bands).T.astype(np.float32)
+
+
+def log_mel(wave: Array, sample_rate: int, window: int, bands: int) -> Array:
+    """log10 of the mel magnitudes of `[n, t]`, floored: `[n, frames, bands]`."""
+    mel = magnitudes(wave, window) @ mel_filters(sample_rate, window, bands)
+    return jnp.log10(jnp.maximum(mel, _FLOOR))
+
+
+def mel_distance(output: Array, target: Array, sample_rate: int, windows: tuple[int, ...], bands: tuple[int, ...]):
+    """Mean absolute difference of the log mel spectrograms of `[n, t]` waveforms, summed over scales: `[n]`."""
+    total = 0.0
+    for window, count in zip(windows, bands, strict=True):
+        difference = log_mel(output, sample_rate, window, count) - log_mel(target, sample_rate, window, count)
+        total += jnp.mean(jnp.abs(difference), axis=(1, 2))
+    return total

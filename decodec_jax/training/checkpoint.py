@@ -1,0 +1,104 @@
+"""Checkpoints of a run: the only file that knows Orbax."""
+
+import dataclasses
+import logging
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+from orbax.checkpoint import v1 as ocp
+
+from decodec_jax.errors import UserError
+from decodec_jax.training.state import State
+
+log = logging.getLogger(__name__)
+
+
+class Restored(NamedTuple):
+    """A checkpoint read back."""
+
+    state: State
+    position: int  # training examples consumed, over all hosts
+
+
+@dataclasses.dataclass
+class Checkpoints:
+    """The folder `checkpoints/` of a run. Saving goes on behind the training; each save waits for the one before."""
+
+    folder: Path
+    keep: int = 3
+
+    def __post_init__(self):
+        self._orbax = ocp.training.Checkpointer(
+            self.folder.absolute(),
+            preservation_policy=ocp.training.preservation_policies.LatestN(self.keep),
+            cleanup_tmp_directories=True,
+        )
+        self._saving = None
+
+    def steps(self) -> list[int]:
+        """Steps with a finished checkpoint, oldest first."""
+        return sorted(checkpoint.step for checkpoint in self._orbax.checkpoints)
+
+    def save(self, state: State, step: int, position: int) -> None:
+        """Begin to save. Raises UserError if this or the save before fails; finished checkpoints stay as they are."""
+        self.wait()
+        with _explained(self.folder, step):
+            self._saving = step, self._orbax.save_async(
+                step, state, custom_metadata={"position": position}, force=True, overwrite=True
+            )
+
+    def wait(self) -> None:
+        """Until what is being saved is safely on disk. Raises UserError if it could not be written."""
+        if self._saving is not None:
+            (step, response), self._saving = self._saving, None
+            with _explained(self.folder, step):
+                response.result()
+
+    def restore(self, abstract: State) -> Restored | None:
+        """The newest readable checkpoint, or None where there is none; an unreadable one is named and passed over.
+
+        abstract: shapes, dtypes and shardings to read into.
+        """
+        for step in reversed(self.steps()):
+            try:
+                state = self._orbax.load(step, abstract)
+                position = self._orbax.checkpointables_metadata(step).custom_metadata["position"]
+                return Restored(state, position)
+            except Exception as error:
+                log.warning("checkpoint %s is unreadable (%s); trying the one before", self.folder / str(step),
+                            _first_line(error))  # fmt: skip
+        if self.steps():
+            raise UserError(f"no checkpoint in {self.folder} can be read; remove the folder to start anew")
+        return None
+
+    def close(self) -> None:
+        """Finish saving and release Orbax's threads."""
+        self.wait()
+        self._orbax.close()
+
+
+def abstract_like(state: State, sharding: jax.sharding.Sharding) -> State:
+    """Shapes and dtypes of a state (or of `jax.eval_shape` of one), to be read into `sharding`."""
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), state)
+
+
+class _explained:
+    """Turns any failure to write into one line."""
+
+    def __init__(self, folder: Path, step: int):
+        self.folder, self.step = folder, step
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        if isinstance(error, Exception):
+            raise UserError(
+                f"checkpoint of step {self.step} could not be written to {self.folder}: {_first_line(error)} "
+                "(is the disk full?); earlier checkpoints are untouched"
+            ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,127 @@
+"""The training loop, top to bottom: `train(config, workdir)`."""
+
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from decodec_jax import config as settings
+from decodec_jax.config import Config
+from decodec_jax.data import pipeline, sources
+from decodec_jax.training import sharding, step
+from decodec_jax.training.checkpoint import Checkpoints, abstract_like
+from decodec_jax.training.monitor import Monitor
+from decodec_jax.training.run_folder import open_run_folder
+from decodec_jax.training.state import State, create
+from decodec_jax.training.validation import report, validate
+
+
+def train(config: Config, workdir: Path) -> State:
+    """Train until `train.steps`, from the newest checkpoint in `workdir` where there is one.
+
+    A resumed run has the data order, the random numbers and the bits of one that was never interrupted. The order
+    within a step matters for that: judge and save the state as it is, only then draw a batch and update. Raises
+    UserError for what the user can mend.
+    """
+    settings.check(config)
+    run, rate = config.train, config.model.sample_rate
+    host, hosts = jax.process_index(), jax.process_count()
+    mesh = sharding.make_mesh(config.mesh, config.data.batch)
+    changes = open_run_folder(config, workdir)
+
+    clips = sources.open_source(config.data, rate, "train")
+    held_out = pipeline.validation(sources.open_source(config.data, rate, "valid"), config.data, run.valid_clips // 2)
+
+    checkpoints = Checkpoints(workdir / "checkpoints", run.keep)
+    fresh = jax.jit(lambda: create(config), out_shardings=sharding.replicated(mesh))
+    restored = checkpoints.restore(abstract_like(jax.eval_shape(fresh), sharding.replicated(mesh)))
+    state, position = restored or (fresh(), 0)
+    first = int(state.step)
+    batches = pipeline.batches(clips, config.data, position, host, hosts)
+
+    monitor = Monitor(workdir if host == 0 else None, run.steps, first)
+    monitor.say(
+        f"{config.variant}: {sum(a.size for a in jax.tree.leaves(state.params)) / 1e6:.1f} M parameters; "
+        f"{describe(clips)}; {mesh.size} x {jax.devices()[0].device_kind}; run folder {workdir}"
+    )
+    if restored:
+        monitor.say(f"resuming from step {first}" + "".join(f"; {change}" for change in changes))
+    train_step = step.compile_train_step(config, mesh, state)
+    take_apart = step.make_take_apart(config)
+
+    pace, skipped = Pace(first), 0
+    try:
+        for now in range(first, run.steps + 1):
+            last, moved = now == run.steps, now > first
+            judged = moved and (last or now % run.valid_every == 0)
+            if moved and (judged or now % run.log_every == 0):
+                row = jax.device_get(metrics) | pace.report(now, 2 * config.data.batch * config.data.seconds)
+                row["data/skipped"] = skipped
+                if judged:
+                    scores, examples = validate(config, state, held_out, take_apart)
+                    folder = monitor.samples(now, examples, rate)
+                    row |= scores
+                monitor.record(now, {name: float(value) for name, value in row.items()})
+                if judged:
+                    monitor.say(f"step {now}: {report(scores)}; listen in {folder}")
+                pace = Pace(now)
+            if moved and (last or now % run.save_every == 0):
+                checkpoints.save(state, now, batches.position)
+            if last:
+                break
+            if now == run.continuous_steps:
+                state = start_codebooks(config, state, clips, batches.position, mesh)
+            with pace.waiting():
+                batch = next(batches)
+            skipped += int(np.sum(batch.pop("skipped")))
+            state, metrics = train_step(state, sharding.place(batch, mesh))
+    finally:
+        batches.close()
+        checkpoints.close()
+        monitor.close()
+    return state
+
+
+def start_codebooks(config: Config, state: State, clips: sources.ClipSource, position: int, mesh: jax.sharding.Mesh):
+    """The state with its codebooks set by k-means from the next batches, which training then sees all the same."""
+    coming = pipeline.batches(clips, config.data, position, jax.process_index(), jax.process_count())
+    try:
+        mixtures = [next(coming)["mixture"] for _ in range(config.train.kmeans_batches)]
+    finally:
+        coming.close()
+    return step.start_codebooks(config, state, [sharding.place({"mixture": m}, mesh)["mixture"] for m in mixtures])
+
+
+def describe(source: sources.ClipSource) -> str:
+    """How much there is to learn from, in words."""
+    minutes = {kind: sum(c.seconds for c in source.clips if c.kind == kind) / 60 for kind in ("speech", "background")}
+    speakers = len({c.speaker for c in source.clips if c.kind == "speech"})
+    return f"{minutes['speech']:.0f} min of speech by {speakers} speakers, {minutes['background']:.0f} min of background"
+
+
+@dataclass
+class Pace:
+    """How fast the steps go since `step`, and how much of it was waiting for data."""
+
+    step: int
+    begun: float = field(default_factory=time.perf_counter)
+    waited: float = 0.0
+
+    @contextmanager
+    def waiting(self):
+        """Count the time inside as waiting for data."""
+        since = time.perf_counter()
+        yield
+        self.waited += time.perf_counter() - since
+
+    def report(self, now: int, audio_seconds: float) -> dict[str, float]:
+        """Means over the steps up to `now`, each of which takes `audio_seconds` of mixtures."""
+        elapsed, steps = time.perf_counter() - self.begun, now - self.step
+        return {
+            "seconds/step": elapsed / steps,
+            "seconds/waiting_for_data": self.waited / steps,
+            "audio_seconds_per_second": audio_seconds * steps / elapsed,
+        }

@@ -1,0 +1,94 @@
+"""What a run tells: metrics.jsonl, TensorBoard, the progress line, sample wavs and pictures."""
+
+import json
+import math
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from tensorboardX import SummaryWriter
+
+from decodec_jax import audio
+from decodec_jax.evaluation import figures
+
+_QUIET_SECONDS = 20  # between progress lines where nobody watches a terminal
+
+
+class Monitor:
+    """Writes a run's records. Made on the first host only; `Monitor(None, ...)` elsewhere records nothing."""
+
+    def __init__(self, workdir: Path | None, steps: int, start: int):
+        self.workdir, self._last_line = workdir, time.monotonic()
+        if workdir is None:
+            return
+        self.console = Console()
+        self.progress = Progress(
+            TextColumn("step"), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+            console=self.console, disable=not self.console.is_terminal,
+        )  # fmt: skip
+        self._task = self.progress.add_task("training", total=steps, completed=start, note="")
+        self.progress.start()
+        self._metrics_path = workdir / "metrics.jsonl"
+        forget_after(self._metrics_path, start)
+        self._metrics = self._metrics_path.open("a")
+        self._tensorboard = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
+
+    def say(self, text: str) -> None:
+        """One line to whoever started the run."""
+        if self.workdir is not None:
+            self.console.print(text, highlight=False, soft_wrap=True)
+
+    def record(self, step: int, metrics: dict[str, float]) -> None:
+        """One row of metrics, everywhere; non-finite values become null in the file, which stays valid JSON."""
+        if self.workdir is None:
+            return
+        row = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+        self._metrics.write(json.dumps({"step": step, **row}) + "\n")
+        self._metrics.flush()
+        for name, value in metrics.items():
+            self._tensorboard.add_scalar(name, value, step)
+        note = f"loss {metrics['loss']:.3f}  {1000 * metrics['seconds/step']:.0f} ms a step"
+        self.progress.update(self._task, completed=step, note=note)
+        if not self.console.is_terminal and time.monotonic() - self._last_line > _QUIET_SECONDS:
+            self._last_line = time.monotonic()
+            self.say(f"step {step}  {note}")
+
+    def samples(self, step: int, clips: list[dict[str, dict[str, np.ndarray]]], sample_rate: int) -> Path | None:
+        """Sound and picture of clips taken apart, `clips[i][row][part]` a waveform `[t]`, into `samples/`."""
+        if self.workdir is None:
+            return None
+        folder = self.workdir / "samples" / f"step_{step:07d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        for i, rows in enumerate(clips):
+            for row, parts in rows.items():
+                for part, wave in parts.items():
+                    audio.write(folder / f"clip{i}_{part}_{row}.wav", wave, sample_rate)
+            figures.taken_apart(folder / f"clip{i}.png", rows, sample_rate, f"step {step}")
+        return folder
+
+    def close(self) -> None:
+        """Flush and stop the progress line."""
+        if self.workdir is not None:
+            self.progress.stop()
+            self._metrics.close()
+            self._tensorboard.close()
+
+
+def forget_after(path: Path, step: int) -> None:
+    """Drop the rows of metrics.jsonl past `step`: a resumed run makes them again."""
+    if not path.exists():
+        return
+    kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(line + "\n" for line in kept))
+    os.replace(temporary, path)
+
+
+def _step_of(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError):
+        return math.inf  # a line cut off when the run died

@@ -1,0 +1,48 @@
+"""The run folder: one configuration, and everything that came of it."""
+
+import json
+import os
+from pathlib import Path
+
+from decodec_jax import config as settings
+from decodec_jax.config import Config
+from decodec_jax.errors import UserError
+
+
+def open_run_folder(config: Config, workdir: Path) -> list[str]:
+    """Create or reopen a run folder and save the configuration in it.
+
+    Returns the settings that differ from those the folder was last run with, as "name is new (was old)". Raises
+    UserError when the model is another one: its checkpoints would not fit.
+    """
+    path = workdir / "config.json"
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        changes = differences(settings.to_dict(settings.load(path)), settings.to_dict(config)) if path.exists() else []
+        other_model = [change for change in changes if change.startswith("model.")]
+        if other_model:
+            raise UserError(f"{workdir} holds a run of another model: {other_model[0]}; "
+                            "give another --workdir, or the settings it was begun with")  # fmt: skip
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(settings.to_dict(config), indent=2) + "\n")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"the run folder {workdir} cannot be written: {error.strerror}") from None
+    return changes
+
+
+def differences(old: dict, new: dict, prefix: str = "") -> list[str]:
+    """Leaves that differ between two nested dictionaries."""
+    found = []
+    for name in sorted(set(old) | set(new)):
+        a, b = old.get(name), new.get(name)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += differences(a, b, f"{prefix}{name}.")
+        elif _plain(a) != _plain(b):
+            found.append(f"{prefix}{name} is {_plain(b)} (was {_plain(a)})")
+    return found
+
+
+def _plain(value):
+    """JSON has no tuples."""
+    return list(value) if isinstance(value, tuple) else value

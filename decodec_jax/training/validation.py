@@ -1,0 +1,46 @@
+"""Validation on held-out clips: what the model makes of mixtures it has not seen, against the truth."""
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+
+from decodec_jax.codec.model import Halves, TakenApart
+from decodec_jax.config import Config
+from decodec_jax.evaluation import metrics
+from decodec_jax.training.state import State
+
+PARTS = ("mixture", "speech", "background")
+
+
+def validate(
+    config: Config, state: State, batches: list[dict[str, np.ndarray]], take_apart: Callable[[State, jax.Array], TakenApart]
+) -> tuple[dict[str, float], list[dict[str, dict[str, np.ndarray]]]]:
+    """Mean scores under `valid/`, and the first `train.sample_clips` clips taken apart, as `Monitor.samples` takes them."""
+    scores, clips, codes = [], [], []
+    for batch in batches:
+        references = {part: batch[part].reshape(-1, batch[part].shape[-1]) for part in PARTS}
+        outcome = jax.device_get(take_apart(state, references["mixture"]))
+        estimates = {part: getattr(outcome, part) for part in PARTS}
+        scores.append(metrics.separation(estimates, references))
+        codes.append(outcome.codes)
+        for i in range(min(config.train.sample_clips - len(clips), len(references["mixture"]))):
+            clips.append({
+                "reference": {part: references[part][i] for part in PARTS},
+                "decoded": {part: estimates[part][i] for part in PARTS},
+            })  # fmt: skip
+    result = {f"valid/{name}": float(np.mean(np.concatenate([s[name] for s in scores]))) for name in scores[0]}
+    for half in Halves._fields:
+        together = np.concatenate([getattr(c, half) for c in codes])
+        usage = metrics.perplexity(together, getattr(config.model, half).entries)
+        result |= {f"valid/entries_used/{half}{level + 1}": float(n) for level, n in enumerate(usage)}
+    return result, clips
+
+
+def report(scores: dict[str, float]) -> str:
+    """Validation in a line: what the parts gain over the untouched mixture."""
+    gains = ", ".join(
+        f"{part} {scores[f'valid/si_sdr/{part}']:+.1f} dB SI-SDR ({scores[f'valid/si_sdr_gain/{part}']:+.1f} over the mixture)"
+        for part in PARTS[1:]
+    )
+    return f"on held-out clips: mixture {scores['valid/sdr/mixture']:+.1f} dB SDR, {gains}"
