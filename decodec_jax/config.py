@@ -69,6 +69,7 @@ class Data:
     silent: float = 0.05  # share that are silence altogether: what blank codes are learned from
     seed: int = 0
     workers: int = 0  # processes that read and mix; 0: the training process itself
+    cache_mb: int = 512  # sources up to this size are kept decoded in the memory of each process; 0: never
 
 
 @dataclass

@@ -1,0 +1,173 @@
+"""Read, write and resample audio: the only file that touches soundfile and soxr.
+
+Whatever is wrong with a user's file ends as one UserError that names it.
+"""
+
+import contextlib
+import io
+import math
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+
+from decodec_jax.errors import UserError
+
+Source = str | os.PathLike | io.BytesIO
+
+FORMATS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS")}
+MARGIN = 0.05  # s read around a crop that is resampled: longer than soxr's filter, so that its edges do not show
+BLOCK = 65536  # frames written at once: libvorbis overflows the stack on much longer ones
+UNKNOWN_SIZE = 0x7FFF0000  # programs that write a wav to a pipe declare at least this many bytes
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """What a file's header says. `frames` are samples per channel at `rate` Hz."""
+
+    rate: int
+    channels: int
+    frames: int
+
+    @property
+    def seconds(self) -> float:
+        return self.frames / self.rate
+
+
+def info(source: Source, name: str = "") -> AudioInfo:
+    """Read the header of a file (or of the bytes of one). Raises UserError when it is not usable audio."""
+    with _opened(source, name) as (file, _):
+        return AudioInfo(file.samplerate, file.channels, file.frames)
+
+
+def read(
+    source: Source, rate: int | None = None, start: float = 0.0, seconds: float | None = None, name: str = ""
+) -> tuple[np.ndarray, int]:
+    """Read a file, or only `seconds` of it from `start` (s), and resample to `rate` (Hz; None: the file's own).
+
+    `source` is a path or a BytesIO with a file's bytes, and `name` what errors call it. Returns (float32 [channels, n],
+    rate), n = ceil(frames * rate / file's rate) for a whole file, round(seconds * rate) for a crop, less where the file
+    ends earlier. A resampled crop equals the same part of the resampled file. Raises UserError for anything that is
+    missing, not audio, empty, truncated or not finite in the part that is read.
+    """
+    with _opened(source, name) as (file, name):
+        rate_in, frames = file.samplerate, file.frames
+        rate = rate or rate_in
+        # A segment that begins at a multiple of `block_in` begins exactly on an output sample.
+        block_in, block_out = rate_in // math.gcd(rate_in, rate), rate // math.gcd(rate_in, rate)
+        margin = 0 if rate == rate_in else math.ceil(MARGIN * rate_in)
+        first = round(start * rate)
+        last = math.ceil(frames * rate / rate_in) if seconds is None else first + round(seconds * rate)
+        blocks = max(0, first // block_out - math.ceil(margin / block_in))
+        begin, end = blocks * block_in, min(frames, math.ceil(last * rate_in / rate) + margin)
+        if first * rate_in >= frames * rate:
+            raise UserError(f"{name} is {frames / rate_in:.3f} s long; nothing can be read at {start:.3f} s")
+        try:
+            file.seek(begin)
+            wave = file.read(end - begin, dtype="float32", always_2d=True)
+        except (soundfile.SoundFileError, OSError) as error:
+            raise UserError(f"{name} is damaged or truncated ({_reason(error)})") from None
+    if len(wave) < end - begin:
+        raise UserError(f"{name} is truncated: it ends {(end - begin - len(wave)) / rate_in:.3f} s early")
+    if not np.isfinite(wave).all():
+        raise UserError(f"{name} contains samples that are not finite numbers (NaN or inf)")
+    wave = resample(wave.T, rate_in, rate)
+    skip = first - blocks * block_out
+    return np.ascontiguousarray(wave[:, skip : skip + last - first]), rate
+
+
+def mono(wave: np.ndarray) -> np.ndarray:
+    """Mean of the channels: [channels, t] or [t] -> [t]."""
+    return wave if wave.ndim == 1 else wave[0] if len(wave) == 1 else wave.mean(axis=0)
+
+
+def resample(wave: np.ndarray, rate_in: int, rate_out: int) -> np.ndarray:
+    """Band-limited resampling along the last axis: float32 [..., t] -> [..., ceil(t * rate_out / rate_in)]."""
+    if rate_in == rate_out or wave.shape[-1] == 0:
+        return wave
+    length = -(-wave.shape[-1] * rate_out // rate_in)
+    flat = wave.reshape(-1, wave.shape[-1])
+    # soxr rounds the length down: a little silence at the end makes it long enough to be cut to the exact length.
+    flat = np.pad(flat, [(0, 0), (0, 2 * math.ceil(rate_in / rate_out) + 2)]).astype(np.float32)
+    out = soxr.resample(np.ascontiguousarray(flat.T), rate_in, rate_out, quality="HQ").T
+    return np.ascontiguousarray(out[:, :length]).reshape(*wave.shape[:-1], length)
+
+
+def write(path: str | os.PathLike, wave: np.ndarray, rate: int) -> None:
+    """Write float [t] or [channels, t], clipped to [-1, 1]: .wav and .flac with 16 bits, .ogg as Vorbis.
+
+    The file appears under its name only when complete. Raises UserError when it cannot be written.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in FORMATS:
+        raise UserError(f"{path}: audio is written as one of {', '.join(FORMATS)}, by the file's suffix")
+    data = encode(wave, rate, path.suffix, str(path))
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        try:
+            part.write_bytes(data)
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror or error})") from None
+
+
+def encode(wave: np.ndarray, rate: int, suffix: str, name: str = "audio") -> bytes:
+    """The bytes of an audio file of the suffix's format; arguments and errors as in `write`, which it serves."""
+    wave = np.atleast_2d(np.asarray(wave))
+    if wave.shape[-1] == 0 or not np.isfinite(wave).all():
+        what = "no samples" if wave.shape[-1] == 0 else "samples that are not finite numbers (NaN or inf)"
+        raise UserError(f"{name} is not written: there are {what} to write")
+    container, subtype = FORMATS[suffix.lower()]
+    if subtype == "PCM_16":
+        wave = np.clip(np.round(wave * 32768.0), -32768, 32767).astype(np.int16)
+    else:
+        wave = np.clip(wave, -1.0, 1.0).astype(np.float32)
+    out = io.BytesIO()
+    try:
+        with soundfile.SoundFile(out, "w", rate, len(wave), subtype, format=container) as file:
+            for begin in range(0, wave.shape[-1], BLOCK):
+                file.write(np.ascontiguousarray(wave[:, begin : begin + BLOCK].T))
+    except (soundfile.SoundFileError, ValueError) as error:
+        raise UserError(
+            f"{name}: {container} cannot hold {len(wave)} channel(s) at {rate} Hz ({_reason(error)})"
+        ) from None
+    return out.getvalue()
+
+
+@contextlib.contextmanager
+def _opened(source: Source, name: str) -> Iterator[tuple[soundfile.SoundFile, str]]:
+    """Open a path or BytesIO: yields (file, name for messages). Raises UserError unless it is audio, and not empty."""
+    in_memory = isinstance(source, io.BytesIO)
+    name = name or ("the audio" if in_memory else os.fspath(source))
+    if not in_memory:
+        source = os.fspath(source)
+        if not os.path.exists(source):
+            raise UserError(f"{name} does not exist")
+        if os.path.isdir(source):
+            raise UserError(f"{name} is a folder, not an audio file")
+        if not os.access(source, os.R_OK):
+            raise UserError(f"{name} cannot be read: permission denied")
+    try:
+        file = soundfile.SoundFile(source)
+    except (soundfile.SoundFileError, TypeError, OSError) as error:
+        raise UserError(f"{name} is not an audio file that can be read ({_reason(error)})") from None
+    with file:
+        if file.frames <= 0:
+            raise UserError(f"{name} has no samples in it")
+        # A cut wav opens as if it were whole, only shorter; libsndfile's log is where the lost bytes show.
+        cut = re.search(r"^data : (\d+) \(should be (\d+)\)", file.extra_info, re.MULTILINE)
+        if cut and int(cut[2]) < int(cut[1]) < UNKNOWN_SIZE:
+            raise UserError(f"{name} is truncated: it holds {cut[2]} of {cut[1]} bytes of audio")
+        yield file, name
+
+
+def _reason(error: Exception) -> str:
+    text = getattr(error, "error_string", None) or str(error)
+    return text.strip().rstrip(".").removeprefix("Error : ")

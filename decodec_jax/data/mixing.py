@@ -1,0 +1,133 @@
+"""From clips to a training example: crop, level, SNR, pair, swap. One seeded random map, in numpy."""
+
+import logging
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.random import Generator
+
+from decodec_jax.config import Data
+from decodec_jax.data.sources import ClipSource
+from decodec_jax.errors import UserError
+
+log = logging.getLogger(__name__)
+
+Example = dict[str, np.ndarray]
+
+# RMS below which a crop is not raised as if it were sound: a pause between words must not become loud room noise, and
+# digital silence must stay finite. Clips are rarely this quiet as a whole: -50 and -80 dB of full scale.
+FLOORS = {"speech": 3e-3, "background": 1e-4}
+TRIES = 20  # unusable clips in a row before it is the data, not a clip, that is at fault
+VALID_SNR = (-5.0, 0.0, 5.0, 10.0, 15.0)  # dB
+
+
+@dataclass(repr=False)  # grain writes it into names, and a source may hold a million clips
+class Mixer:
+    """Draws examples of `data.seconds` from a source. t below is that length in samples."""
+
+    source: ClipSource
+    data: Data
+    named: set[str] = field(default_factory=set)  # unusable clips that a warning has named in this process
+
+    def __post_init__(self):
+        self.samples = round(self.data.seconds * self.source.sample_rate)
+        # Clips are grouped by speaker, so that each speaker is equally likely however much of them there is.
+        groups = {"speech": {}, "background": {}}
+        for i, clip in enumerate(self.source.clips):
+            key = (clip.kind == "speech" and clip.speaker) or clip.name
+            groups[clip.kind].setdefault(key, []).append(i)
+        self.groups = {kind: list(members.values()) for kind, members in groups.items()}
+
+    def __call__(self, index: int, rng: Generator) -> Example:
+        """A training example; all its randomness comes from `rng`, which grain seeds with `index`.
+
+        float32 [2, t]: `speech`, `background`, `mixture` = speech + background, `swapped` = speech + background[::-1];
+        int32 []: `skipped`, how many unusable clips were drawn and replaced.
+        """
+        data, skipped = self.data, 0
+        speech, background = np.zeros((2, 2, self.samples), np.float32)
+        for member in range(2):
+            share, level, snr = rng.random(), rng.uniform(*data.level), rng.uniform(*data.snr)
+            silent = share < data.silent
+            alone = not silent and share < data.silent + data.background_only
+            clean = not (silent or alone) and share < data.silent + data.background_only + data.clean
+            if not (silent or alone):
+                wave, failed = self.draw(rng, "speech")
+                speech[member] = scaled(wave, level, "speech")
+                skipped += failed
+            if not (silent or clean):
+                wave, failed = self.draw(rng, "background")
+                background[member] = scaled(wave, level if alone else level - snr, "background")
+                skipped += failed
+        return example(speech, background) | {"skipped": np.int32(skipped)}
+
+    def valid(self, index: int) -> Example:
+        """The validation example of an index: always the same, both sides audible. Adds `snr`, float32 [2], in dB."""
+        rng = np.random.default_rng([self.data.seed, index])
+        snr = [VALID_SNR[(2 * index + member) % len(VALID_SNR)] for member in range(2)]
+        speech, background = np.zeros((2, 2, self.samples), np.float32)
+        skipped = 0
+        for member in range(2):
+            level = rng.uniform(*self.data.level)
+            for side, kind, target in ((speech, "speech", level), (background, "background", level - snr[member])):
+                for _ in range(TRIES):
+                    wave, failed = self.draw(rng, kind)
+                    skipped += failed
+                    if rms(wave) > FLOORS[kind]:
+                        break
+                side[member] = scaled(wave, target, kind)
+        return example(speech, background) | {"skipped": np.int32(skipped), "snr": np.array(snr, np.float32)}
+
+    def draw(self, rng: Generator, kind: str) -> tuple[np.ndarray, int]:
+        """A crop of a random clip, float32 [t], and how many unusable clips were drawn before it."""
+        for failed in range(TRIES):
+            group = self.groups[kind][rng.integers(len(self.groups[kind]))]
+            i, place = group[rng.integers(len(group))], rng.random()
+            clip = self.source.clips[i]
+            try:
+                wave = self.source.read(i, place * max(0.0, clip.seconds - self.data.seconds), self.data.seconds)
+                if len(wave) == 0:
+                    raise UserError(f"{clip.name} is shorter than the {clip.seconds:.2f} s expected of it")
+                return fitted(wave, self.samples, kind, place), failed
+            except UserError as error:
+                reason = error
+                if clip.name not in self.named:
+                    self.named.add(clip.name)
+                    log.warning("a clip is skipped whenever it is drawn: %s", error)
+        raise UserError(f"{TRIES} {kind} clips in a row could not be used; the last one: {reason}")
+
+
+def fitted(wave: np.ndarray, t: int, kind: str, place: float) -> np.ndarray:
+    """[n] with n >= 1 -> [t]: shorter speech lies in silence and shorter background is looped, from `place` in 0..1."""
+    n = len(wave)
+    if n >= t:
+        return wave[:t]
+    if kind == "background":
+        return wave[(int(place * n) + np.arange(t)) % n]
+    before = int(place * (t - n + 1))
+    return np.pad(wave, (before, t - n - before))
+
+
+def rms(wave: np.ndarray) -> float:
+    """Root mean square over the last axis, in float64."""
+    return float(np.sqrt(np.mean(np.square(wave, dtype=np.float64))))
+
+
+def scaled(wave: np.ndarray, level: float, kind: str) -> np.ndarray:
+    """Bring [t] to an RMS of `level` dB of full scale; less where it is quieter than the kind's floor."""
+    return wave * np.float32(10 ** (level / 20) / max(rms(wave), FLOORS[kind]))
+
+
+def example(speech: np.ndarray, background: np.ndarray) -> Example:
+    """Mix a pair both ways: float32 [2, t] each, scaled jointly where a peak of any signal would pass 1."""
+    peak = max(np.abs(x).max() for x in (speech, background, speech + background, speech + background[::-1]))
+    if peak > 1:
+        # A little below 1: the sums are rounded again. They are formed after scaling, so that they hold exactly.
+        gain = np.float32(0.999 / peak)
+        speech, background = speech * gain, background * gain
+    return {
+        "speech": speech,
+        "background": background,
+        "mixture": speech + background,
+        "swapped": speech + background[::-1],
+    }

@@ -1,0 +1,111 @@
+"""Batches of training examples, the same ones in the same order however many workers and hosts make them.
+
+An example is a pure function of (seed, index), and index runs over a practically endless range: there are no epochs,
+and the position is one integer, how many examples all hosts together have consumed. (Grain's own iterator state depends
+on the number of workers, so it is not used.)
+"""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from multiprocessing import parent_process
+
+import grain
+import numpy as np
+from absl import flags
+
+from decodec_jax.config import Data
+from decodec_jax.data.mixing import Example, Mixer
+from decodec_jax.data.sources import ClipSource
+from decodec_jax.errors import UserError
+
+ENDLESS = 2**48  # examples
+AHEAD = 2  # batches kept ready, by each worker
+
+
+class Batches:
+    """Endless iterator over batches: dicts of [b, 2, t] arrays, and `skipped` [b]. Close it to stop the workers.
+
+    `position` counts the examples consumed so far by all hosts: `batches(..., start=position)` goes on from there.
+    """
+
+    def __init__(self, dataset: grain.IterDataset, position: int, batch: int):
+        self.position = position
+        self._batch = batch
+        self._iterator = iter(dataset)
+
+    def __iter__(self) -> Iterator[Example]:
+        return self
+
+    def __next__(self) -> Example:
+        made = next(self._iterator)
+        self.position += self._batch
+        return made
+
+    def close(self) -> None:
+        self._iterator.close()
+
+
+def batches(source: ClipSource, data: Data, start: int = 0, host: int = 0, hosts: int = 1) -> Batches:
+    """Training batches from position `start` on: this host's `data.batch / hosts` examples of each global batch.
+
+    Host h has the examples h, h + hosts, ... of a global batch. With `data.workers` processes, guard your main module
+    with `if __name__ == "__main__":`, as each of them imports it.
+    """
+    _check_hosts(data, hosts)
+    examples = grain.MapDataset.range(ENDLESS).random_map(Mixer(source, data), seed=data.seed)
+    # Sliced after the random map, which goes by the index before it: that is what makes hosts and position not matter.
+    ours = examples[start + host :: hosts].batch(data.batch // hosts, drop_remainder=True)
+    # One thread reads ahead while the device computes: decoding and numpy release the interpreter's lock.
+    dataset = ours.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=AHEAD))
+    if data.workers > 0:
+        _let_grain_read_its_flags()
+        options = grain.MultiprocessingOptions(data.workers, per_worker_buffer_size=AHEAD)
+        dataset = dataset.mp_prefetch(options, worker_init_fn=_begin_worker)
+    return Batches(dataset, start, data.batch)
+
+
+def validation(source: ClipSource, data: Data, pairs: int, host: int = 0, hosts: int = 1) -> list[Example]:
+    """Validation batches, the same at every call: `pairs` examples, rounded up to whole batches.
+
+    They are shared out over hosts as in `batches`, and each has `snr`, float32 [b, 2], in dB.
+    """
+    _check_hosts(data, hosts)
+    mixer = Mixer(source, data)
+    rounds = -(-pairs // data.batch)
+    ours = [range(k * data.batch + host, (k + 1) * data.batch, hosts) for k in range(rounds)]
+    return [_stack([mixer.valid(index) for index in indices]) for indices in ours]
+
+
+def _let_grain_read_its_flags() -> None:
+    """Grain reads flags of its own, which absl refuses in a program that has not parsed any: a notebook, a test."""
+    if not flags.FLAGS.is_parsed():
+        for name in flags.FLAGS:
+            if name.startswith("grain_"):
+                flags.FLAGS[name].present = 1
+
+
+def _begin_worker(worker: int, workers: int) -> None:
+    """Set up a worker process, which must not take the accelerator, nor outlive the training process."""
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    if "jax" in sys.modules:  # it has read the environment already
+        sys.modules["jax"].config.update("jax_platforms", "cpu")
+    # Ctrl-C reaches every process of the terminal; the training process stops its workers itself.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def leave_with_parent():
+        parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=leave_with_parent, daemon=True).start()
+
+
+def _stack(examples: list[Example]) -> Example:
+    return {key: np.stack([example[key] for example in examples]) for key in examples[0]}
+
+
+def _check_hosts(data: Data, hosts: int) -> None:
+    if data.batch % hosts:
+        raise UserError(f"data.batch is {data.batch}; it must be a multiple of the {hosts} hosts")

@@ -1,0 +1,30 @@
+"""ArrayRecord: many encoded audio files in one file, read in any order."""
+
+import re
+from functools import lru_cache
+
+from array_record.python import array_record_module
+
+from decodec_jax.errors import UserError
+
+
+def address(name: str) -> tuple[str, int] | None:
+    """("speech.array_record", 17) for "speech.array_record#17"; None for the name of an ordinary file."""
+    match = re.fullmatch(r"(.+\.array_?record[^#/]*)#(\d+)", name)
+    return (match[1], int(match[2])) if match else None
+
+
+def read_record(path: str, index: int) -> bytes:
+    """The bytes of one record. Raises UserError when the file is damaged or has no such record."""
+    try:
+        (record,) = _reader(path).read([index])
+    except (RuntimeError, ValueError, IndexError, OSError) as error:
+        reason = re.split(r"[;\n]", str(error))[0] or type(error).__name__
+        raise UserError(f"{path}#{index} cannot be read ({reason})") from None
+    return record
+
+
+@lru_cache(maxsize=512)
+def _reader(path: str) -> array_record_module.ArrayRecordReader:
+    # Reading ahead is for sequential access; the next crop lies elsewhere.
+    return array_record_module.ArrayRecordReader(path, options="readahead_buffer_size:0", file_reader_buffer_size=32768)

@@ -1,0 +1,253 @@
+"""Clips that can be read in any order: a folder with a manifest, ArrayRecord, a TFDS dataset, or synthetic ones.
+
+`open_source` finds out which one a folder is and which of its clips are for training, validation or test. Everything
+downstream knows only `ClipSource`.
+"""
+
+import csv
+import hashlib
+import io
+import logging
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from decodec_jax import audio
+from decodec_jax.config import Data
+from decodec_jax.data import records, synthetic, tfds_source
+from decodec_jax.data.clips import KINDS, Clip, keep_usable, require_rate
+from decodec_jax.errors import UserError
+
+log = logging.getLogger(__name__)
+
+SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".oga", ".mp3", ".aiff", ".aif"}
+SHORTER = 0.25  # s that a file may fall short of its manifest's duration before it counts as truncated
+
+
+class ClipSource(Protocol):
+    """Random-access clips at one sample rate (Hz)."""
+
+    sample_rate: int
+    clips: Sequence[Clip]
+
+    def read(self, i: int, start: float = 0.0, seconds: float | None = None) -> np.ndarray:
+        """Clip i from `start` for `seconds` (None: to its end), shorter where it ends earlier: float32 [n], mono.
+
+        Raises UserError when this part of the clip is not usable.
+        """
+        ...
+
+
+def open_source(data: Data, sample_rate: int, split: str = "train") -> ClipSource:
+    """The clips of `data.root` for "train", "valid" or "test", at `sample_rate` Hz. Decodes nothing.
+
+    Validation clips are the rows of split "valid" where there are any, else `data.holdout` of the training speakers and
+    backgrounds, which training then leaves out. Clips that cannot be used are dropped, counted and named in a warning.
+    Raises UserError when there is no speech or no background left.
+    """
+    if not data.root:
+        return _cached(synthetic.Synthetic(sample_rate, synthetic.clips(split)), data)
+    root = Path(data.root)
+    if not root.is_dir():
+        raise UserError(f"data.root {data.root!r} is not a folder; give one, or leave it empty for synthetic clips")
+    if (root / "dataset_info.json").exists():
+        source = tfds_source.open_tfds(root, sample_rate, lambda name: _concerns(name, split, data))
+    else:
+        source = Files(root, sample_rate, list_clips(root))
+        source = replace(source, clips=source.present(c for c in source.clips if _concerns(c.split, split, data)))
+    chosen = select(source.clips, data, split)
+    for kind in ("speech", "background"):
+        if not any(clip.kind == kind for clip in chosen):
+            given = f"data.train_split is {data.train_split!r}"
+            raise UserError(f"{root} has no usable {kind} clips for split {split!r} ({given})")
+    return _cached(replace(source, clips=chosen), data)
+
+
+def select(clips: Sequence[Clip], data: Data, split: str) -> list[Clip]:
+    """The clips of a split; where a kind has no "valid" rows, a part of its training clips stands in for them."""
+    chosen = []
+    for kind in ("speech", "background"):
+        ours = [clip for clip in clips if clip.kind == kind]
+        train = [clip for clip in ours if _in(clip.split, data.train_split)]
+        valid = [clip for clip in ours if _in(clip.split, "valid")]
+        if split not in ("train", "valid"):
+            chosen += [clip for clip in ours if _in(clip.split, split)]
+        elif valid:
+            chosen += train if split == "train" else valid
+        else:
+            held = _held_out(train, data.holdout)
+            if not held and split == "valid":
+                log.warning("no %s is held out for validation: it uses the training clips", kind)
+            in_split = [clip for clip in train if (_group(clip) in held) == (split == "valid")]
+            chosen += in_split if held else train
+    return chosen
+
+
+def _held_out(clips: Sequence[Clip], share: float) -> set[str]:
+    """The speakers (or recordings) kept for validation: by hash, so that adding clips never moves the others."""
+    groups = sorted({_group(clip) for clip in clips}, key=_hash)
+    if share <= 0 or len(groups) < 2:
+        return set()
+    held = [group for group in groups if _hash(group) < share] or groups[:1]
+    return set(held[: len(groups) - 1])
+
+
+def _group(clip: Clip) -> str:
+    return (clip.kind == "speech" and clip.speaker) or clip.name
+
+
+def _hash(text: str) -> float:
+    """Uniform in [0, 1)."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=6).digest()) / 2**48
+
+
+def _in(split: str, *names: str) -> bool:
+    return any(split == name or split.endswith("_" + name) for name in names)
+
+
+def _concerns(name: str, split: str, data: Data) -> bool:
+    """Whether the rows of split `name` have a say in what belongs to `split`."""
+    return _in(name, *((data.train_split, "valid") if split in ("train", "valid") else (split,)))
+
+
+# Folders --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(repr=False)
+class Files:
+    """Audio files below a folder, or records of ArrayRecord files there (named "file.array_record#17")."""
+
+    root: Path
+    sample_rate: int
+    clips: Sequence[Clip]
+
+    def read(self, i: int, start: float = 0.0, seconds: float | None = None) -> np.ndarray:
+        clip = self.clips[i]
+        file, name = self.locate(clip)
+        head = audio.info(file, name)
+        require_rate(head.rate, self.sample_rate, name)
+        if head.seconds < clip.seconds - SHORTER:
+            raise UserError(f"{name} is truncated: {head.seconds:.2f} s of the {clip.seconds:.2f} s in its manifest")
+        if isinstance(file, io.BytesIO):
+            file.seek(0)
+        return audio.mono(audio.read(file, self.sample_rate, start, seconds, name)[0])
+
+    def present(self, clips: Iterable[Clip]) -> list[Clip]:
+        """Those of the clips whose files are there; reads the header only of those without a duration."""
+        listing = cache(_names)
+
+        def checked(clip: Clip) -> Clip:
+            file = self.root / (records.address(clip.name) or (clip.name,))[0]
+            # One listing a folder: a stat for each of a million files takes minutes on network storage.
+            if file.name not in listing(file.parent):
+                raise UserError(f"{file} does not exist")
+            if clip.seconds > 0:
+                return clip
+            file, name = self.locate(clip)
+            head = audio.info(file, name)
+            require_rate(head.rate, self.sample_rate, name)
+            return replace(clip, seconds=head.seconds)
+
+        return keep_usable(clips, checked)
+
+    def locate(self, clip: Clip) -> tuple[io.BytesIO | Path, str]:
+        """Where to read a clip from, and what to call it."""
+        name = str(self.root / clip.name)
+        address = records.address(clip.name)
+        if address:
+            return io.BytesIO(records.read_record(str(self.root / address[0]), address[1])), name
+        return self.root / clip.name, name
+
+
+def list_clips(root: Path) -> list[Clip]:
+    """Clips of a manifest.csv, or of the folders speech/ and background/ (or noise/); seconds is 0 where not known."""
+    if (root / "manifest.csv").exists():
+        return _read_manifest(root / "manifest.csv")
+    clips = []
+    for folder, kind in KINDS.items():
+        for path in sorted((root / folder).rglob("*")):
+            if path.suffix.lower() in SUFFIXES:
+                speaker = path.parent.name if kind == "speech" and path.parent != root / folder else ""
+                clips.append(Clip(path.relative_to(root).as_posix(), kind, speaker, 0.0, "train"))
+    if not clips:
+        raise UserError(
+            f"{root} has no manifest.csv, no dataset_info.json, and no audio in speech/ and background/; one is needed"
+        )
+    return clips
+
+
+def _read_manifest(path: Path) -> list[Clip]:
+    clips = []
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = csv.DictReader(file)
+            missing = {"path", "split", "kind"} - set(rows.fieldnames or ())
+            if missing:
+                raise UserError(f"{path} lacks the column {sorted(missing)[0]!r}; its first line must name the columns")
+            for row in rows:
+                kind = KINDS.get((row["kind"] or "").strip())
+                if kind and row["path"]:
+                    seconds = _seconds(row.get("duration") or row.get("duration_s"))
+                    speaker, transcript = row.get("speaker") or "", row.get("transcript") or ""
+                    clips.append(Clip(row["path"], kind, speaker, seconds, row["split"] or "", transcript))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read as a table ({error})") from None
+    return clips
+
+
+def _seconds(text: str | None) -> float:
+    try:
+        seconds = float(text or 0)
+    except ValueError:
+        return 0.0
+    return seconds if np.isfinite(seconds) and seconds > 0 else 0.0
+
+
+def _names(folder: Path) -> set[str]:
+    try:
+        return set(os.listdir(folder))
+    except OSError:
+        return set()
+
+
+# Memory ---------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(repr=False)
+class Cached:
+    """Keeps each clip in memory, as 16-bit integers, once it has been read whole."""
+
+    source: ClipSource
+    kept: dict[int, tuple[np.ndarray, float]] = field(default_factory=dict)
+
+    @property
+    def sample_rate(self) -> int:
+        return self.source.sample_rate
+
+    @property
+    def clips(self) -> Sequence[Clip]:
+        return self.source.clips
+
+    def read(self, i: int, start: float = 0.0, seconds: float | None = None) -> np.ndarray:
+        if i not in self.kept:
+            wave = self.source.read(i)
+            scale = max(1.0, float(np.abs(wave).max(initial=0.0))) / 32768
+            self.kept[i] = np.clip(np.round(wave / scale), -32768, 32767).astype(np.int16), scale
+        wave, scale = self.kept[i]
+        first = round(start * self.sample_rate)
+        count = len(wave) if seconds is None else round(seconds * self.sample_rate)
+        return wave[first : first + count].astype(np.float32) * np.float32(scale)
+
+    def __reduce__(self):
+        return Cached, (self.source,)  # a worker process fills its own: sending hundreds of MB there is slower
+
+
+def _cached(source: ClipSource, data: Data) -> ClipSource:
+    """Decoding only a crop costs as much every time; decoding a small source whole costs that only once."""
+    size = 2 * source.sample_rate * sum(clip.seconds for clip in source.clips)
+    return Cached(source) if size <= data.cache_mb * 2**20 else source
