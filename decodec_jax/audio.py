@@ -104,8 +104,7 @@ def write(path: str | os.PathLike, wave: np.ndarray, rate: int) -> None:
     The file appears under its name only when complete. Raises UserError when it cannot be written.
     """
     path = Path(path)
-    if path.suffix.lower() not in FORMATS:
-        raise UserError(f"{path}: audio is written as one of {', '.join(FORMATS)}, by the file's suffix")
+    check_writable(path)
     data = encode(wave, rate, path.suffix, str(path))
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -116,6 +115,15 @@ def write(path: str | os.PathLike, wave: np.ndarray, rate: int) -> None:
             part.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror or error})") from None
+
+
+def check_writable(path: str | os.PathLike) -> None:
+    """Raise UserError if no audio can be written under this name; worth knowing before long work begins."""
+    path = Path(path)
+    if path.suffix.lower() not in FORMATS:
+        raise UserError(f"{path}: audio is written as one of {', '.join(FORMATS)}, by the file's suffix")
+    if not path.parent.is_dir():
+        raise UserError(f"{path} cannot be written: there is no folder {path.parent}")
 
 
 def encode(wave: np.ndarray, rate: int, suffix: str, name: str = "audio") -> bytes:

@@ -84,7 +84,7 @@ class Quantized(NamedTuple):
     vectors: Array  # [b, f, c], straight-through
     codes: Array  # [b, k, f] int32
     commitment: Array  # [b] squared distance for the encoder to close, over the latent's power, mean of levels in use
-    codebook: Array  # [b] the same distance, to be closed by the codebooks
+    codebook: Array | None  # [b] the same distance, for the codebooks to close; None where averages move them
     tallies: dict[str, Tally]  # of each run of the stack
 
 
@@ -281,7 +281,8 @@ class ResidualQuantizer(nn.Module):
         return Levels(entries, affine("into", self.width, dim), affine("out", dim, self.width))
 
     def __call__(self, x: Array, active: Array | None = None, key: Array | None = None) -> Quantized:
-        return quantize(x, self.stack, self.config.kind == "factorised", active, key)
+        quantized = quantize(x, self.stack, self.config.kind == "factorised", active, key)
+        return quantized._replace(codebook=None) if self.config.kind == "ema" else quantized
 
     def vectors(self, codes: Array) -> Array:
         """`dequantize` with this stream's codebooks."""

@@ -46,8 +46,9 @@ def latent_terms(halves: Halves[Array], quantized: Halves[Quantized], weights: L
         terms["perp"] = jnp.mean(orthogonality(*halves))
     if weights.commitment:
         terms["commitment"] = sum(jnp.mean(q.commitment) for q in quantized)
-    if weights.codebook:
-        terms["codebook"] = sum(jnp.mean(q.codebook) for q in quantized)
+    learned = [q.codebook for q in quantized if q.codebook is not None]
+    if weights.codebook and learned:
+        terms["codebook"] = sum(jnp.mean(distance) for distance in learned)
     return terms
 
 

@@ -8,8 +8,9 @@ from typing import NamedTuple
 import jax
 from orbax.checkpoint import v1 as ocp
 
+from decodec_jax.config import Config
 from decodec_jax.errors import UserError
-from decodec_jax.training.state import State
+from decodec_jax.training.state import State, create
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +82,26 @@ class Checkpoints:
 def abstract_like(state: State, sharding: jax.sharding.Sharding) -> State:
     """Shapes and dtypes of a state (or of `jax.eval_shape` of one), to be read into `sharding`."""
     return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), state)
+
+
+def load_weights(config: Config, folder: Path) -> tuple[int, dict, dict]:
+    """Step, averaged parameters and codebooks of the newest readable checkpoint in `folder`, on the default device.
+
+    Raises UserError where there is none. What only training needs is not read.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder} does not exist: this run has no checkpoint yet")
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    abstract = abstract_like(jax.eval_shape(lambda: create(config)), here)
+    unread = {name: jax.tree.map(lambda _: ocp.PLACEHOLDER, getattr(abstract, name)) for name in ("params", "optimizer")}
+    checkpoints = Checkpoints(folder)
+    try:
+        restored = checkpoints.restore(abstract.replace(**unread))
+    finally:
+        checkpoints.close()
+    if restored is None:
+        raise UserError(f"{folder} holds no finished checkpoint yet")
+    return int(restored.state.step), restored.state.averaged, restored.state.codebook
 
 
 class _explained:

@@ -52,14 +52,14 @@ def train(config: Config, workdir: Path) -> State:
     train_step = step.compile_train_step(config, mesh, state)
     take_apart = step.make_take_apart(config)
 
-    pace, skipped = Pace(first), 0
+    pace, recent, skipped = Pace(first), [], 0
     try:
         for now in range(first, run.steps + 1):
             last, moved = now == run.steps, now > first
             judged = moved and (last or now % run.valid_every == 0)
             if moved and (judged or now % run.log_every == 0):
-                row = jax.device_get(metrics) | pace.report(now, 2 * config.data.batch * config.data.seconds)
-                row["data/skipped"] = skipped
+                row = {name: np.mean(values) for name, values in transposed(jax.device_get(recent)).items()}
+                row |= pace.report(now, 2 * config.data.batch * config.data.seconds) | {"data/skipped": skipped}
                 if judged:
                     scores, examples = validate(config, state, held_out, take_apart)
                     folder = monitor.samples(now, examples, rate)
@@ -67,7 +67,7 @@ def train(config: Config, workdir: Path) -> State:
                 monitor.record(now, {name: float(value) for name, value in row.items()})
                 if judged:
                     monitor.say(f"step {now}: {report(scores)}; listen in {folder}")
-                pace = Pace(now)
+                pace, recent = Pace(now), []
             if moved and (last or now % run.save_every == 0):
                 checkpoints.save(state, now, batches.position)
             if last:
@@ -78,6 +78,7 @@ def train(config: Config, workdir: Path) -> State:
                 batch = next(batches)
             skipped += int(np.sum(batch.pop("skipped")))
             state, metrics = train_step(state, sharding.place(batch, mesh))
+            recent.append(metrics)  # left on the device, so that no step waits for its figures
     finally:
         batches.close()
         checkpoints.close()
@@ -93,6 +94,11 @@ def start_codebooks(config: Config, state: State, clips: sources.ClipSource, pos
     finally:
         coming.close()
     return step.start_codebooks(config, state, [sharding.place({"mixture": m}, mesh)["mixture"] for m in mixtures])
+
+
+def transposed(rows: list[dict[str, np.ndarray]]) -> dict[str, list[np.ndarray]]:
+    """A list of dicts as a dict of lists."""
+    return {name: [row[name] for row in rows] for name in rows[0]}
 
 
 def describe(source: sources.ClipSource) -> str:

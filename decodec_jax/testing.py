@@ -1,0 +1,68 @@
+"""What everyone's tests need: configs of a few thousand parameters, clips made on the fly, a training batch of them.
+
+The configs are fresh objects: change them freely. A change may also be given as a keyword, `tiny_model(causal=True)`.
+"""
+
+import numpy as np
+
+from decodec_jax.config import Config, Data, Loss, Mesh, Model, Optim, Quantizer, Train
+
+
+def tiny_quantizer(**changes) -> Quantizer:
+    """Two levels of 16 entries."""
+    return Quantizer(**({"levels": 2, "entries": 16} | changes))
+
+
+def tiny_model(**changes) -> Model:
+    """The whole network with every kind of layer in it, at some 6000 parameters and 20 samples a frame."""
+    tiny = {
+        "patch": 2, "channels": 4, "strides": (2, 5), "dilations": (1, 3), "kernel": 3, "latent": 8,
+        "decoder_channels": 16, "lstm_layers": 1, "speech": tiny_quantizer(), "background": tiny_quantizer(),
+    }  # fmt: skip
+    return Model(**(tiny | changes))
+
+
+def tiny_config(**model_changes) -> Config:
+    """A run of six steps on 0.1 s of the built-in clips: the codebooks start at step 2, it saves at steps 3 and 6.
+
+    One device takes part, however many there are; a test of the mesh sets `mesh.data`.
+    """
+    return Config(
+        variant="testing",
+        model=tiny_model(**model_changes),
+        data=Data(batch=2, seconds=0.1),
+        loss=Loss(mel_windows=(64, 256), mel_bands=(10, 40)),
+        optim=Optim(lr=1e-3, warmup=2, decay_steps=100),
+        mesh=Mesh(data=1),
+        train=Train(
+            steps=6, continuous_steps=2, kmeans_batches=2, log_every=1, valid_every=3, valid_clips=2, sample_clips=1,
+            save_every=3, keep=2,
+        ),
+    )  # fmt: skip
+
+
+def speech_clips(count: int, t: int, seed: int = 0, sample_rate: int = 16_000) -> np.ndarray:
+    """Speech-like `[count, t]`: harmonics of a gliding pitch that come and go like syllables, each clip its own."""
+    rng = np.random.default_rng([1, seed])
+    pitch, glide, tempo = (rng.uniform(*span, (count, 1)) for span in ((90, 250), (-0.3, 0.3), (2, 6)))
+    time = np.arange(t) / sample_rate
+    phase = 2 * np.pi * pitch * (time + 0.5 * glide * time**2)
+    voice = sum(np.sin(k * phase) / k for k in range(1, 9))
+    return (0.1 * voice * np.abs(np.sin(np.pi * tempo * time + rng.uniform(0, np.pi, (count, 1))))).astype(np.float32)
+
+
+def background_clips(count: int, t: int, seed: int = 0) -> np.ndarray:
+    """Background-like `[count, t]`: noise whose spectrum falls, from clip to clip more or less steeply."""
+    rng = np.random.default_rng([2, seed])
+    spectrum = np.fft.rfft(rng.standard_normal((count, t)))
+    shaped = np.fft.irfft(spectrum / (1 + np.arange(spectrum.shape[1])) ** rng.uniform(0, 1, (count, 1)), t)
+    return (0.05 * shaped / (np.std(shaped, axis=-1, keepdims=True) + 1e-9)).astype(np.float32)
+
+
+def training_batch(config: Config, seed: int = 0) -> dict[str, np.ndarray]:
+    """What the pipeline would give: speech, background, mixture and swapped, `[b, 2, t]` each."""
+    b, t = config.data.batch, round(config.data.seconds * config.model.sample_rate)
+    speech = speech_clips(2 * b, t, seed, config.model.sample_rate).reshape(b, 2, t)
+    background = background_clips(2 * b, t, seed).reshape(b, 2, t)
+    swapped = speech + background[:, ::-1]
+    return {"speech": speech, "background": background, "mixture": speech + background, "swapped": swapped}
