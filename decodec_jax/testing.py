@@ -3,7 +3,9 @@
 The configs are fresh objects: change them freely. A change may also be given as a keyword, `tiny_model(causal=True)`.
 """
 
+import jax
 import numpy as np
+from flax import linen as nn
 
 from decodec_jax.config import Config, Data, Loss, Mesh, Model, Optim, Quantizer, Train
 
@@ -39,6 +41,17 @@ def tiny_config(**model_changes) -> Config:
             save_every=3, keep=2,
         ),
     )  # fmt: skip
+
+
+def random_variables(module: nn.Module, *inputs, seed: int = 0) -> dict:
+    """Variables of a module at random, biases and gains too; compiling its initialisers would take seconds."""
+    rng = np.random.default_rng(seed)
+
+    def draw(array: jax.ShapeDtypeStruct) -> np.ndarray:
+        drawn = rng.uniform(0.2, 0.8, array.shape) if array.ndim < 2 else 0.5 * rng.standard_normal(array.shape)
+        return drawn.astype(array.dtype)
+
+    return jax.tree.map(draw, jax.eval_shape(module.init, jax.random.key(0), *inputs))
 
 
 def speech_clips(count: int, t: int, seed: int = 0, sample_rate: int = 16_000) -> np.ndarray:

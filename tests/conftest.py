@@ -1,0 +1,56 @@
+"""Every test: on the CPU unless JAX_PLATFORMS says otherwise, full-precision products, eight devices to split over."""
+
+from pathlib import Path
+
+import hypothesis
+import jax
+import numpy as np
+import pytest
+
+from decodec_jax import testing
+from decodec_jax.codec.model import DeCodecNetwork, initialise
+
+jax.config.update("jax_platforms", jax.config.jax_platforms or "cpu")
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_default_matmul_precision", "highest")
+
+# the first example of a property compiles, and no run of the tests may differ from the next
+hypothesis.settings.register_profile("tests", deadline=None, derandomize=True, max_examples=30)
+hypothesis.settings.load_profile("tests")
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def tiny_model():
+    """`testing.tiny_model()`, to be changed at will."""
+    return testing.tiny_model()
+
+
+@pytest.fixture
+def tiny_config():
+    """`testing.tiny_config()`, to be changed at will."""
+    return testing.tiny_config()
+
+
+@pytest.fixture(scope="session")
+def tiny_network():
+    """`(network, variables)` of `testing.tiny_model()`, freshly initialised."""
+    model = testing.tiny_model()
+    params, codebook = initialise(model, jax.random.key(0))
+    return DeCodecNetwork(model), {"params": params, "codebook": codebook}
+
+
+@pytest.fixture(scope="session")
+def golden():
+    """`golden("conv_dilation3")`: the arrays PyTorch gave for one case, by name; made by tests/golden/make.py."""
+    with np.load(Path(__file__).parent / "golden" / "layers.npz") as file:
+        arrays = dict(file)
+
+    def case(name: str) -> dict[str, np.ndarray]:
+        return {key.removeprefix(f"{name}/"): value for key, value in arrays.items() if key.startswith(f"{name}/")}
+
+    return case
