@@ -97,7 +97,7 @@ class Optim:
     warmup: int = 500
     decay_steps: int = 400_000
     final: float = 0.05
-    clip: float = 1000.0  # global norm of the gradient
+    clip: float = 500.0  # global norm of the gradient
     ema: float = 0.999  # of the averaged weights that validation, samples and inference use
 
 

@@ -75,7 +75,8 @@ def sine_squared(x: Array) -> Array:
 
     The library's sine does not vectorise on CPU and made Snake as dear as a convolution; this is seven times faster.
     """
-    square = jnp.square(x - math.pi * jnp.round(x * (1 / math.pi)))
+    reduced = x - math.pi * jnp.round(x * (1 / math.pi))
+    square = jnp.square(jnp.clip(reduced, -math.pi / 2, math.pi / 2))  # beyond 1e7 nothing but rounding is left of x
     series = _SINE_SQUARED[-1]
     for coefficient in _SINE_SQUARED[-2::-1]:
         series = series * square + coefficient
@@ -124,8 +125,15 @@ def lstm(x: Array, kernel: Array, recurrent: Array, bias: Array, reverse: bool =
 # --- modules --------------------------------------------------------------------------------------------------------
 
 # torch's default start for a convolution, U(+-1/sqrt(fan in)), has filters of norm 1/sqrt(3); released DAC trained from
-# it, since its own initialiser is overwritten by weight norm. Only the direction is drawn here.
-_direction = nn.initializers.normal(1.0)
+# it, since its own initialiser is overwritten by weight norm. The length of the direction has no effect on the output,
+# but it is the learning rate: Adam turns a direction thirty times as long thirty times as slowly.
+
+
+def _direction(key: Array, shape: tuple[int, ...], kept_axis: int) -> Array:
+    drawn = jax.random.normal(key, shape)
+    return weight_norm(drawn, jnp.full(shape[kept_axis], 1 / math.sqrt(3)), kept_axis)
+
+
 _gain = nn.initializers.constant(1 / math.sqrt(3))
 
 
@@ -139,7 +147,7 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        direction = self.param("direction", _direction, (self.kernel, x.shape[-1], self.features))
+        direction = self.param("direction", _direction, (self.kernel, x.shape[-1], self.features), 2)
         gain = self.param("gain", _gain, (self.features,))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         kernel = weight_norm(direction, gain, kept_axis=2)
@@ -155,7 +163,7 @@ class Down(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        direction = self.param("direction", _direction, (2 * self.stride, x.shape[-1], self.features))
+        direction = self.param("direction", _direction, (2 * self.stride, x.shape[-1], self.features), 2)
         gain = self.param("gain", _gain, (self.features,))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         return conv_down(x, weight_norm(direction, gain, kept_axis=2), self.causal) + bias.astype(x.dtype)
@@ -170,7 +178,7 @@ class Up(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        direction = self.param("direction", _direction, (2 * self.stride, x.shape[-1], self.features))
+        direction = self.param("direction", _direction, (2 * self.stride, x.shape[-1], self.features), 1)
         gain = self.param("gain", _gain, (x.shape[-1],))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         return conv_up(x, weight_norm(direction, gain, kept_axis=1), self.causal) + bias.astype(x.dtype)

@@ -96,20 +96,26 @@ def make_train_step(config: Config, mesh: Mesh) -> Callable[[State, Batch], tupl
         codebook, codebook_metrics = move_codebooks(config, state.codebook, quantized)
         # the average follows closely at first: an early average is mostly its random start
         decay = jnp.minimum(config.optim.ema, (1.0 + state.step) / (10.0 + state.step))
-        metrics = {
-            "loss": loss,
-            **{f"loss/{name}": value for name, value in terms.items()},
-            **codebook_metrics,
-            "gradient_norm": optax.global_norm(gradient),
-            "lr": jnp.asarray(rate(state.step)),
-        }
-        return State(
+        updated = State(
             step=state.step + 1,
             params=params,
             codebook=codebook,
             averaged=jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.averaged, params),
             optimizer=optimizer_state,
-        ), metrics
+        )
+        # one bad batch must not end a long run: a step that is not finite is counted and leaves all as it was
+        norm = optax.global_norm(gradient)
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        unchanged = state.replace(step=state.step + 1)
+        metrics = {
+            "loss": loss,
+            **{f"loss/{name}": value for name, value in terms.items()},
+            **codebook_metrics,
+            "gradient_norm": norm,
+            "not_finite": 1 - finite,
+            "lr": jnp.asarray(rate(state.step)),
+        }
+        return jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, unchanged), metrics
 
     return jax.jit(train_step, donate_argnums=0, out_shardings=replicated(mesh))
 
