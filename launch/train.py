@@ -12,7 +12,6 @@ from pathlib import Path
 from absl import app, flags
 from ml_collections import config_flags
 
-import decodec_jax
 from decodec_jax.errors import UserError
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration, as in configs/decodec.py:small.")
@@ -32,21 +31,24 @@ def main(_):
     train(CONFIG.value, Path(WORKDIR.value))
 
 
-def flags_or_one_line(argv):
-    """absl's parser, but the config's own errors too end in one line."""
+def parse(argv: list[str]) -> list[str]:
+    """absl's parser, except that a mistake in a flag or in the configuration is one line."""
     try:
-        return app.parse_flags_with_usage(argv)
-    except (KeyError, ValueError, AttributeError, TypeError, OSError, UserError) as error:
-        sys.exit(fail(error))
+        rest = flags.FLAGS(argv)
+        _ = CONFIG.value.variant  # a configuration that failed to load says so only now
+    except (flags.Error, KeyError, ValueError, AttributeError, TypeError, OSError) as error:
+        sys.exit(fail(str(error.args[0]).strip().splitlines()[-1].strip()))
+    return rest
 
 
-def fail(error) -> int:
-    print(f"train.py: {error}", file=sys.stderr)
+def fail(reason: str) -> int:
+    """Say why there is nothing to be done, and with which exit code."""
+    print(f"train.py: {reason}", file=sys.stderr)
     return 2
 
 
 if __name__ == "__main__":
     try:
-        app.run(main, flags_parser=flags_or_one_line)
+        app.run(main, flags_parser=parse)
     except UserError as error:
-        sys.exit(fail(error))
+        sys.exit(fail(str(error)))
