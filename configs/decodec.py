@@ -1,9 +1,9 @@
 """Every training run by name: `--config configs/decodec.py:VARIANT`, any setting by `--config.SECTION.NAME=VALUE`.
 
-paper   The paper's network at full size (131 M parameters, non-causal), its data recipe and loss weights where
-        printed. Ours, because unstated: codebook kind and width, quantizer dropout and bypass, the continuous start,
-        optimizer schedule, batch, crop length, shares of clean, background-only and silent mixtures.
-causal  DeCodec-c: the same, causal in convolutions and LSTM alike.
+paper   The paper's network at full size (117 M parameters and 17 M in codebooks, non-causal), its data recipe and
+        loss weights where printed. Ours, because unstated: codebook kind and width, quantizer dropout and bypass, the
+        continuous start, optimizer schedule, batch, crop length, shares of clean, background-only and silent mixtures.
+causal  DeCodec-c: the same, causal in convolutions and LSTM alike (131 M parameters).
 small   `paper` scaled down for CPUs: samples folded by 8, about 0.9 GFLOP per second of audio each way. Hours on two
         cores.
 tiny    Minutes on two cores; what the tests and a first look use.
@@ -12,16 +12,17 @@ Each of the small sizes exists causal as well: small_causal, tiny_causal.
 
 from decodec_jax.config import Config
 
+VARIANTS = ("paper", "causal", "small", "small_causal", "tiny", "tiny_causal")
+
 
 def get_config(variant: str = "paper") -> Config:
-    size, _, form = variant.partition("_") if variant not in ("paper", "causal") else ("paper", "", variant)
-    sizes = {"paper": _paper, "small": _small, "tiny": _tiny}
-    if size not in sizes or form not in ("", "paper", "causal"):
-        known = "paper, causal, small, small_causal, tiny, tiny_causal"
-        raise ValueError(f"configs/decodec.py has no variant {variant!r}; it has {known}")
-    config = sizes[size]()
+    """The configuration of one of `VARIANTS`."""
+    if variant not in VARIANTS:
+        raise ValueError(f"configs/decodec.py has no variant {variant!r}; it has {', '.join(VARIANTS)}")
+    size = variant.removesuffix("causal").rstrip("_")
+    config = {"": _paper, "paper": _paper, "small": _small, "tiny": _tiny}[size]()
     config.variant = variant
-    config.model.causal = form == "causal"
+    config.model.causal = variant.endswith("causal")
     return config
 
 

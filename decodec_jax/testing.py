@@ -47,11 +47,16 @@ def random_variables(module: nn.Module, *inputs, seed: int = 0) -> dict:
     """Variables of a module at random, biases and gains too; compiling its initialisers would take seconds."""
     rng = np.random.default_rng(seed)
 
-    def draw(array: jax.ShapeDtypeStruct) -> np.ndarray:
-        drawn = rng.uniform(0.2, 0.8, array.shape) if array.ndim < 2 else 0.5 * rng.standard_normal(array.shape)
+    def draw(path, array: jax.ShapeDtypeStruct) -> np.ndarray:
+        if "bias" in jax.tree_util.keystr(path):
+            drawn = 0.1 * rng.standard_normal(array.shape)
+        elif array.ndim < 2:  # gains and alphas
+            drawn = rng.uniform(0.3, 1.2, array.shape)
+        else:
+            drawn = 0.5 * rng.standard_normal(array.shape)
         return drawn.astype(array.dtype)
 
-    return jax.tree.map(draw, jax.eval_shape(module.init, jax.random.key(0), *inputs))
+    return jax.tree.map_with_path(draw, jax.eval_shape(module.init, jax.random.key(0), *inputs))
 
 
 def speech_clips(count: int, t: int, seed: int = 0, sample_rate: int = 16_000) -> np.ndarray:

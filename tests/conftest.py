@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from decodec_jax import testing
-from decodec_jax.codec.model import DeCodecNetwork, initialise
+from decodec_jax.codec.model import DeCodecNetwork
 
 jax.config.update("jax_platforms", jax.config.jax_platforms or "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
@@ -38,10 +38,9 @@ def tiny_config():
 
 @pytest.fixture(scope="session")
 def tiny_network():
-    """`(network, variables)` of `testing.tiny_model()`, freshly initialised."""
-    model = testing.tiny_model()
-    params, codebook = initialise(model, jax.random.key(0))
-    return DeCodecNetwork(model), {"params": params, "codebook": codebook}
+    """`(network, variables)` of `testing.tiny_model()`, the variables at random."""
+    network = DeCodecNetwork(testing.tiny_model())
+    return network, testing.random_variables(network, np.zeros((1, network.config.hop), np.float32))
 
 
 @pytest.fixture(scope="session")

@@ -154,15 +154,15 @@ def test_reconstruction_trains_projections_and_only_the_codebook_loss_trains_ent
 @pytest.mark.parametrize(("kind", "trained"), [("ema", set()), ("factorised", {"levels_entries"})])
 def test_moving_average_entries_are_no_parameters_and_factorised_ones_are(kind, trained):
     module = ResidualQuantizer(Quantizer(kind=kind, levels=3, entries=8), WIDTH)
-    shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 2, WIDTH)))
-    assert set(shapes.get("params", {})) == trained
-    assert set(shapes.get("codebook", {})) == ({"levels"} if kind == "ema" else set())
+    variables = random_variables(module, jnp.zeros((1, 2, WIDTH)))
+    assert set(variables.get("params", {})) == trained
+    assert set(variables.get("codebook", {})) == ({"levels"} if kind == "ema" else set())
 
 
 @pytest.mark.parametrize(("first_dim", "runs"), [(0, {"levels": (3, 2)}), (4, {"first": (1, 4), "rest": (2, 2)})])
 def test_the_first_level_may_have_a_width_of_its_own(first_dim, runs):
     config = Quantizer(kind="factorised", levels=3, entries=8, dim=2, first_dim=first_dim)
-    params = jax.eval_shape(ResidualQuantizer(config, WIDTH).init, jax.random.key(0), jnp.zeros((1, 2, WIDTH)))["params"]
+    params = random_variables(ResidualQuantizer(config, WIDTH), jnp.zeros((1, 2, WIDTH)))["params"]
     for name, (levels, dim) in runs.items():
         assert params[f"{name}_entries"].shape == (levels, 8, dim)
         assert params[f"{name}_into_kernel"].shape == (levels, WIDTH, dim)
