@@ -47,5 +47,6 @@ def curves(path: Path, rows: list[dict], panels: dict[str, list[str]]) -> None:
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("step")
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=8)
+        if axis.lines:
+            axis.legend(fontsize=8)
     figure.savefig(path, dpi=90)

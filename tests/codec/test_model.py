@@ -184,7 +184,8 @@ def test_no_output_sample_of_the_causal_network_depends_on_a_later_frame(rng, pa
 
 
 def test_silence_everywhere_gives_a_finite_objective_and_finite_gradients():
-    config = tiny_config(dilations=(1,), strides=(5,), decoder_lstm=False, background=tiny_quantizer(kind="factorised", dim=4))
+    factorised = tiny_quantizer(kind="factorised", dim=4)
+    config = tiny_config(dilations=(1,), strides=(5,), decoder_lstm=False, background=factorised)
     config.loss.mel_windows, config.loss.mel_bands = (64,), (10,)
     mesh = make_mesh(config.mesh, config.data.batch)
     variables = random_variables(DeCodecNetwork(config.model), jnp.zeros((1, 10)))

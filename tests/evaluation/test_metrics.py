@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+
+from decodec_jax.evaluation.metrics import perplexity, sdr, separation, si_sdr
+from decodec_jax.testing import background_clips, speech_clips
+
+
+@pytest.fixture
+def clips():
+    """Three speech clips, three backgrounds and their mixtures, `[3, 8000]` float32."""
+    speech, background = speech_clips(3, 8000), background_clips(3, 8000)
+    return {"speech": speech, "background": background, "mixture": speech + background}
+
+
+def si_sdr_by_angle(estimate, reference):
+    """SI-SDR from the correlation coefficient alone: rho^2 / (1 - rho^2)."""
+    rho = np.corrcoef(np.float64(estimate), np.float64(reference))[0, 1]
+    return 10 * np.log10(rho**2 / (1 - rho**2))
+
+
+def test_sdr_equals_the_ratio_of_powers(clips):
+    for part in ("speech", "background"):
+        reference = np.float64(clips[part])
+        noise = np.float64(clips["mixture"]) - reference
+        expected = 20 * np.log10(np.linalg.norm(reference, axis=1) / np.linalg.norm(noise, axis=1))
+        np.testing.assert_allclose(sdr(clips["mixture"], clips[part]), expected, atol=1e-3)
+
+
+def test_si_sdr_equals_the_formula_of_the_correlation_coefficient(clips):
+    for part in ("speech", "background"):
+        expected = [si_sdr_by_angle(*pair) for pair in zip(clips["mixture"], clips[part], strict=True)]
+        np.testing.assert_allclose(si_sdr(clips["mixture"], clips[part]), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("gain", [-2.0, 0.1, 30.0])
+def test_si_sdr_is_free_of_scale_and_offset_and_sdr_is_not(clips, gain):
+    before = si_sdr(clips["mixture"], clips["speech"])
+    np.testing.assert_allclose(si_sdr(gain * clips["mixture"] + 0.1, clips["speech"]), before, atol=1e-2)
+    assert np.all(np.abs(sdr(gain * clips["mixture"], clips["speech"]) - sdr(clips["mixture"], clips["speech"])) > 0.5)
+
+
+def test_a_perfect_estimate_scores_far_above_any_other_and_finitely(clips):
+    for measure in (sdr, si_sdr):
+        perfect = measure(clips["speech"], clips["speech"])
+        assert np.all(np.isfinite(perfect)) and np.all(perfect > 80)
+
+
+def test_an_estimate_of_silence_has_an_sdr_of_zero(clips):
+    np.testing.assert_allclose(sdr(np.zeros_like(clips["speech"]), clips["speech"]), 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("estimate", ["silence", "speech"])
+@pytest.mark.parametrize("reference", ["silence", "speech"])
+def test_silence_on_either_side_is_finite(clips, estimate, reference):
+    waves = {"silence": np.zeros_like(clips["speech"]), "speech": clips["speech"]}
+    for measure in (sdr, si_sdr):
+        assert np.all(np.isfinite(measure(waves[estimate], waves[reference])))
+
+
+def test_separation_gains_nothing_where_the_estimates_are_the_mixture(clips):
+    scores = separation(dict.fromkeys(clips, clips["mixture"]), clips)
+    for name in ("sdr", "si_sdr"):
+        for part in ("speech", "background"):
+            np.testing.assert_array_equal(scores[f"{name}_gain/{part}"], np.zeros(3))
+
+
+def test_separation_gains_what_the_estimate_is_better_than_the_mixture_by(clips):
+    estimates = clips | {"speech": clips["speech"] + 0.1 * clips["background"]}  # 20 dB less background
+    scores = separation(estimates, clips)
+    np.testing.assert_allclose(scores["sdr_gain/speech"], 20, atol=0.01)
+    np.testing.assert_allclose(scores["sdr/speech"], sdr(estimates["speech"], clips["speech"]))
+    assert set(scores) == {
+        f"{name}/{part}"
+        for part in ("mixture", "speech", "background")
+        for name in ("sdr", "si_sdr", "sdr_gain", "si_sdr_gain")
+        if not (part == "mixture" and name.endswith("gain"))
+    }
+
+
+def test_perplexity_is_one_for_one_entry_and_all_for_an_even_load():
+    codes = np.stack([np.full(64, 3), np.arange(64) % 16, np.arange(64) % 2], axis=0)[None]
+    np.testing.assert_allclose(perplexity(codes, 16), [1, 16, 2], rtol=1e-5)
+
+
+def test_perplexity_lies_between_one_and_the_entries_and_pools_the_batch(rng):
+    codes = np.minimum(rng.geometric(0.3, (4, 3, 50)) - 1, 15)
+    found = perplexity(codes, 16)
+    shares = [np.bincount(codes[:, k].ravel(), minlength=16) / 200 for k in range(3)]
+    expected = [np.exp(-sum(p * np.log(p) for p in share if p > 0)) for share in shares]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert np.all(found > 1) and np.all(found < 16)

@@ -1,0 +1,87 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from decodec_jax.codec.model import Halves
+from decodec_jax.codec.quantize import Quantized
+from decodec_jax.config import Loss
+from decodec_jax.objective import losses
+from decodec_jax.objective.spectral import mel_distance
+
+RATE = 16_000
+
+
+def loss(**weights):
+    """Weights of which only those named are not 0."""
+    zero = dict.fromkeys(("wave_own", "wave_swap", "mel_own", "mel_swap", "perp", "commitment", "codebook"), 0.0)
+    return Loss(**(zero | {"mel_windows": (64,), "mel_bands": (10,)} | weights))
+
+
+@pytest.fixture
+def waves(rng):
+    outputs, targets = ({k: jnp.float32(rng.standard_normal((4, 200))) for k in ("own", "swap")} for _ in range(2))
+    return outputs, targets
+
+
+@pytest.fixture
+def latents():
+    halves = Halves(jnp.array([[[1.0, 0]], [[1, 0]]]), jnp.array([[[1.0, 1]], [[0, 2]]]))  # cosines 1/sqrt(2) and 0
+    speech = Quantized(halves.speech, None, jnp.array([1.0, 3]), None, {})  # moved by averages: no codebook loss
+    background = Quantized(halves.background, None, jnp.array([0.0, 1]), jnp.array([2.0, 6]), {})
+    return halves, Halves(speech, background)
+
+
+def test_waveform_distance_is_the_mean_absolute_difference():
+    output, target = jnp.array([[0.0, 1, -1, 2], [1, 1, 1, 1]]), jnp.array([[0.0, 0, 1, 0], [1, 1, 1, 0]])
+    np.testing.assert_allclose(losses.waveform_distance(output, target), [5 / 4, 1 / 4])
+
+
+@pytest.mark.parametrize("kind", ["own", "swap"])
+def test_reconstruction_terms_compare_each_output_with_its_own_target(waves, kind):
+    outputs, targets = waves
+    terms = losses.reconstruction_terms(outputs, targets, loss(**{f"wave_{kind}": 2.0, f"mel_{kind}": 3.0}), RATE)
+    assert set(terms) == {f"wave_{kind}", f"mel_{kind}"}
+    np.testing.assert_allclose(terms[f"wave_{kind}"], np.mean(np.abs(outputs[kind] - targets[kind])), rtol=1e-5)
+    mel = np.mean(mel_distance(outputs[kind], targets[kind], RATE, (64,), (10,)))
+    np.testing.assert_allclose(terms[f"mel_{kind}"], mel, rtol=1e-5)
+
+
+def test_only_waveforms_that_were_decoded_have_terms(waves):
+    outputs, targets = ({"own": side["own"]} for side in waves)
+    terms = losses.reconstruction_terms(outputs, targets, loss(wave_own=1.0, wave_swap=1.0, mel_swap=1.0), RATE)
+    assert set(terms) == {"wave_own"}
+
+
+def test_latent_terms_by_hand(latents):
+    terms = losses.latent_terms(*latents, loss(perp=1.0, commitment=1.0, codebook=1.0))
+    assert set(terms) == {"perp", "commitment", "codebook"}
+    np.testing.assert_allclose(terms["perp"], (np.sqrt(1 / 2) + 0) / 2, atol=1e-4)
+    np.testing.assert_allclose(terms["commitment"], 2 + 0.5)
+    np.testing.assert_allclose(terms["codebook"], 4)
+
+
+def test_codebooks_moved_by_averages_have_no_codebook_term(latents):
+    halves, quantized = latents
+    both = Halves(quantized.speech, quantized.speech)
+    assert set(losses.latent_terms(halves, both, loss(commitment=1.0, codebook=1.0))) == {"commitment"}
+
+
+@pytest.mark.parametrize("left_out", ["wave_own", "wave_swap", "mel_own", "mel_swap", "perp", "commitment", "codebook"])
+def test_a_term_of_weight_zero_is_absent(waves, latents, left_out):
+    weights = Loss(mel_windows=(64,), mel_bands=(10,))
+    setattr(weights, left_out, 0.0)
+    terms = losses.latent_terms(*latents, weights) | losses.reconstruction_terms(*waves, weights, RATE)
+    assert len(terms) == 6 and left_out not in terms
+
+
+def test_mel_of_weight_zero_is_not_computed_on_any_device(waves):
+    def refuse(function):
+        raise AssertionError("the mel distance was asked for")
+
+    losses.reconstruction_terms(*waves, loss(wave_own=1.0, wave_swap=1.0), RATE, per_device=refuse)
+
+
+def test_weighted_sum_weighs_each_term_by_the_weight_of_its_name():
+    weights = loss(wave_swap=500.0, perp=10.0, codebook=0.5)
+    terms = {"wave_swap": jnp.array(0.01), "perp": jnp.array(0.3), "codebook": jnp.array(4.0)}
+    np.testing.assert_allclose(losses.weighted_sum(terms, weights), 5 + 3 + 2)

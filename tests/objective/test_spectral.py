@@ -1,0 +1,106 @@
+import warnings
+
+import jax
+import jax.numpy as jnp
+import librosa
+import numpy as np
+import pytest
+from scipy import signal
+
+from configs.decodec import get_config
+from decodec_jax.objective.spectral import log_mel, magnitudes, mel_distance, mel_filters
+from decodec_jax.testing import speech_clips
+
+RATE, FLOOR = 16_000, 1e-5
+log_mel = jax.jit(log_mel, static_argnums=(1, 2, 3))
+mel_distance = jax.jit(mel_distance, static_argnums=(2, 3, 4))
+
+
+@pytest.mark.parametrize("window", [64, 512])
+@pytest.mark.parametrize("t", [1, 63, 512, 1000])
+def test_magnitudes_equal_those_of_scipy_and_librosa(rng, t, window):
+    wave = rng.standard_normal((2, t)).astype(np.float32)
+    ours = np.asarray(magnitudes(wave, window))
+    assert ours.shape == (2, 1 + -(-4 * t // window), window // 2 + 1)
+
+    hop, hann = window // 4, signal.get_window("hann", window)
+    # scipy pads nothing shorter than a window by itself; zeros past the end are what ours sees too
+    padded = np.pad(wave, ((0, 0), (0, max(-t % hop, window - t))))
+    _, _, scipys = signal.stft(padded, window=hann, nperseg=window, noverlap=window - hop, boundary="zeros")
+    scipys = np.abs(scipys.swapaxes(1, 2))[:, : ours.shape[1]] * hann.sum()
+    np.testing.assert_allclose(ours, np.sqrt(scipys**2 + FLOOR**2), rtol=1e-4, atol=1e-4)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of a wave shorter than the window
+        librosas = np.abs(librosa.stft(wave, n_fft=window, hop_length=hop, center=True, pad_mode="constant"))
+    librosas = librosas.swapaxes(1, 2)  # without the last frame, where the hop does not divide t
+    np.testing.assert_allclose(ours[:, : librosas.shape[1]], librosas, rtol=1e-4, atol=1e-4)
+
+
+def test_a_sine_of_full_scale_peaks_at_its_bin_with_half_the_window_s_sum():
+    spectrum = magnitudes(jnp.sin(2 * np.pi * 32 / 512 * jnp.arange(4096))[None], 512)[0, 16]
+    assert np.argmax(spectrum) == 32
+    np.testing.assert_allclose(spectrum[32], 512 / 4, rtol=1e-3)
+
+
+def test_log_mel_equals_that_of_librosa():
+    wave = speech_clips(2, 4096)
+    expected = librosa.feature.melspectrogram(
+        y=wave, sr=RATE, n_fft=512, hop_length=128, n_mels=40, power=1, center=True, pad_mode="constant"
+    )
+    ours = log_mel(wave, RATE, 512, 40)
+    np.testing.assert_allclose(ours, np.log10(np.maximum(expected, FLOOR)).swapaxes(1, 2), atol=1e-3)
+
+
+@pytest.mark.parametrize("variant", ["paper", "small", "tiny"])
+def test_no_mel_band_of_a_shipped_config_is_empty(variant):
+    config = get_config(variant)
+    for window, bands in zip(config.loss.mel_windows, config.loss.mel_bands, strict=True):
+        filters = mel_filters(config.model.sample_rate, window, bands)
+        assert filters.shape == (window // 2 + 1, bands) and filters.dtype == np.float32
+        assert np.all(filters.sum(axis=0) > 0)
+        assert np.all(np.diff(filters.argmax(axis=0)) >= 0)  # low to high
+
+
+def test_mel_distance_equals_numpy_s(rng):
+    a, b = (0.1 * rng.standard_normal((2, 3, 1000))).astype(np.float32)
+    expected = np.zeros(3)
+    for window, bands in ((64, 10), (256, 40)):
+        hann, hop = signal.get_window("hann", window), window // 4
+
+        def mel(wave, window=window, bands=bands, hann=hann, hop=hop):
+            padded = np.pad(wave.astype(np.float64), (window // 2, window // 2 + -len(wave) % hop))
+            frames = np.stack([padded[i : i + window] * hann for i in range(0, len(padded) - window + 1, hop)])
+            spectrum = np.abs(np.fft.rfft(frames))
+            return np.log10(np.maximum(spectrum @ librosa.filters.mel(sr=RATE, n_fft=window, n_mels=bands).T, FLOOR))
+
+        expected += [np.mean(np.abs(mel(x) - mel(y))) for x, y in zip(a, b, strict=True)]
+    np.testing.assert_allclose(mel_distance(a, b, RATE, (64, 256), (10, 40)), expected, rtol=1e-4)
+
+
+def test_mel_distance_of_equal_waves_is_zero_and_ten_times_as_loud_is_one_a_scale():
+    wave = jnp.float32(speech_clips(2, 2000)) + 0.01 * jax.random.normal(jax.random.key(0), (2, 2000))
+    np.testing.assert_allclose(mel_distance(wave, wave, RATE, (64, 256), (10, 40)), [0, 0], atol=1e-6)
+    np.testing.assert_allclose(mel_distance(10 * wave, wave, RATE, (64, 256), (10, 40)), [2, 2], rtol=1e-2)
+
+
+def test_mel_distance_does_not_hear_what_lies_below_the_floor(rng):
+    whisper = (1e-8 * rng.standard_normal((1, 1000))).astype(np.float32)
+    assert mel_distance(whisper, jnp.zeros((1, 1000)), RATE, (256,), (40,)) < 1e-3
+
+
+@pytest.mark.parametrize("t", [1, 30, 500])
+@pytest.mark.parametrize("silent", ["output", "target", "both"])
+def test_silence_and_short_waves_have_finite_distances_and_gradients(rng, t, silent):
+    output, target = 0.1 * rng.standard_normal((2, 2, t)).astype(np.float32)
+    output *= silent == "target"
+    target *= silent == "output"
+
+    @jax.jit
+    @jax.value_and_grad
+    def distance(output):
+        return mel_distance(output, target, RATE, (64, 256), (10, 40)).sum()
+
+    value, gradient = distance(output)
+    assert np.isfinite(value) and np.all(np.isfinite(gradient))
+    assert value < 1e-5 if silent == "both" else value > 0.1
