@@ -47,10 +47,10 @@ def _small() -> Config:
     config.data.batch = 4
     config.data.snr = (-8.0, 25.0)
     config.optim.lr = 6e-4
-    config.optim.warmup = 300
-    config.optim.decay_steps = 6000
-    config.train.steps = 6000
-    config.train.continuous_steps = 1200
+    config.optim.warmup = 200
+    config.optim.decay_steps = 4500
+    config.train.steps = 4500
+    config.train.continuous_steps = 1500
     config.train.kmeans_batches = 64
     config.train.valid_every = 500
     config.train.save_every = 500

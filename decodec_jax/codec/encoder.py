@@ -7,6 +7,9 @@ from decodec_jax.codec.layers import LSTM, Conv, Down, ResidualUnit, Snake, fold
 from decodec_jax.config import Model
 
 
+SPEECH_RMS = 0.05  # of full scale, roughly: inside, the network begins with signals of power one
+
+
 class EncoderBlock(nn.Module):
     """Residual units, then downsampling by `stride` to twice the channels: `[b, t, c] -> [b, t / stride, 2c]`."""
 
@@ -30,7 +33,7 @@ class Encoder(nn.Module):
     def __call__(self, wave: Array) -> Array:
         config = self.config
         x = fold(wave[..., None].astype(config.dtype), config.patch)
-        x = Conv(config.channels, config.kernel, config.causal, name="first")(x)
+        x = Conv(config.channels, config.kernel, config.causal, gain=1 / SPEECH_RMS, name="first")(x)
         for i, stride in enumerate(config.strides):
             x = EncoderBlock(config, stride, name=f"block{i}")(x)
         if config.lstm_layers:

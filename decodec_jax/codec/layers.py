@@ -134,7 +134,7 @@ def _direction(key: Array, shape: tuple[int, ...], kept_axis: int) -> Array:
     return weight_norm(drawn, jnp.full(shape[kept_axis], 1 / math.sqrt(3)), kept_axis)
 
 
-_gain = nn.initializers.constant(1 / math.sqrt(3))
+_QUIET = 1 / math.sqrt(3)  # gain of a residual unit's convolutions, so that units begin by adding little
 
 
 class Conv(nn.Module):
@@ -144,11 +144,12 @@ class Conv(nn.Module):
     kernel: int
     causal: bool
     dilation: int = 1
+    gain: float = 1.0  # at the start; at 1 the layer keeps the signal's power
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         direction = self.param("direction", _direction, (self.kernel, x.shape[-1], self.features), 2)
-        gain = self.param("gain", _gain, (self.features,))
+        gain = self.param("gain", nn.initializers.constant(self.gain), (self.features,))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         kernel = weight_norm(direction, gain, kept_axis=2)
         return conv(x, kernel, self.dilation, self.causal) + bias.astype(x.dtype)
@@ -164,7 +165,7 @@ class Down(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         direction = self.param("direction", _direction, (2 * self.stride, x.shape[-1], self.features), 2)
-        gain = self.param("gain", _gain, (self.features,))
+        gain = self.param("gain", nn.initializers.ones, (self.features,))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         return conv_down(x, weight_norm(direction, gain, kept_axis=2), self.causal) + bias.astype(x.dtype)
 
@@ -179,7 +180,7 @@ class Up(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         direction = self.param("direction", _direction, (2 * self.stride, x.shape[-1], self.features), 1)
-        gain = self.param("gain", _gain, (x.shape[-1],))
+        gain = self.param("gain", nn.initializers.ones, (x.shape[-1],))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         return conv_up(x, weight_norm(direction, gain, kept_axis=1), self.causal) + bias.astype(x.dtype)
 
@@ -201,8 +202,8 @@ class ResidualUnit(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        y = Conv(x.shape[-1], self.kernel, self.causal, self.dilation, name="dilated")(Snake(name="snake1")(x))
-        return x + Conv(x.shape[-1], 1, self.causal, name="pointwise")(Snake(name="snake2")(y))
+        y = Conv(x.shape[-1], self.kernel, self.causal, self.dilation, _QUIET, name="dilated")(Snake(name="snake1")(x))
+        return x + Conv(x.shape[-1], 1, self.causal, gain=_QUIET, name="pointwise")(Snake(name="snake2")(y))
 
 
 class LSTM(nn.Module):

@@ -143,7 +143,10 @@ def _tally(z: Array, codes: Array, used: Array, entries: int, key: Array) -> Tal
     flat, chosen = z.reshape(-1, d), codes.reshape(-1)
     counts = jax.ops.segment_sum(weight, chosen, entries)
     sums = jax.ops.segment_sum(flat * weight[:, None], chosen, entries)
-    return Tally(counts, sums, flat[jax.random.randint(key, (entries,), 0, b * f)])
+    # The first of a few draws that this level is used for. Drawing by weight would gather the batch from its devices.
+    draws = jax.random.randint(key, (entries, 8), 0, b * f)
+    best = jnp.argmax(weight[draws], axis=-1)
+    return Tally(counts, sums, flat[jnp.take_along_axis(draws, best[:, None], axis=-1)[:, 0]])
 
 
 def dequantize(codes: Array, stack: Stack) -> Array:

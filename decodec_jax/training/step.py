@@ -104,7 +104,7 @@ def make_train_step(config: Config, mesh: Mesh) -> Callable[[State, Batch], tupl
             optimizer=optimizer_state,
         )
         # one bad batch must not end a long run: a step that is not finite is counted and leaves all as it was
-        norm = optax.global_norm(gradient)
+        norm = optax.tree.norm(gradient)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         unchanged = state.replace(step=state.step + 1)
         metrics = {
@@ -146,7 +146,8 @@ def start_codebooks(config: Config, state: State, mixtures: list[Array]) -> Stat
     }
 
     def with_start(tree):
-        return tree | {name: tree.get(name, {}) | new for name, new in params.items() if new}
+        # copies, as the state is donated and may hold no buffer twice
+        return tree | {name: tree.get(name, {}) | jax.tree.map(jnp.copy, new) for name, new in params.items() if new}
 
     return state.replace(params=with_start(state.params), averaged=with_start(state.averaged), codebook=codebook)
 
