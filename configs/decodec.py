@@ -45,12 +45,14 @@ def _small() -> Config:
     config.loss.mel_own = config.loss.mel_swap = 5.0
     config.loss.commitment = 5.0
     config.data.batch = 4
-    config.data.snr = (-8.0, 25.0)
+    config.data.snr = (-10.0, 20.0)  # more of what has to be taken apart
+    config.data.clean = config.data.background_only = 0.05
+    config.data.silent = 0.2  # three pairs in ten then train enhancement or background extraction as they are used
     config.optim.lr = 6e-4
     config.optim.warmup = 200
-    config.optim.decay_steps = 4500
-    config.train.steps = 4500
-    config.train.continuous_steps = 1500
+    config.optim.decay_steps = 3600
+    config.train.steps = 3600
+    config.train.continuous_steps = 1200
     config.train.kmeans_batches = 64
     config.train.valid_every = 500
     config.train.save_every = 500

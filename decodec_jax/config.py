@@ -13,7 +13,7 @@ from decodec_jax.errors import UserError
 class Quantizer:
     """One residual vector quantizer (paper section 2: SRVQ for speech, NRVQ for background)."""
 
-    kind: str = "ema"  # "ema": moving-average codebooks, k-means start; "factorised": DAC's normalised, gradient-trained
+    kind: str = "ema"  # "ema": averages, from a k-means start; "factorised": normalised, gradient-trained (DAC)
     levels: int = 8  # residual levels; each costs log2(entries) bits a frame
     entries: int = 1024
     dim: int = 0  # width of a codebook vector; 0: the latent's own width, without projections

@@ -1,7 +1,7 @@
 """Train: `python launch/train.py --config configs/decodec.py:VARIANT --workdir RUN`.
 
-The same command on every host of a pod; run again, it resumes. Exit code 0 only when all steps are done, 2 for a mistake
-that one line explains.
+The same command on every host of a pod; run again, it resumes. Exit code 0 only when all steps are done, 2 for a
+mistake that one line explains.
 """
 
 import logging

@@ -1,5 +1,7 @@
 """Every test: on the CPU unless JAX_PLATFORMS says otherwise, full-precision products, eight devices to split over."""
 
+import os
+import tempfile
 from pathlib import Path
 
 import hypothesis
@@ -10,6 +12,12 @@ import pytest
 from decodec_jax import testing
 from decodec_jax.codec.model import DeCodecNetwork
 
+# Most of the tests' time is compilation, and many compile the same thing: within one session, processes that the tests
+# start included, nothing is compiled twice. It must not outlive the session, which would test yesterday's code.
+_COMPILED = tempfile.TemporaryDirectory(prefix="decodec-compiled-")
+os.environ |= {"JAX_COMPILATION_CACHE_DIR": _COMPILED.name, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2"}
+jax.config.update("jax_compilation_cache_dir", _COMPILED.name)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 jax.config.update("jax_platforms", jax.config.jax_platforms or "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_default_matmul_precision", "highest")

@@ -6,7 +6,6 @@ from jax import Array
 from decodec_jax.codec.layers import LSTM, Conv, Down, ResidualUnit, Snake, fold
 from decodec_jax.config import Model
 
-
 SPEECH_RMS = 0.05  # of full scale, roughly: inside, the network begins with signals of power one
 
 

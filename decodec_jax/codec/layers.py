@@ -62,8 +62,7 @@ def conv_up(x: Array, kernel: Array, causal: bool) -> Array:
     left = 0 if causal else math.ceil(stride / 2)
     spread = x @ kernel.astype(x.dtype).transpose(1, 0, 2).reshape(c, size * d)
     early, late = jnp.split(spread, 2, axis=-1)
-    edge = ((0, 0), (0, 1), (0, 0))
-    summed = jnp.pad(early, edge) + jnp.pad(late, edge[:1] + ((1, 0),) + edge[2:])
+    summed = jnp.pad(early, ((0, 0), (0, 1), (0, 0))) + jnp.pad(late, ((0, 0), (1, 0), (0, 0)))
     return summed.reshape(b, (n + 1) * stride, d)[:, left : left + n * stride]
 
 

@@ -96,7 +96,7 @@ def quantize(
     active: `[b]` int, how many levels each item uses (0: none, the item passes unquantized); all when None.
     key: draws the `Tally.candidates`; required while training only.
     """
-    b, f, _ = x.shape
+    b = x.shape[0]
     total = sum(run.entries.shape[0] for run in stack.values())
     active = jnp.full((b,), total) if active is None else active
     key = jax.random.key(0) if key is None else key
@@ -262,7 +262,8 @@ class ResidualQuantizer(nn.Module):
 
     def _run(self, name: str, levels: int, dim: int) -> Levels:
         shape = (levels, self.config.entries, dim or self.width)
-        normal, linear, zeros = nn.initializers.normal(1.0), nn.initializers.lecun_normal(batch_axis=0), nn.initializers.zeros
+        normal, zeros = nn.initializers.normal(1.0), nn.initializers.zeros
+        linear = nn.initializers.lecun_normal(batch_axis=0)
 
         def averages():
             entries = normal(self.make_rng("params"), shape)

@@ -24,7 +24,7 @@ class Mixture:
 
 
 def make_mixtures(source: ClipSource, count: int, seconds: float, seed: int = 0) -> list[Mixture]:
-    """`count` mixtures at each of `SNRS`, the same at every call: clips in a shuffled order, each side from its start."""
+    """`count` mixtures of `seconds` at each of `SNRS`, the same at every call: clips shuffled, each from its start."""
     rng = np.random.default_rng(seed)
     t = round(seconds * source.sample_rate)
     order = {

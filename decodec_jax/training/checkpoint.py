@@ -93,10 +93,13 @@ def load_weights(config: Config, folder: Path) -> tuple[int, dict, dict]:
         raise UserError(f"{folder} does not exist: this run has no checkpoint yet")
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     abstract = abstract_like(jax.eval_shape(lambda: create(config)), here)
-    unread = {name: jax.tree.map(lambda _: ocp.PLACEHOLDER, getattr(abstract, name)) for name in ("params", "optimizer")}
+    wanted = abstract.replace(
+        params=jax.tree.map(lambda _: ocp.PLACEHOLDER, abstract.params),
+        optimizer=jax.tree.map(lambda _: ocp.PLACEHOLDER, abstract.optimizer),
+    )
     checkpoints = Checkpoints(folder)
     try:
-        restored = checkpoints.restore(abstract.replace(**unread))
+        restored = checkpoints.restore(wanted)
     finally:
         checkpoints.close()
     if restored is None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from decodec_jax import config as settings
 from decodec_jax.config import Config
@@ -86,7 +87,7 @@ def train(config: Config, workdir: Path) -> State:
     return state
 
 
-def start_codebooks(config: Config, state: State, clips: sources.ClipSource, position: int, mesh: jax.sharding.Mesh):
+def start_codebooks(config: Config, state: State, clips: sources.ClipSource, position: int, mesh: Mesh) -> State:
     """The state with its codebooks set by k-means from the next batches, which training then sees all the same."""
     coming = pipeline.batches(clips, config.data, position, jax.process_index(), jax.process_count())
     try:
@@ -105,7 +106,8 @@ def describe(source: sources.ClipSource) -> str:
     """How much there is to learn from, in words."""
     minutes = {kind: sum(c.seconds for c in source.clips if c.kind == kind) / 60 for kind in ("speech", "background")}
     speakers = len({c.speaker for c in source.clips if c.kind == "speech"})
-    return f"{minutes['speech']:.0f} min of speech by {speakers} speakers, {minutes['background']:.0f} min of background"
+    speech, background = minutes.values()
+    return f"{speech:.0f} min of speech by {speakers} speakers, {background:.0f} min of background"
 
 
 @dataclass

@@ -26,8 +26,8 @@ class Monitor:
             return
         self.console = Console()
         self.progress = Progress(
-            TextColumn("step"), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
-            console=self.console, disable=not self.console.is_terminal,
+            TextColumn("step"), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"), console=self.console, disable=not self.console.is_terminal,
         )  # fmt: skip
         self._task = self.progress.add_task("training", total=steps, completed=start, note="")
         self.progress.start()

@@ -9,7 +9,7 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding
 
 from decodec_jax.codec.model import STREAMS, DeCodecNetwork, Halves, TakenApart, swap
-from decodec_jax.codec.quantize import Quantized, move
+from decodec_jax.codec.quantize import Averages, Quantized, move
 from decodec_jax.config import Config, Quantizer
 from decodec_jax.objective.losses import latent_terms, reconstruction_terms, weighted_sum
 from decodec_jax.training.sharding import BATCH, per_device, replicated
@@ -46,9 +46,10 @@ def forward(config: Config, mesh: Mesh, params: dict, codebook: dict, batch: Bat
     quantized = network.apply(variables, halves, active, tally_key, method="quantize")
 
     own = Halves(quantized.speech.vectors, quantized.background.vectors)
+    loss = config.loss
     kinds = {
-        "own": (own, "mixture", config.loss.wave_own or config.loss.mel_own),
-        "swap": (own._replace(background=swap(own.background)), "swapped", config.loss.wave_swap or config.loss.mel_swap),
+        "own": (own, "mixture", loss.wave_own or loss.mel_own),
+        "swap": (own._replace(background=swap(own.background)), "swapped", loss.wave_swap or loss.mel_swap),
     }
     kinds = {kind: (parts, target) for kind, (parts, target, wanted) in kinds.items() if wanted}
     stacked = Halves(*(
@@ -60,10 +61,10 @@ def forward(config: Config, mesh: Mesh, params: dict, codebook: dict, batch: Bat
 
     outputs = {kind: decoded[:, i].reshape(2 * pairs, t) for i, kind in enumerate(kinds)}
     targets = {kind: batch[target].reshape(2 * pairs, t) for kind, (_, target) in kinds.items()}
-    terms = latent_terms(halves, quantized, config.loss) | reconstruction_terms(
-        outputs, targets, config.loss, config.model.sample_rate, per_device(mesh)
+    terms = latent_terms(halves, quantized, loss) | reconstruction_terms(
+        outputs, targets, loss, config.model.sample_rate, per_device(mesh)
     )
-    return weighted_sum(terms, config.loss), (terms, quantized)
+    return weighted_sum(terms, loss), (terms, quantized)
 
 
 def move_codebooks(config: Config, codebook: dict, quantized: Halves[Quantized]) -> tuple[dict, dict]:
@@ -121,7 +122,7 @@ def make_train_step(config: Config, mesh: Mesh) -> Callable[[State, Batch], tupl
 
 
 def compile_train_step(config: Config, mesh: Mesh, state: State) -> Callable[[State, Batch], tuple[State, dict]]:
-    """`make_train_step`, compiled for this state and the config's batches, so that step one is no slower than others."""
+    """`make_train_step`, compiled for this state and the config's batches: the first step is no slower than others."""
     t = round(config.data.seconds * config.model.sample_rate)
     array = jax.ShapeDtypeStruct((config.data.batch, 2, t), jnp.float32, sharding=NamedSharding(mesh, BATCH))
     batch = dict.fromkeys(("speech", "background", "mixture", "swapped"), array)
@@ -139,11 +140,11 @@ def start_codebooks(config: Config, state: State, mixtures: list[Array]) -> Stat
         lambda state, latents: network.apply(_variables(state.params, state), latents, key, method="started")
     )(state, latents)
 
-    # counts and sums as if of one batch, as the moving averages have them
-    codebook = {
-        name: {run: a._replace(counts=a.counts / len(mixtures), sums=a.sums / len(mixtures)) for run, a in stack.items()}
-        for name, stack in codebook.items()
-    }
+    def per_batch(averages: Averages) -> Averages:
+        """Counts and sums as the steps to come will add them."""
+        return averages._replace(counts=averages.counts / len(mixtures), sums=averages.sums / len(mixtures))
+
+    codebook = jax.tree.map(per_batch, codebook, is_leaf=lambda node: isinstance(node, Averages))
 
     def with_start(tree):
         # copies, as the state is donated and may hold no buffer twice

@@ -14,9 +14,12 @@ PARTS = ("mixture", "speech", "background")
 
 
 def validate(
-    config: Config, state: State, batches: list[dict[str, np.ndarray]], take_apart: Callable[[State, jax.Array], TakenApart]
+    config: Config,
+    state: State,
+    batches: list[dict[str, np.ndarray]],
+    take_apart: Callable[[State, jax.Array], TakenApart],
 ) -> tuple[dict[str, float], list[dict[str, dict[str, np.ndarray]]]]:
-    """Mean scores under `valid/`, and the first `train.sample_clips` clips taken apart, as `Monitor.samples` takes them."""
+    """Mean scores under `valid/`, and the first `train.sample_clips` clips taken apart, for `Monitor.samples`."""
     scores, clips, codes = [], [], []
     for batch in batches:
         references = {part: batch[part].reshape(-1, batch[part].shape[-1]) for part in PARTS}
@@ -39,8 +42,11 @@ def validate(
 
 def report(scores: dict[str, float]) -> str:
     """Validation in a line: what the parts gain over the untouched mixture."""
-    gains = ", ".join(
-        f"{part} {scores[f'valid/si_sdr/{part}']:+.1f} dB SI-SDR ({scores[f'valid/si_sdr_gain/{part}']:+.1f} over the mixture)"
-        for part in PARTS[1:]
+    def part(name, measure):
+        value, gain = scores[f"valid/{measure}/{name}"], scores[f"valid/{measure}_gain/{name}"]
+        return f"{name} {value:+.1f} dB ({gain:+.1f} over the mixture)"
+
+    return (
+        f"on held-out clips, whole {scores['valid/sdr/mixture']:+.1f} dB SDR, "
+        f"{part('speech', 'si_sdr')} SI-SDR, {part('background', 'sdr')} SDR"
     )
-    return f"on held-out clips: mixture {scores['valid/sdr/mixture']:+.1f} dB SDR, {gains}"

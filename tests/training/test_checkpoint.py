@@ -1,0 +1,105 @@
+"""Whatever happens to a checkpoint, the ones before it can be had."""
+
+import logging
+import resource
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from decodec_jax.errors import UserError
+from decodec_jax.training import sharding
+from decodec_jax.training.checkpoint import Checkpoints, abstract_like, load_weights
+from decodec_jax.training.state import create
+
+
+@pytest.fixture
+def saved(tmp_path, tiny_config):
+    """A folder with checkpoints of steps 1 and 2, the state in them, and its abstract form."""
+    mesh = sharding.make_mesh(tiny_config.mesh, tiny_config.data.batch)
+    current = create(tiny_config)
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    for step in (1, 2):
+        checkpoints.save(current.replace(step=current.step + step), step, 10 * step)
+    checkpoints.close()
+    return tmp_path / "checkpoints", current, abstract_like(current, sharding.replicated(mesh))
+
+
+def test_round_trip(saved):
+    folder, state, abstract = saved
+    restored = Checkpoints(folder).restore(abstract)
+    assert restored.position == 20
+    jax.tree.map(np.testing.assert_array_equal, restored.state, state.replace(step=state.step + 2))
+
+
+def test_only_the_newest_are_kept(tmp_path, tiny_config):
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    for step in range(4):
+        checkpoints.save(create(tiny_config), step, step)
+    checkpoints.wait()
+    assert checkpoints.steps() == [2, 3]
+
+
+def test_a_damaged_newest_falls_back_to_the_one_before(saved, caplog):
+    folder, _, abstract = saved
+    for path in (folder / "2").rglob("*"):
+        if path.is_file() and path.stat().st_size > 1000:
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with caplog.at_level(logging.WARNING):
+        restored = Checkpoints(folder).restore(abstract)
+    assert restored.state.step == 1
+    assert "unreadable" in caplog.text
+
+
+def test_nothing_readable_is_an_error_not_a_fresh_start(saved):
+    folder, _, abstract = saved
+    for path in folder.rglob("*"):
+        if path.is_file() and path.stat().st_size > 1000:
+            path.write_bytes(b"")
+    with pytest.raises(UserError, match="no checkpoint"):
+        Checkpoints(folder).restore(abstract)
+
+
+def test_weights_alone(saved, tiny_config):
+    folder, state, _ = saved
+    step, averaged, codebook = load_weights(tiny_config, folder)
+    assert step == 2
+    jax.tree.map(np.testing.assert_array_equal, averaged, state.averaged)
+    jax.tree.map(np.testing.assert_array_equal, codebook, state.codebook)
+
+
+def test_a_run_without_checkpoints_says_so(tmp_path, tiny_config):
+    with pytest.raises(UserError, match="no checkpoint yet"):
+        load_weights(tiny_config, tmp_path / "checkpoints")
+
+
+FULL_DISK = """
+import sys
+from pathlib import Path
+from decodec_jax import testing
+from decodec_jax.errors import UserError
+from decodec_jax.training.checkpoint import Checkpoints
+from decodec_jax.training.state import create
+try:
+    checkpoints = Checkpoints(Path(sys.argv[1]))
+    checkpoints.save(create(testing.tiny_config()), 3, 30)
+    checkpoints.wait()
+except UserError as error:
+    print(error)
+    sys.exit(2)
+"""
+
+
+def test_a_full_disk_is_one_line_and_harms_nothing(saved):
+    """A limit on file size stands in for the full disk: writing fails in the same place."""
+    folder, _, abstract = saved
+    outcome = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(folder)], capture_output=True, text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)),
+    )  # fmt: skip
+    assert outcome.returncode == 2, outcome.stderr
+    assert "could not be written" in outcome.stdout
+    assert len(outcome.stdout.splitlines()) == 1
+    assert Checkpoints(folder).restore(abstract).state.step == 2

@@ -1,0 +1,117 @@
+"""One update: what it leaves alone, what it does on any number of devices, and that it learns."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from decodec_jax import testing
+from decodec_jax.codec.model import swap
+from decodec_jax.training import sharding, state
+from decodec_jax.training.step import levels_in_use, make_train_step, start_codebooks
+
+
+def prepared(config, devices=1):
+    """Mesh, state and placed batch, codebooks in use from the first step."""
+    config.train.continuous_steps = 0
+    config.mesh.data = devices
+    mesh = sharding.make_mesh(config.mesh, config.data.batch)
+    fresh = jax.jit(lambda: state.create(config), out_shardings=sharding.replicated(mesh))()
+    return mesh, fresh, sharding.place(testing.training_batch(config), mesh)
+
+
+@pytest.mark.parametrize("kind", ["ema", "factorised"])
+def test_eight_devices_do_what_one_does(kind):
+    def config():
+        quantizer = testing.tiny_quantizer(kind=kind, dim=4, first_dim=6)
+        made = testing.tiny_config(speech=quantizer, background=quantizer)
+        made.data.batch = 8
+        return made
+
+    results = []
+    for devices in (1, 8):
+        mesh, current, batch = prepared(config(), devices)
+        current = start_codebooks(config(), current, [batch["mixture"]])
+        step = make_train_step(config(), mesh)
+        for _ in range(2):
+            current, metrics = step(current, batch)
+        results.append(jax.device_get((current, metrics)))
+    for one, eight in zip(*(jax.tree.leaves(result) for result in results), strict=True):
+        np.testing.assert_allclose(one, eight, rtol=1e-4, atol=1e-5)
+
+
+def test_no_activation_is_gathered():
+    """The batch stays where it is: jaxlib < 0.12 would gather it for the FFT, were that left to the partitioner."""
+    config = testing.tiny_config()
+    config.data.batch = 8
+    mesh, current, batch = prepared(config, 8)
+    compiled = make_train_step(config, mesh).lower(current, batch).compile().as_text()
+    assert "all-reduce" in compiled
+    assert "all-gather" not in compiled
+    assert "all-to-all" not in compiled
+
+
+def test_a_batch_with_nan_changes_nothing_but_the_count(tiny_config):
+    mesh, current, batch = prepared(tiny_config)
+    before = jax.device_get(current)
+    broken = batch | {"mixture": batch["mixture"].at[0, 0, 0].set(jnp.nan)}
+    current, metrics = make_train_step(tiny_config, mesh)(current, broken)
+    assert metrics["not_finite"] == 1
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(current.replace(step=before.step)), before)
+    assert current.step == before.step + 1
+
+
+def test_silence_everywhere_is_an_ordinary_batch(tiny_config):
+    mesh, current, batch = prepared(tiny_config)
+    current, metrics = make_train_step(tiny_config, mesh)(current, jax.tree.map(jnp.zeros_like, batch))
+    assert metrics["not_finite"] == 0
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(current)))
+
+
+def test_it_learns_one_batch_by_heart(tiny_config):
+    tiny_config.train.continuous_steps = 10**6
+    tiny_config.optim.lr = 3e-3
+    mesh = sharding.make_mesh(tiny_config.mesh, tiny_config.data.batch)
+    current = state.create(tiny_config)
+    batch = sharding.place(testing.training_batch(tiny_config), mesh)
+    step = make_train_step(tiny_config, mesh)
+    losses = []
+    for _ in range(60):
+        current, metrics = step(current, batch)
+        losses.append(float(metrics["loss"]))
+    assert np.mean(losses[-5:]) < 0.7 * losses[0]
+
+
+@pytest.mark.parametrize("weight", ["wave_own", "mel_own", "wave_swap", "mel_swap", "perp", "commitment"])
+def test_a_weight_of_zero_removes_its_term(tiny_config, weight):
+    setattr(tiny_config.loss, weight, 0.0)
+    mesh, current, batch = prepared(tiny_config)
+    _, metrics = jax.eval_shape(make_train_step(tiny_config, mesh), current, batch)
+    assert f"loss/{weight}" not in metrics
+    assert len([name for name in metrics if name.startswith("loss/")]) == 5
+
+
+def test_without_swapping_nothing_swapped_is_decoded(tiny_config):
+    """Ablation-1: half the decoder's work disappears, not only its weight."""
+    def flops(config):
+        mesh, current, batch = prepared(config)
+        return make_train_step(config, mesh).lower(current, batch).cost_analysis()["flops"]
+
+    both = flops(tiny_config)
+    tiny_config.loss.wave_swap = tiny_config.loss.mel_swap = 0.0
+    assert flops(tiny_config) < 0.75 * both
+
+
+def test_swapped_targets_are_what_swapping_the_parts_makes(tiny_config):
+    batch = testing.training_batch(tiny_config)
+    flat = {name: array.reshape(-1, array.shape[-1]) for name, array in batch.items()}
+    np.testing.assert_array_equal(flat["swapped"], flat["speech"] + np.asarray(swap(jnp.asarray(flat["background"]))))
+
+
+def test_quantizer_dropout_and_bypass():
+    quantizer = testing.tiny_quantizer(levels=8, dropout=0.5)
+    bypassed = jnp.arange(4000) < 1000
+    levels = np.asarray(levels_in_use(quantizer, bypassed, jax.random.key(0)))
+    assert (levels[:1000] == 0).all()
+    assert set(levels[1000:]) == set(range(1, 9))
+    assert np.mean(levels[1000:] == 8) == pytest.approx(0.5 + 0.5 / 8, abs=0.03)
