@@ -50,5 +50,5 @@ def fail(reason: str) -> int:
 if __name__ == "__main__":
     try:
         app.run(main, flags_parser=parse)
-    except UserError as error:
+    except (UserError, OSError) as error:  # a disk that fills up ends in an OSError wherever it happens
         sys.exit(fail(str(error)))

@@ -133,6 +133,13 @@ def _direction(key: Array, shape: tuple[int, ...], kept_axis: int) -> Array:
     return weight_norm(drawn, jnp.full(shape[kept_axis], 1 / math.sqrt(3)), kept_axis)
 
 
+def _kernel_and_bias(module: nn.Module, shape: tuple[int, ...], kept_axis: int, gain: float = 1.0):
+    """The parameters of a weight-normalised layer `[k, c, d]`; with a gain of 1 it begins by keeping signals' power."""
+    direction = module.param("direction", _direction, shape, kept_axis)
+    gain = module.param("gain", nn.initializers.constant(gain), (shape[kept_axis],))
+    return weight_norm(direction, gain, kept_axis), module.param("bias", nn.initializers.zeros, shape[-1:])
+
+
 _QUIET = 1 / math.sqrt(3)  # gain of a residual unit's convolutions, so that units begin by adding little
 
 
@@ -143,14 +150,11 @@ class Conv(nn.Module):
     kernel: int
     causal: bool
     dilation: int = 1
-    gain: float = 1.0  # at the start; at 1 the layer keeps the signal's power
+    gain: float = 1.0  # at the start
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        direction = self.param("direction", _direction, (self.kernel, x.shape[-1], self.features), 2)
-        gain = self.param("gain", nn.initializers.constant(self.gain), (self.features,))
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        kernel = weight_norm(direction, gain, kept_axis=2)
+        kernel, bias = _kernel_and_bias(self, (self.kernel, x.shape[-1], self.features), 2, self.gain)
         return conv(x, kernel, self.dilation, self.causal) + bias.astype(x.dtype)
 
 
@@ -163,10 +167,8 @@ class Down(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        direction = self.param("direction", _direction, (2 * self.stride, x.shape[-1], self.features), 2)
-        gain = self.param("gain", nn.initializers.ones, (self.features,))
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        return conv_down(x, weight_norm(direction, gain, kept_axis=2), self.causal) + bias.astype(x.dtype)
+        kernel, bias = _kernel_and_bias(self, (2 * self.stride, x.shape[-1], self.features), 2)
+        return conv_down(x, kernel, self.causal) + bias.astype(x.dtype)
 
 
 class Up(nn.Module):
@@ -178,10 +180,8 @@ class Up(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        direction = self.param("direction", _direction, (2 * self.stride, x.shape[-1], self.features), 1)
-        gain = self.param("gain", nn.initializers.ones, (x.shape[-1],))
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        return conv_up(x, weight_norm(direction, gain, kept_axis=1), self.causal) + bias.astype(x.dtype)
+        kernel, bias = _kernel_and_bias(self, (2 * self.stride, x.shape[-1], self.features), 1)
+        return conv_up(x, kernel, self.causal) + bias.astype(x.dtype)
 
 
 class Snake(nn.Module):

@@ -267,7 +267,7 @@ class ResidualQuantizer(nn.Module):
 
         def averages():
             entries = normal(self.make_rng("params"), shape)
-            return Averages(entries, jnp.ones(shape[:2]), entries)
+            return Averages(entries, jnp.ones(shape[:2]), jnp.copy(entries))
 
         if self.config.kind == "ema":
             entries = self.variable("codebook", name, averages).value.entries
