@@ -4,8 +4,8 @@ paper   The paper's network at full size (117 M parameters and 17 M in codebooks
         loss weights where printed. Ours, because unstated: codebook kind and width, quantizer dropout and bypass, the
         continuous start, optimizer schedule, batch, crop length, shares of clean, background-only and silent mixtures.
 causal  DeCodec-c: the same, causal in convolutions and LSTM alike (131 M parameters).
-small   `paper` scaled down for CPUs: samples folded by 8, about 0.9 GFLOP per second of audio each way. Hours on two
-        cores.
+small   `paper` scaled down for CPUs: samples folded by 8, about 0.9 GFLOP per second of audio each way. A quarter of an
+        hour on two idle cores; give it more steps where there is time.
 tiny    Minutes on two cores; what the tests and a first look use.
 Each of the small sizes exists causal as well: small_causal, tiny_causal.
 """
@@ -42,20 +42,19 @@ def _small() -> Config:
     config.model.latent = 192
     config.model.decoder_channels = 384
     config.model.decoder_lstm = False
-    config.loss.mel_own = config.loss.mel_swap = 5.0
     config.loss.commitment = 5.0
     config.data.batch = 4
     config.data.snr = (-10.0, 20.0)  # more of what has to be taken apart
     config.data.clean = config.data.background_only = 0.05
     config.data.silent = 0.2  # three pairs in ten then train enhancement or background extraction as they are used
-    config.optim.lr = 6e-4
+    config.optim.lr = 8e-4
     config.optim.warmup = 200
-    config.optim.decay_steps = 3600
-    config.train.steps = 3600
-    config.train.continuous_steps = 1200
+    config.optim.decay_steps = 1500
+    config.train.steps = 1500
+    config.train.continuous_steps = 900
     config.train.kmeans_batches = 64
-    config.train.valid_every = 500
-    config.train.save_every = 500
+    config.train.valid_every = 300
+    config.train.save_every = 300
     return config
 
 
@@ -74,9 +73,9 @@ def _tiny() -> Config:
     config.loss.mel_windows = (128, 512, 1024)
     config.loss.mel_bands = (20, 40, 80)
     config.data.batch = 4
-    config.optim.lr = 2e-3
+    config.optim.lr = 1e-3
     config.optim.warmup = 50
-    config.optim.decay_steps = 2000
+    config.optim.decay_steps = 1000
     config.train.steps = 1000
     config.train.continuous_steps = 400
     config.train.kmeans_batches = 32
