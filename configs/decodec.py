@@ -4,8 +4,8 @@ paper   The paper's network at full size (117 M parameters and 17 M in codebooks
         loss weights where printed. Ours, because unstated: codebook kind and width, quantizer dropout and bypass, the
         continuous start, optimizer schedule, batch, crop length, shares of clean, background-only and silent mixtures.
 causal  DeCodec-c: the same, causal in convolutions and LSTM alike (131 M parameters).
-small   `paper` scaled down for CPUs: samples folded by 8, about 0.9 GFLOP per second of audio each way. A quarter of an
-        hour on two idle cores; give it more steps where there is time.
+small   `paper` scaled down for CPUs: samples folded by 8, and few enough steps for a first look; give it more where
+        there is time. What it gave so far: docs/results.md.
 tiny    Minutes on two cores; what the tests and a first look use.
 Each of the small sizes exists causal as well: small_causal, tiny_causal.
 """

@@ -78,7 +78,7 @@ class Loss:
 
     wave_swap: float = 500.0  # L_RST, equation (12)
     wave_own: float = 500.0
-    mel_swap: float = 1.0  # at DAC's 15, beside the waveform's 500, envelopes are learned and waveforms are not
+    mel_swap: float = 1.0  # small beside the waveform's, which it can drown: its gradient is the larger
     mel_own: float = 1.0
     perp: float = 10.0  # L_perp, equation (5)
     commitment: float = 10.0

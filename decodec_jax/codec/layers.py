@@ -72,7 +72,7 @@ _SINE_SQUARED = tuple((-1) ** (n + 1) * 2 ** (2 * n - 1) / math.factorial(2 * n)
 def sine_squared(x: Array) -> Array:
     """sin(x)^2 to 2e-6 for |x| < 20: reduced to a half period, then its Taylor series.
 
-    The library's sine does not vectorise on CPU and made Snake as dear as a convolution; this is seven times faster.
+    The library's sine does not vectorise on CPU and made Snake as dear as a convolution.
     """
     reduced = x - math.pi * jnp.round(x * (1 / math.pi))
     square = jnp.square(jnp.clip(reduced, -math.pi / 2, math.pi / 2))  # beyond 1e7 nothing but rounding is left of x
