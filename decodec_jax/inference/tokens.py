@@ -1,0 +1,116 @@
+"""`Tokens`: what the codec makes of a recording, with all that is needed to make sound of it again."""
+
+import itertools
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from decodec_jax.errors import UserError
+
+STREAMS = ("speech", "background")
+MAX_ENTRIES = 65536  # of a codebook; its codes take 16 bits
+
+
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """The codes of one channel of a recording, and what they mean.
+
+    Codes are int32 `[k, f]`, coarse levels first, f = ceil(length / hop) frames. The streams may have different numbers
+    of levels; one that is left out has none, `[0, f]`. Raises UserError, naming the field, for anything else.
+    """
+
+    speech: np.ndarray
+    background: np.ndarray
+    length: int  # samples
+    sample_rate: int  # Hz
+    hop: int  # samples a frame
+    entries: tuple[int, int]  # of the codebooks of speech and background
+    fingerprint: str  # of the weights that the codes belong to: 16 hexadecimal digits
+
+    def __post_init__(self):
+        for name in ("length", "sample_rate", "hop"):
+            value = getattr(self, name)
+            if not _whole(value) or value < 1:
+                raise UserError(f"tokens: {name} is {value!r}; it must be a whole number of at least 1")
+            object.__setattr__(self, name, int(value))
+        if len(self.entries) != 2 or not all(_whole(n) and 2 <= n <= MAX_ENTRIES for n in self.entries):
+            raise UserError(f"tokens: entries is {self.entries!r}; it must be two numbers from 2 to {MAX_ENTRIES}")
+        object.__setattr__(self, "entries", tuple(int(n) for n in self.entries))
+        if not re.fullmatch("[0-9a-f]{16}", self.fingerprint):
+            raise UserError(f"tokens: fingerprint is {self.fingerprint!r}; it must be 16 digits 0-9, a-f")
+        for stream, entries in zip(STREAMS, self.entries, strict=True):
+            object.__setattr__(self, stream, self._checked(stream, entries))
+        if self.levels == (0, 0):
+            raise UserError("tokens: both streams are left out; keep at least one level of one of them")
+
+    def _checked(self, stream: str, entries: int) -> np.ndarray:
+        codes = np.asarray(getattr(self, stream))
+        if codes.ndim != 2 or codes.shape[1] != self.frames:
+            raise UserError(f"tokens: {stream} has shape {codes.shape}; {self.length} samples at {self.hop} a frame "
+                            f"need [levels, {self.frames}]")  # fmt: skip
+        if codes.dtype.kind not in "iu":
+            raise UserError(f"tokens: {stream} is {codes.dtype}; codes are whole numbers")
+        if codes.size and not 0 <= codes.min() <= codes.max() < entries:
+            raise UserError(f"tokens: {stream} has codes from {codes.min()} to {codes.max()}; its codebooks have "
+                            f"entries 0 to {entries - 1}")  # fmt: skip
+        return codes.astype(np.int32, copy=False)
+
+    @property
+    def frames(self) -> int:
+        return math.ceil(self.length / self.hop)
+
+    @property
+    def levels(self) -> tuple[int, int]:
+        """Of speech and background."""
+        return self.speech.shape[0], self.background.shape[0]
+
+    @property
+    def seconds(self) -> float:
+        return self.length / self.sample_rate
+
+    @property
+    def form(self) -> tuple:
+        """Everything but the codes and the length; equal in tokens that can be joined."""
+        return self.sample_rate, self.hop, self.levels, self.entries, self.fingerprint
+
+    def cut(self, first: int, last: int) -> "Tokens":
+        """Frames first to last - 1 by themselves. Raises UserError if there are none."""
+        speech, background = self.speech[:, first:last], self.background[:, first:last]
+        length = min(last * self.hop, self.length) - first * self.hop
+        return replace(self, speech=speech, background=background, length=length)
+
+    def __eq__(self, other) -> bool:
+        if not isinstance(other, Tokens):
+            return NotImplemented
+        return (
+            (self.form, self.length) == (other.form, other.length)
+            and np.array_equal(self.speech, other.speech)
+            and np.array_equal(self.background, other.background)
+        )
+
+    __hash__ = None
+
+
+def join(parts: Sequence[Tokens]) -> Tokens:
+    """Consecutive pieces of a recording as one. Raises UserError unless they fit: all but the last in whole frames."""
+    for piece, following in itertools.pairwise(parts):
+        check_following(piece, following)
+    speech = np.concatenate([piece.speech for piece in parts], axis=1)
+    background = np.concatenate([piece.background for piece in parts], axis=1)
+    return replace(parts[0], speech=speech, background=background, length=sum(piece.length for piece in parts))
+
+
+def check_following(piece: Tokens, following: Tokens) -> None:
+    """Raise UserError if `following` cannot go on where `piece` ends."""
+    if following.form != piece.form:
+        raise UserError(f"tokens of {following.form} cannot follow those of {piece.form}: "
+                        "sample rate, hop, levels, entries and fingerprint must be the same")  # fmt: skip
+    if piece.length % piece.hop:
+        raise UserError(f"tokens that end within a frame ({piece.length} samples, {piece.hop} a frame) must come last")
+
+
+def _whole(value) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
