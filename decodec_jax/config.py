@@ -42,6 +42,7 @@ class Model:
     projection: str = "learned"  # SOP: "learned" (two linear layers), "exact" (orthonormal split), "none" (ablation)
     speech: Quantizer = field(default_factory=Quantizer)
     background: Quantizer = field(default_factory=Quantizer)
+    semantic: int = 0  # features of the teacher that the first speech level is projected to; 0 without guidance
     dtype: str = "float32"  # of the convolutions' arithmetic; parameters, codebooks and losses stay float32
 
     @property
@@ -70,6 +71,7 @@ class Data:
     seed: int = 0
     workers: int = 0  # processes that read and mix; 0: the training process itself
     cache_mb: int = 512  # sources up to this size are kept decoded in the memory of each process; 0: never
+    targets: str = ""  # folder made by launch/cache_targets.py, which guides in place of the teacher; empty: none
 
 
 @dataclass
@@ -78,13 +80,49 @@ class Loss:
 
     wave_swap: float = 500.0  # L_RST, equation (12)
     wave_own: float = 500.0
+    level_free: bool = False  # waveform terms relative to the target's level, or quiet clips are hardly learned
     mel_swap: float = 1.0  # small beside the waveform's, which it can drown: its gradient is the larger
     mel_own: float = 1.0
     perp: float = 10.0  # L_perp, equation (5)
     commitment: float = 10.0
     codebook: float = 1.0  # of factorised codebooks; moving-average ones have no such loss
+    guidance: float = 150.0  # L_SG, equation (7)
+    guidance_form: str = "time"  # the paper's; "features": frame by frame; "cosine": 1 - cosine, frame by frame
+    adversarial: float = 1.0
+    feature: float = 2.0  # feature matching
+    game: str = "lsgan"  # or "hinge"
+    relative_features: bool = False  # feature matching over the size of the real features, as in EnCodec
+    balance: float = 0.0  # above 0: weights are shares of a gradient of this norm at the waveform (EnCodec's balancer)
     mel_windows: tuple[int, ...] = (64, 128, 256, 512, 1024, 2048)
     mel_bands: tuple[int, ...] = (10, 20, 40, 80, 80, 80)
+
+
+@dataclass
+class Discriminator:
+    """What the adversarial terms are judged by; the defaults are DAC's. A kind whose tuple is empty is left out."""
+
+    periods: tuple[int, ...] = (2, 3, 5, 7, 11)  # MPD, samples
+    period_channels: tuple[int, ...] = (32, 128, 512, 1024, 1024)  # of its layers
+    rates: tuple[int, ...] = ()  # MSD: one in so many samples is left
+    rate_channels: tuple[int, ...] = (16, 64, 256, 1024, 1024, 1024)
+    windows: tuple[int, ...] = (2048, 1024, 512)  # MRD, samples
+    bands: tuple[float, ...] = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)  # their edges, as shares of the spectrum
+    band_channels: int = 32
+    stft_windows: tuple[int, ...] = ()  # MS-STFT, samples; SpeechTokenizer's are 1024, 2048, 512, 256, 128
+    stft_channels: int = 32
+    dtype: str = "float32"  # of the convolutions' arithmetic, as in Model
+    start: int = 0  # step from which they take part
+    lr: float = 3e-4  # its schedule is the generator's
+    clip: float = 10.0  # global norm of their gradient
+
+
+@dataclass
+class Teacher:
+    """What the first speech level is guided towards, where loss.guidance is above 0."""
+
+    kind: str = "hubert"  # "cepstra": a stand-in that needs no weights, see objective/cepstra.py
+    path: str = ""  # HuBERT's published weights: model.safetensors or pytorch_model.bin, or the folder they lie in
+    layer: int = 9  # of HuBERT; -1: the mean of all hidden states
 
 
 @dataclass
@@ -114,8 +152,9 @@ class Train:
 
     steps: int = 400_000
     seed: int = 0
+    init_from: str = ""  # a run folder, a bundle or a DAC checkpoint that a new run starts from
     continuous_steps: int = 1000  # the quantizers are bypassed until here, then set by k-means and used
-    kmeans_batches: int = 16  # training batches whose latents the codebooks start from
+    kmeans_batches: int = 16  # training batches whose latents the codebooks start from; 0: as they come with init_from
     log_every: int = 10
     valid_every: int = 1000
     valid_clips: int = 32
@@ -132,6 +171,8 @@ class Config:
     model: Model = field(default_factory=Model)
     data: Data = field(default_factory=Data)
     loss: Loss = field(default_factory=Loss)
+    discriminator: Discriminator = field(default_factory=Discriminator)
+    teacher: Teacher = field(default_factory=Teacher)
     optim: Optim = field(default_factory=Optim)
     mesh: Mesh = field(default_factory=Mesh)
     train: Train = field(default_factory=Train)
@@ -174,6 +215,10 @@ def check(config: Config) -> None:
         "model.speech.kind": (model.speech.kind, ("ema", "factorised")),
         "model.background.kind": (model.background.kind, ("ema", "factorised")),
         "model.dtype": (model.dtype, ("float32", "bfloat16")),
+        "discriminator.dtype": (config.discriminator.dtype, ("float32", "bfloat16")),
+        "teacher.kind": (config.teacher.kind, ("hubert", "cepstra")),
+        "loss.guidance_form": (loss.guidance_form, ("time", "features", "cosine")),
+        "loss.game": (loss.game, ("lsgan", "hinge")),
     }
     for name, (value, allowed) in choices.items():
         if value not in allowed:
@@ -204,5 +249,9 @@ def check(config: Config) -> None:
         raise UserError(f"data.snr {data.snr} and data.level {data.level} must each be (low, high)")
     if not 0 <= data.clean + data.background_only + data.silent <= 1:
         raise UserError("data.clean + data.background_only + data.silent must lie in 0..1")
+    if not (loss.wave_own or loss.mel_own or loss.wave_swap or loss.mel_swap):
+        raise UserError("loss.wave_own, mel_own, wave_swap and mel_swap are all 0: no waveform would be learned")
+    if loss.guidance and not model.semantic:
+        raise UserError("loss.guidance needs model.semantic, the width of the teacher's features")
     if len(loss.mel_windows) != len(loss.mel_bands):
         raise UserError("loss.mel_windows and loss.mel_bands must be of equal length")

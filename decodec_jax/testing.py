@@ -7,7 +7,8 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from decodec_jax.config import Config, Data, Loss, Mesh, Model, Optim, Quantizer, Train
+from decodec_jax.config import Config, Data, Discriminator, Loss, Mesh, Model, Optim, Quantizer, Train
+from decodec_jax.objective import cepstra
 
 
 def tiny_quantizer(**changes) -> Quantizer:
@@ -33,7 +34,7 @@ def tiny_config(**model_changes) -> Config:
         variant="testing",
         model=tiny_model(**model_changes),
         data=Data(batch=2, seconds=0.1),
-        loss=Loss(mel_windows=(64, 256), mel_bands=(10, 40)),
+        loss=Loss(mel_windows=(64, 256), mel_bands=(10, 40), guidance=0.0, adversarial=0.0, feature=0.0),
         optim=Optim(lr=1e-3, warmup=2, decay_steps=100),
         mesh=Mesh(data=1),
         train=Train(
@@ -41,6 +42,25 @@ def tiny_config(**model_changes) -> Config:
             save_every=3, keep=2,
         ),
     )  # fmt: skip
+
+
+def tiny_discriminator(**changes) -> Discriminator:
+    """One sub-discriminator of each kind, for clips of 256 samples and more."""
+    tiny = {
+        "periods": (3,), "period_channels": (4, 4), "rates": (2,), "rate_channels": (4, 8, 8), "windows": (256,),
+        "bands": (0.0, 0.5, 1.0), "band_channels": 4, "stft_windows": (128,), "stft_channels": 4,
+    }  # fmt: skip
+    return Discriminator(**(tiny | changes))
+
+
+def full_config(**model_changes) -> Config:
+    """`tiny_config` with the whole objective: discriminators, and guidance by the teacher that needs no weights."""
+    config = tiny_config(patch=4, strides=(8, 10), semantic=cepstra.WIDTH, **model_changes)
+    config.data.seconds = 0.2
+    config.discriminator = tiny_discriminator()
+    config.teacher.kind = "cepstra"
+    config.loss.guidance, config.loss.adversarial, config.loss.feature = 150.0, 1.0, 2.0
+    return config
 
 
 def random_variables(module: nn.Module, *inputs, seed: int = 0) -> dict:

@@ -1,23 +1,44 @@
 """Every variant builds, shards and steps at its real size, by shape alone."""
 
 import importlib.util
+from dataclasses import dataclass
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from decodec_jax import config as settings
+from decodec_jax import testing
 from decodec_jax.errors import UserError
+from decodec_jax.objective.losses import OUTPUT_TERMS
+from decodec_jax.objective.teacher import CepstraTeacher
 from decodec_jax.training import sharding, state
 from decodec_jax.training.step import make_take_apart, make_train_step
+
+TERMS = (*OUTPUT_TERMS, "perp", "commitment", "codebook", "guidance")
 
 _SPEC = importlib.util.spec_from_file_location("decodec", Path(__file__).parents[1] / "configs" / "decodec.py")
 decodec = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(decodec)
 
 
-@pytest.mark.parametrize("variant", decodec.VARIANTS)
+@dataclass
+class AnyTeacher:
+    """Targets of the right shape, as the weights of the real one are not at hand."""
+
+    width: int
+
+    def targets(self, wave):
+        return jnp.zeros((wave.shape[0], -(-wave.shape[1] // 320), self.width))
+
+
+# a recipe changes the same settings at every size: those of the paper's size are stepped through, and some small ones
+STEPPED = [v for v in decodec.VARIANTS if not v.startswith(("small_", "tiny_"))] + ["small_full", "tiny_full_causal"]
+
+
+@pytest.mark.parametrize("variant", STEPPED)
 def test_variant_steps(variant):
     config = decodec.get_config(variant)
     settings.check(config)
@@ -27,13 +48,37 @@ def test_variant_steps(variant):
     t = round(config.data.seconds * config.model.sample_rate)
     array = jax.ShapeDtypeStruct((config.data.batch, 2, t), jnp.float32)
     batch = dict.fromkeys(("speech", "background", "mixture", "swapped"), array)
-    after, metrics = jax.eval_shape(make_train_step(config, mesh), before, batch)
+    teacher = AnyTeacher(config.model.semantic) if config.loss.guidance else None
+    train_step = make_train_step(config, mesh)
+    after, metrics = jax.eval_shape(lambda state, batch: train_step(state, batch, teacher), before, batch)
     assert jax.tree.map(lambda a: (a.shape, a.dtype), before) == jax.tree.map(lambda a: (a.shape, a.dtype), after)
     assert metrics["loss"].shape == ()
     outcome = jax.eval_shape(make_take_apart(config), before, jax.ShapeDtypeStruct((2, t + 1), jnp.float32))
     assert outcome.speech.shape == (2, t + 1)
     assert config.model.hop == 320  # 50 frames a second, in every variant
-    assert config.model.causal == variant.endswith("causal")
+    assert config.model.causal == (variant.endswith("causal") or "ablation" in variant)
+    terms = {name.removeprefix("loss/") for name in metrics if name.startswith("loss/")}
+    used = {name for name in TERMS if getattr(config.loss, name)}
+    # no variant has codebooks that are learned by gradient
+    assert terms == (used - {"codebook"}) | ({"discriminator"} if config.loss.adversarial else set())
+
+
+@pytest.mark.parametrize("variant", sorted(set(decodec.VARIANTS) - set(STEPPED)))
+def test_every_other_variant_is_a_config_that_can_be_used(variant):
+    settings.check(decodec.get_config(variant))
+
+
+@pytest.mark.parametrize("recipe", decodec.RECIPES)
+def test_every_recipe_trains_a_tiny_network(recipe):
+    config = testing.full_config()
+    config.train.continuous_steps = 0
+    decodec.RECIPES[recipe](config)
+    mesh = sharding.make_mesh(config.mesh, config.data.batch)
+    teacher = CepstraTeacher() if config.loss.guidance else None
+    batch = sharding.place(testing.training_batch(config), mesh)
+    after, metrics = make_train_step(config, mesh)(state.create(config), batch, teacher)
+    assert metrics["not_finite"] == 0
+    assert after.step == 1
 
 
 def test_saved_and_read_back_a_config_is_the_same(tmp_path):
@@ -51,10 +96,35 @@ def test_an_unknown_setting_in_a_saved_config_is_named():
 @pytest.mark.parametrize(
     ("section", "name", "value"),
     [("model", "projection", "orthogonal"), ("model", "latent", 0), ("data", "seconds", -1.0), ("data", "snr", (5, -5)),
-     ("data", "silent", 0.95), ("loss", "mel_bands", (10,)), ("model", "decoder_channels", 100)],
+     ("data", "silent", 0.95), ("loss", "game", "chess"), ("loss", "guidance_form", "axis"),
+     ("loss", "mel_bands", (10,)), ("model", "decoder_channels", 100)],
 )  # fmt: skip
 def test_a_value_no_run_can_use_is_refused(section, name, value):
     config = decodec.get_config("paper")
     setattr(getattr(config, section), name, value)
     with pytest.raises(UserError, match=name):
         settings.check(config)
+
+
+@pytest.mark.parametrize(
+    ("variant", "section", "expected"),
+    [
+        ("ablation1", "loss", {"wave_swap": 0.0, "mel_swap": 0.0, "guidance": 0.0, "perp": 10.0}),
+        ("ablation2", "model", {"projection": "none", "causal": True}),
+        ("ablation3", "loss", {"guidance": 0.0, "perp": 10.0, "wave_swap": 500.0}),
+        ("paper", "loss", {"guidance": 150.0, "wave_swap": 500.0, "adversarial": 1.0}),
+        ("exact_orthogonal", "loss", {"perp": 0.0}),
+        ("small", "loss", {"guidance": 0.0, "adversarial": 0.0, "feature": 0.0}),
+        ("small_full", "teacher", {"kind": "cepstra"}),
+    ],
+)
+def test_a_recipe_changes_what_its_name_says(variant, section, expected):
+    values = settings.to_dict(decodec.get_config(variant))[section]
+    assert {name: values[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(("variant", "kbps"), [("paper", 8), ("kbps4", 4), ("kbps6", 6), ("speech6_noise2", 8)])
+def test_bitrates(variant, kbps):
+    model = decodec.get_config(variant).model
+    bits = sum(q.levels * np.log2(q.entries) for q in (model.speech, model.background))
+    assert bits * model.sample_rate / model.hop == pytest.approx(1000 * kbps)

@@ -36,5 +36,5 @@ class Decoder(nn.Module):
             x = LSTM(config.lstm_layers, bidirectional=not config.causal, name="lstm")(x)
         for i, stride in enumerate(reversed(config.strides)):
             x = DecoderBlock(config, stride, name=f"block{i}")(x)
-        x = Conv(config.patch, config.kernel, config.causal, gain=SPEECH_RMS, name="last")(Snake(name="snake")(x))
-        return jnp.tanh(unfold(x, config.patch)[..., 0].astype(jnp.float32))
+        x = Conv(config.patch, config.kernel, config.causal, name="last")(Snake(name="snake")(x))
+        return jnp.tanh(SPEECH_RMS * unfold(x, config.patch)[..., 0].astype(jnp.float32))

@@ -6,7 +6,9 @@ from jax import Array
 from decodec_jax.codec.layers import LSTM, Conv, Down, ResidualUnit, Snake, fold
 from decodec_jax.config import Model
 
-SPEECH_RMS = 0.05  # of full scale, roughly: inside, the network begins with signals of power one
+# Of full scale, roughly: inside, the network has signals of power one. The factor is fixed, as a gain this small would be
+# learned badly: each of Adam's steps, of one size for all parameters, would be a large part of it.
+SPEECH_RMS = 0.05
 
 
 class EncoderBlock(nn.Module):
@@ -31,8 +33,8 @@ class Encoder(nn.Module):
     @nn.compact
     def __call__(self, wave: Array) -> Array:
         config = self.config
-        x = fold(wave[..., None].astype(config.dtype), config.patch)
-        x = Conv(config.channels, config.kernel, config.causal, gain=1 / SPEECH_RMS, name="first")(x)
+        x = fold((wave[..., None] / SPEECH_RMS).astype(config.dtype), config.patch)
+        x = Conv(config.channels, config.kernel, config.causal, name="first")(x)
         for i, stride in enumerate(config.strides):
             x = EncoderBlock(config, stride, name=f"block{i}")(x)
         if config.lstm_layers:

@@ -62,6 +62,8 @@ class DeCodecNetwork(nn.Module):
             ResidualQuantizer(self.config.speech, self.config.latent, name=STREAMS[0]),
             ResidualQuantizer(self.config.background, self.config.latent, name=STREAMS[1]),
         )
+        if self.config.semantic:
+            self.semantic_projection = nn.Dense(self.config.semantic)
 
     def embed(self, wave: Array) -> Halves[Array]:
         """S = P_S Enc(y) and N = P_N Enc(y), equation (8): `[b, t]` waveform to float32 `[b, f, d]` twice."""
@@ -86,6 +88,10 @@ class DeCodecNetwork(nn.Module):
     def vectors(self, codes: Halves[Array]) -> Halves[Array]:
         """Zs and Zn of codes `[b, k, f]`, any k from 1 to all levels: `[b, f, d]` twice."""
         return Halves(*(q.vectors(c) for q, c in zip(self.quantizers, codes, strict=True)))
+
+    def semantic(self, first: Array) -> Array:
+        """W Zc of equation (7): the first speech level's vectors `[b, f, d]` in the teacher's width `[b, f, w]`."""
+        return self.semantic_projection(first)
 
     def decode(self, halves: Halves[Array], length: int) -> Array:
         """Dec(Zs + Zn): `[b, f, d]` twice to a waveform `[b, length]`, length <= f hop."""
@@ -116,6 +122,8 @@ class DeCodecNetwork(nn.Module):
     def __call__(self, wave: Array) -> Array:
         """Reconstruction through all levels, `[b, t] -> [b, t]`; also what initialises every parameter."""
         quantized = self.quantize(self.embed(wave))
+        if self.config.semantic:
+            self.semantic(quantized.speech.first)
         return self.decode(Halves(quantized.speech.vectors, quantized.background.vectors), wave.shape[-1])
 
 

@@ -82,6 +82,7 @@ class Quantized(NamedTuple):
     """Outcome of quantizing `[b, f, c]` with k levels."""
 
     vectors: Array  # [b, f, c], straight-through
+    first: Array  # [b, f, c], the first level's part of them; where no level is used, the latent itself
     codes: Array  # [b, k, f] int32
     commitment: Array  # [b] squared distance for the encoder to close, over the latent's power, mean of levels in use
     codebook: Array | None  # [b] the same distance, for the codebooks to close; None where averages move them
@@ -103,7 +104,7 @@ def quantize(
     power = lax.stop_gradient(jnp.mean(x**2)) + 1e-8  # makes the distances, and so their weights, free of x's scale
 
     def level_step(carry, inputs):
-        residual, summed = carry
+        residual, summed, of_first = carry
         level, index = inputs
         used = (index < active).astype(x.dtype)  # [b]
         # `residual` and `detached` are equal; see the module's note on gradients
@@ -118,17 +119,20 @@ def quantize(
         commitment = jnp.mean((committed - lax.stop_gradient(entry)) ** 2, axis=(1, 2)) * weight
         codebook = jnp.mean((lax.stop_gradient(z) - entry) ** 2, axis=(1, 2)) * weight
         tally = _tally(lax.stop_gradient(z), codes, used, level.entries.shape[0], jax.random.fold_in(key, index))
-        return (residual - quantized, summed + quantized), (codes, commitment, codebook, tally)
+        of_first = jnp.where(index == 0, quantized, of_first)
+        return (residual - quantized, summed + quantized, of_first), (codes, commitment, codebook, tally)
 
-    carry, first, collected = (x, jnp.zeros_like(x)), 0, {}
+    carry, first, collected = (x, jnp.zeros_like(x), jnp.zeros_like(x)), 0, {}
     for name, run in stack.items():
         count = run.entries.shape[0]
         carry, collected[name] = lax.scan(level_step, carry, (run, first + jnp.arange(count)))
         first += count
     codes, commitment, codebook = (jnp.concatenate([run[i] for run in collected.values()]) for i in range(3))
     levels_used = jnp.maximum(active, 1).astype(x.dtype)
+    quantized = (active > 0)[:, None, None]
     return Quantized(
-        vectors=jnp.where((active > 0)[:, None, None], carry[1], x),
+        vectors=jnp.where(quantized, carry[1], x),
+        first=jnp.where(quantized, carry[2], x),
         codes=codes.swapaxes(0, 1),
         commitment=commitment.sum(0) / levels_used,
         codebook=codebook.sum(0) / levels_used,

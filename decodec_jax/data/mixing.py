@@ -2,12 +2,15 @@
 
 import logging
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.random import Generator
 
 from decodec_jax.config import Data
+from decodec_jax.data.clips import Clip
 from decodec_jax.data.sources import ClipSource
+from decodec_jax.data.targets import TargetCache
 from decodec_jax.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -21,12 +24,26 @@ TRIES = 20  # unusable clips in a row before it is the data, not a clip, that is
 VALID_SNR = (-5.0, 0.0, 5.0, 10.0, 15.0)  # dB
 
 
+class Drawn(NamedTuple):
+    """A crop of a random clip."""
+
+    wave: np.ndarray  # float32 [t]
+    failed: int  # unusable clips drawn before it
+    targets: np.ndarray | None  # of speech, where there is a cache: float32 [ceil(t / hop), width]
+
+
 @dataclass(repr=False)  # grain writes it into names, and a source may hold a million clips
 class Mixer:
-    """Draws examples of `data.seconds` from a source. t below is that length in samples."""
+    """Draws examples of `data.seconds` from a source. t below is that length in samples.
+
+    With a cache of a teacher's targets, speech begins on a frame of the clip and of the example, and examples gain
+    `targets`, float32 [2, ceil(t / hop), width]: the cached frames of the speech in them, zeros where it is silence.
+    All else is drawn as without. Raises UserError where the cache lacks one of the source's clips.
+    """
 
     source: ClipSource
     data: Data
+    cache: TargetCache | None = None
     named: set[str] = field(default_factory=set)  # unusable clips that a warning has named in this process
 
     def __post_init__(self):
@@ -37,6 +54,11 @@ class Mixer:
             key = (clip.kind == "speech" and clip.speaker) or clip.name
             groups[clip.kind].setdefault(key, []).append(i)
         self.groups = {kind: list(members.values()) for kind, members in groups.items()}
+        self.silence = None  # its targets
+        if self.cache is not None:
+            self.cache.require(self.source.clips)
+            about = self.cache.about
+            self.silence = np.zeros((-(-self.samples // about.hop), about.width), np.float32)
 
     def __call__(self, index: int, rng: Generator) -> Example:
         """A training example; all its randomness comes from `rng`, which grain seeds with `index`.
@@ -46,49 +68,59 @@ class Mixer:
         """
         data, skipped = self.data, 0
         speech, background = np.zeros((2, 2, self.samples), np.float32)
+        targets = [self.silence, self.silence]
         for member in range(2):
             share, level, snr = rng.random(), rng.uniform(*data.level), rng.uniform(*data.snr)
             silent = share < data.silent
             alone = not silent and share < data.silent + data.background_only
             clean = not (silent or alone) and share < data.silent + data.background_only + data.clean
             if not (silent or alone):
-                wave, failed = self.draw(rng, "speech")
-                speech[member] = scaled(wave, level, "speech")
-                skipped += failed
+                drawn = self.draw(rng, "speech")
+                speech[member] = scaled(drawn.wave, level, "speech")
+                targets[member] = drawn.targets
+                skipped += drawn.failed
             if not (silent or clean):
-                wave, failed = self.draw(rng, "background")
-                background[member] = scaled(wave, level if alone else level - snr, "background")
-                skipped += failed
-        return example(speech, background) | {"skipped": np.int32(skipped)}
+                drawn = self.draw(rng, "background")
+                background[member] = scaled(drawn.wave, level if alone else level - snr, "background")
+                skipped += drawn.failed
+        return example(speech, background) | stacked(targets) | {"skipped": np.int32(skipped)}
 
     def valid(self, index: int) -> Example:
         """The validation example of an index: always the same, both sides audible. Adds `snr`, float32 [2], in dB."""
         rng = np.random.default_rng([self.data.seed, index])
         snr = [VALID_SNR[(2 * index + member) % len(VALID_SNR)] for member in range(2)]
         speech, background = np.zeros((2, 2, self.samples), np.float32)
-        skipped = 0
+        targets, skipped = [], 0
         for member in range(2):
             level = rng.uniform(*self.data.level)
             for side, kind, target in ((speech, "speech", level), (background, "background", level - snr[member])):
                 for _ in range(TRIES):
-                    wave, failed = self.draw(rng, kind)
-                    skipped += failed
-                    if rms(wave) > FLOORS[kind]:
+                    drawn = self.draw(rng, kind)
+                    skipped += drawn.failed
+                    if rms(drawn.wave) > FLOORS[kind]:
                         break
-                side[member] = scaled(wave, target, kind)
-        return example(speech, background) | {"skipped": np.int32(skipped), "snr": np.array(snr, np.float32)}
+                side[member] = scaled(drawn.wave, target, kind)
+                if kind == "speech":
+                    targets.append(drawn.targets)
+        counted = {"skipped": np.int32(skipped), "snr": np.array(snr, np.float32)}
+        return example(speech, background) | stacked(targets) | counted
 
-    def draw(self, rng: Generator, kind: str) -> tuple[np.ndarray, int]:
-        """A crop of a random clip, float32 [t], and how many unusable clips were drawn before it."""
+    def draw(self, rng: Generator, kind: str) -> Drawn:
+        """A crop of a random clip."""
+        rate = self.source.sample_rate
+        cached = self.cache is not None and kind == "speech"
+        grid = self.cache.about.hop if cached else 1
         for failed in range(TRIES):
             group = self.groups[kind][rng.integers(len(self.groups[kind]))]
             i, place = group[rng.integers(len(group))], rng.random()
             clip = self.source.clips[i]
+            first = round(place * max(0.0, clip.seconds - self.data.seconds) * rate) // grid * grid
             try:
-                wave = self.source.read(i, place * max(0.0, clip.seconds - self.data.seconds), self.data.seconds)
+                wave = self.source.read(i, first / rate, self.data.seconds)
                 if len(wave) == 0:
                     raise UserError(f"{clip.name} is shorter than the {clip.seconds:.2f} s expected of it")
-                return fitted(wave, self.samples, kind, place), failed
+                targets = self.targets_of(clip, first, len(wave), place) if cached else None
+                return Drawn(fitted(wave, self.samples, kind, place, grid), failed, targets)
             except UserError as error:
                 reason = error
                 if clip.name not in self.named:
@@ -96,16 +128,31 @@ class Mixer:
                     log.warning("a clip is skipped whenever it is drawn: %s", error)
         raise UserError(f"{TRIES} {kind} clips in a row could not be used; the last one: {reason}")
 
+    def targets_of(self, clip: Clip, first: int, n: int, place: float) -> np.ndarray:
+        """The cached frames of n samples of a clip from sample `first` on, lying where `fitted` puts these."""
+        hop, targets = self.cache.about.hop, self.silence.copy()
+        before, count = silence_before(n, self.samples, place, hop) // hop, -(-n // hop)
+        targets[before : before + count] = self.cache.crop(clip.name, first // hop, count)
+        return targets
 
-def fitted(wave: np.ndarray, t: int, kind: str, place: float) -> np.ndarray:
-    """[n] with n >= 1 -> [t]: shorter speech lies in silence and shorter background is looped, from `place` in 0..1."""
+
+def fitted(wave: np.ndarray, t: int, kind: str, place: float, grid: int = 1) -> np.ndarray:
+    """[n] with n >= 1 -> [t]: shorter speech lies in silence and shorter background is looped, from `place` in 0..1.
+
+    grid: samples that the silence before speech is a multiple of.
+    """
     n = len(wave)
     if n >= t:
         return wave[:t]
     if kind == "background":
         return wave[(int(place * n) + np.arange(t)) % n]
-    before = int(place * (t - n + 1))
+    before = silence_before(n, t, place, grid)
     return np.pad(wave, (before, t - n - before))
+
+
+def silence_before(n: int, t: int, place: float, grid: int) -> int:
+    """How many samples before n samples of speech in t of an example."""
+    return int(place * max(0, t - n + 1)) // grid * grid
 
 
 def rms(wave: np.ndarray) -> float:
@@ -116,6 +163,11 @@ def rms(wave: np.ndarray) -> float:
 def scaled(wave: np.ndarray, level: float, kind: str) -> np.ndarray:
     """Bring [t] to an RMS of `level` dB of full scale; less where it is quieter than the kind's floor."""
     return wave * np.float32(10 ** (level / 20) / max(rms(wave), FLOORS[kind]))
+
+
+def stacked(targets: list[np.ndarray | None]) -> Example:
+    """The targets of a pair as a part of its example: nothing where there is no cache."""
+    return {} if targets[0] is None else {"targets": np.stack(targets)}
 
 
 def example(speech: np.ndarray, background: np.ndarray) -> Example:

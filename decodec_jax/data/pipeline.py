@@ -19,6 +19,7 @@ from absl import flags
 from decodec_jax.config import Data
 from decodec_jax.data.mixing import Example, Mixer
 from decodec_jax.data.sources import ClipSource
+from decodec_jax.data.targets import TargetCache
 from decodec_jax.errors import UserError
 
 ENDLESS = 2**48  # examples
@@ -26,7 +27,7 @@ AHEAD = 2  # batches kept ready, by each worker
 
 
 class Batches:
-    """Endless iterator over batches: dicts of [b, 2, t] arrays, and `skipped` [b]. Close it to stop the workers.
+    """Endless iterator over batches: examples as a Mixer makes them, with b in front. Close it to stop the workers.
 
     `position` counts the examples consumed so far by all hosts: `batches(..., start=position)` goes on from there.
     """
@@ -48,14 +49,16 @@ class Batches:
         self._iterator.close()
 
 
-def batches(source: ClipSource, data: Data, start: int = 0, host: int = 0, hosts: int = 1) -> Batches:
+def batches(
+    source: ClipSource, data: Data, start: int = 0, host: int = 0, hosts: int = 1, cache: TargetCache | None = None
+) -> Batches:
     """Training batches from position `start` on: this host's `data.batch / hosts` examples of each global batch.
 
     Host h has the examples h, h + hosts, ... of a global batch. With `data.workers` processes, guard your main module
-    with `if __name__ == "__main__":`, as each of them imports it.
+    with `if __name__ == "__main__":`, as each of them imports it. With a `cache`, batches have `targets`.
     """
     _check_hosts(data, hosts)
-    examples = grain.MapDataset.range(ENDLESS).random_map(Mixer(source, data), seed=data.seed)
+    examples = grain.MapDataset.range(ENDLESS).random_map(Mixer(source, data, cache), seed=data.seed)
     # Sliced after the random map, which goes by the index before it: that is what makes hosts and position not matter.
     ours = examples[start + host :: hosts].batch(data.batch // hosts, drop_remainder=True)
     # One thread reads ahead while the device computes: decoding and numpy release the interpreter's lock.

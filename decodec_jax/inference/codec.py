@@ -11,6 +11,7 @@ from decodec_jax import config as settings
 from decodec_jax.codec.model import DeCodecNetwork, Halves, TakenApart
 from decodec_jax.config import Model
 from decodec_jax.errors import UserError
+from decodec_jax.inference import bundle
 
 WINDOW_SECONDS = 12.0  # longer recordings are processed in windows of this length,
 CONTEXT_SECONDS = 1.0  # which overlap by twice this: what lies in it is heard by both and kept from neither
@@ -32,15 +33,17 @@ class DeCodec:
 
     @classmethod
     def load(cls, path: str | Path) -> "DeCodec":
-        """A model from the run folder that training wrote, from its newest checkpoint's averaged weights.
+        """A model from a bundle, or from the averaged weights of the newest checkpoint in a run folder.
 
         Raises UserError where there is none. A run whose codebooks have not started yet loads with `quantized` False.
         """
-        from decodec_jax.training.checkpoint import load_weights  # needs Orbax, which other ways to load do not
-
         folder = Path(path)
+        if bundle.is_bundle(folder):
+            return cls(*bundle.load(folder)[:3])
+        from decodec_jax.training.checkpoint import load_weights  # needs Orbax, which a bundle does not
+
         if not (folder / "config.json").is_file():
-            raise UserError(f"{folder} is not a run folder: it has no config.json")
+            raise UserError(f"{folder} is neither a bundle nor a run folder: it has no config.json")
         config = settings.load(folder / "config.json")
         step, params, codebook = load_weights(config, folder / "checkpoints")
         return cls(config.model, params, codebook, quantized=step > config.train.continuous_steps)

@@ -35,6 +35,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from decodec_jax.codec.encoder import SPEECH_RMS
 from decodec_jax.codec.model import STREAMS, Halves
 from decodec_jax.codec.quantize import Affine, Levels
 from decodec_jax.config import Model, Quantizer
@@ -176,6 +177,7 @@ def from_tensors(tensors: Tensors, sample_rate: int | None = None, source: str =
             place[last] = {"alpha": _float32(tensors[f"{name}.alpha"]).reshape(-1)}
         else:
             place[last] = _convolution(name, tensors, transposed=last == "up")
+    _rescale(**params)
     sizes = _sizes(**params) | ({} if sample_rate is None else {"sample_rate": sample_rate})
     return DacWeights(**params, levels=_levels(quantizers, tensors, source), sizes=sizes)
 
@@ -217,6 +219,13 @@ def _convolution(name: str, tensors: Tensors, transposed: bool = False) -> dict[
         "gain": gain.reshape(-1),
         "bias": _float32(tensors[f"{name}.bias"]),
     }
+
+
+def _rescale(encoder: dict, decoder: dict) -> None:
+    """Take out of the first and the last layer the factor by which ours scale waveforms themselves."""
+    encoder["first"]["gain"] = encoder["first"]["gain"] * SPEECH_RMS
+    for name in ("gain", "bias"):
+        decoder["last"][name] = decoder["last"][name] / SPEECH_RMS
 
 
 def _affine(name: str, tensors: Tensors) -> Affine:

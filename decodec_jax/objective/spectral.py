@@ -11,14 +11,18 @@ import numpy as np
 from jax import Array
 from scipy.signal import get_window
 
-_FLOOR = 1e-5  # of magnitudes, about -100 dB: below it, differences are not heard and do not count
+_EPS = 1e-5  # of magnitudes: the square root is kept from zero, where it has no gradient
+
+# White noise of this RMS, -70 dB of full scale, is what counts as silence, in each band and at each scale. The usual
+# floor, one magnitude of 1e-5 for all, is -110 dB at a window of 2048: there the faint rest of a silent clip has
+# gradients many times those of speech, and a few such clips drown what the rest of a batch says.
+_FLOOR = 3e-4
 
 
 def magnitudes(wave: Array, window: int) -> Array:
     """Magnitude spectrogram `[n, t] -> [n, 1 + ceil(4 t / window), window / 2 + 1]`; Hann, hop of a quarter window.
 
-    Frame m is centred on sample m hop, with zeros outside the waveform. The square root is kept from zero, where it
-    has no gradient: silence is a normal input.
+    Frame m is centred on sample m hop, with zeros outside the waveform.
     """
     hop = window // 4
     n, t = wave.shape
@@ -27,7 +31,7 @@ def magnitudes(wave: Array, window: int) -> Array:
     count = blocks.shape[1] - 3
     frames = jnp.concatenate([blocks[:, i : i + count] for i in range(4)], axis=-1)
     spectrum = jnp.fft.rfft(frames * get_window("hann", window).astype(np.float32))
-    return jnp.sqrt(spectrum.real**2 + spectrum.imag**2 + _FLOOR**2)
+    return jnp.sqrt(spectrum.real**2 + spectrum.imag**2 + _EPS**2)
 
 
 @lru_cache
@@ -40,8 +44,9 @@ def mel_filters(sample_rate: int, window: int, bands: int) -> np.ndarray:
 
 def log_mel(wave: Array, sample_rate: int, window: int, bands: int) -> Array:
     """log10 of the mel magnitudes of `[n, t]`, floored: `[n, frames, bands]`."""
-    mel = magnitudes(wave, window) @ mel_filters(sample_rate, window, bands)
-    return jnp.log10(jnp.maximum(mel, _FLOOR))
+    filters = mel_filters(sample_rate, window, bands)
+    floor = _FLOOR * np.sqrt(np.sum(get_window("hann", window) ** 2)) * filters.sum(0)
+    return jnp.log10(jnp.maximum(magnitudes(wave, window) @ filters, floor.astype(np.float32)))
 
 
 def mel_distance(output: Array, target: Array, sample_rate: int, windows: tuple[int, ...], bands: tuple[int, ...]):

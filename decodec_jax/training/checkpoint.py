@@ -93,9 +93,10 @@ def load_weights(config: Config, folder: Path) -> tuple[int, dict, dict]:
         raise UserError(f"{folder} does not exist: this run has no checkpoint yet")
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     abstract = abstract_like(jax.eval_shape(lambda: create(config)), here)
+    used = ("step", "averaged", "codebook")
+    unused = [field.name for field in dataclasses.fields(State) if field.name not in used]
     wanted = abstract.replace(
-        params=jax.tree.map(lambda _: ocp.PLACEHOLDER, abstract.params),
-        optimizer=jax.tree.map(lambda _: ocp.PLACEHOLDER, abstract.optimizer),
+        **{name: jax.tree.map(lambda _: ocp.PLACEHOLDER, getattr(abstract, name)) for name in unused}
     )
     checkpoints = Checkpoints(folder)
     try:

@@ -11,9 +11,13 @@ from jax.sharding import Mesh
 
 from decodec_jax import config as settings
 from decodec_jax.config import Config
-from decodec_jax.data import pipeline, sources
+from decodec_jax.data import pipeline, sources, targets
+from decodec_jax.errors import UserError
+from decodec_jax.interop import hubert
+from decodec_jax.objective.teacher import CepstraTeacher, Teacher, require_frames
 from decodec_jax.training import sharding, step
 from decodec_jax.training.checkpoint import Checkpoints, abstract_like
+from decodec_jax.training.initial import initial_state
 from decodec_jax.training.monitor import Monitor
 from decodec_jax.training.run_folder import open_run_folder
 from decodec_jax.training.state import State, create
@@ -33,15 +37,16 @@ def train(config: Config, workdir: Path) -> State:
     mesh = sharding.make_mesh(config.mesh, config.data.batch)
     changes = open_run_folder(config, workdir)
 
+    cache = open_targets(config)
     clips = sources.open_source(config.data, rate, "train")
     held_out = pipeline.validation(sources.open_source(config.data, rate, "valid"), config.data, run.valid_clips // 2)
 
     checkpoints = Checkpoints(workdir / "checkpoints", run.keep)
-    fresh = jax.jit(lambda: create(config), out_shardings=sharding.replicated(mesh))
-    restored = checkpoints.restore(abstract_like(jax.eval_shape(fresh), sharding.replicated(mesh)))
-    state, position = restored or (fresh(), 0)
+    everywhere = sharding.replicated(mesh)
+    restored = checkpoints.restore(abstract_like(jax.eval_shape(lambda: create(config)), everywhere))
+    state, position = restored or (jax.device_put(initial_state(config), everywhere), 0)
     first = int(state.step)
-    batches = pipeline.batches(clips, config.data, position, host, hosts)
+    batches = pipeline.batches(clips, config.data, position, host, hosts, cache)
 
     monitor = Monitor(workdir if host == 0 else None, run.steps, first)
     monitor.say(
@@ -50,7 +55,7 @@ def train(config: Config, workdir: Path) -> State:
     )
     if restored:
         monitor.say(f"resuming from step {first}" + "".join(f"; {change}" for change in changes))
-    train_step = step.compile_train_step(config, mesh, state)
+    teacher = open_teacher(config, mesh)
     take_apart = step.make_take_apart(config)
 
     pace, recent, skipped = Pace(first), [], 0
@@ -73,12 +78,15 @@ def train(config: Config, workdir: Path) -> State:
                 checkpoints.save(state, now, batches.position)
             if last:
                 break
-            if now == run.continuous_steps:
-                state = start_codebooks(config, state, clips, batches.position, mesh)
+            if now == run.continuous_steps and run.kmeans_batches:
+                state = start_codebooks(config, state, clips, batches.position, mesh, cache)
+            if now in (first, config.discriminator.start):
+                adversarial = now >= config.discriminator.start
+                train_step = step.compile_train_step(config, mesh, state, teacher, adversarial)
             with pace.waiting():
                 batch = next(batches)
             skipped += int(np.sum(batch.pop("skipped")))
-            state, metrics = train_step(state, sharding.place(batch, mesh))
+            state, metrics = train_step(state, sharding.place(batch, mesh), teacher)
             recent.append(metrics)  # left on the device, so that no step waits for its figures
     finally:
         batches.close()
@@ -87,14 +95,64 @@ def train(config: Config, workdir: Path) -> State:
     return state
 
 
-def start_codebooks(config: Config, state: State, clips: sources.ClipSource, position: int, mesh: Mesh) -> State:
+def start_codebooks(
+    config: Config,
+    state: State,
+    clips: sources.ClipSource,
+    position: int,
+    mesh: Mesh,
+    cache: targets.TargetCache | None = None,
+) -> State:
     """The state with its codebooks set by k-means from the next batches, which training then sees all the same."""
-    coming = pipeline.batches(clips, config.data, position, jax.process_index(), jax.process_count())
+    coming = pipeline.batches(clips, config.data, position, jax.process_index(), jax.process_count(), cache)
     try:
         mixtures = [next(coming)["mixture"] for _ in range(config.train.kmeans_batches)]
     finally:
         coming.close()
     return step.start_codebooks(config, state, [sharding.place({"mixture": m}, mesh)["mixture"] for m in mixtures])
+
+
+def open_teacher(config: Config, mesh: Mesh) -> Teacher | None:
+    """What guides the first speech level, its weights on every device; None without guidance or with cached targets."""
+    if not config.loss.guidance or config.data.targets:
+        return None
+    return jax.device_put(load_teacher(config), sharding.replicated(mesh))
+
+
+def load_teacher(config: Config) -> Teacher:
+    """The teacher that the config names. Raises UserError where it names none, or one that does not fit the model."""
+    require_frames(config.model.sample_rate, config.model.hop)
+    if config.teacher.kind == "cepstra":
+        teacher = CepstraTeacher()
+    elif config.teacher.path:
+        teacher = hubert.load(config.teacher.path, config.teacher.layer)
+    else:
+        raise UserError("loss.guidance needs HuBERT's weights: give teacher.path, or in data.targets what was computed "
+                        "with them (launch/cache_targets.py); or set teacher.kind=cepstra, which "
+                        "needs none, and model.semantic=39; or set loss.guidance=0")
+    if teacher.width != config.model.semantic:
+        raise UserError(f"model.semantic is {config.model.semantic}; this teacher has {teacher.width} features a frame")
+    return teacher
+
+
+def open_targets(config: Config) -> targets.TargetCache | None:
+    """The cache that guides in the teacher's place; None without guidance or without one.
+
+    Raises UserError for a cache of other frames, of another width, or of another teacher than the config names. HuBERT
+    without a path is no name: whoever has its targets needs no weights.
+    """
+    if not (config.loss.guidance and config.data.targets):
+        return None
+    cache = targets.open_cache(Path(config.data.targets), config.model.sample_rate, config.model.hop)
+    if cache.about.width != config.model.semantic:
+        raise UserError(f"model.semantic is {config.model.semantic}; {cache.folder} has {cache.about.width} features a "
+                        "frame")
+    if config.teacher.kind == "cepstra" or config.teacher.path:
+        teacher = load_teacher(config)
+        if teacher.fingerprint != cache.about.teacher:
+            raise UserError(f"{cache.folder} was made by the teacher {cache.about.teacher}; the config names "
+                            f"{teacher.fingerprint} ({config.teacher.kind}): make the cache anew with it")
+    return cache
 
 
 def transposed(rows: list[dict[str, np.ndarray]]) -> dict[str, list[np.ndarray]]:

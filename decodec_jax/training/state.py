@@ -1,4 +1,4 @@
-"""All that training changes, as one pytree; and the optimizer."""
+"""All that training changes, as one pytree; and the optimizers."""
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +8,9 @@ from jax import Array
 
 from decodec_jax.codec.model import initialise
 from decodec_jax.config import Config, Optim
+from decodec_jax.objective import balancer
+from decodec_jax.objective.discriminators import Discriminators, shortest
+from decodec_jax.objective.losses import is_adversarial, output_names
 
 
 @struct.dataclass
@@ -19,30 +22,50 @@ class State:
     codebook: dict  # moving-average codebooks
     averaged: dict  # exponential average of `params`: what validation, samples and inference use
     optimizer: optax.OptState
+    discriminators: dict  # their parameters; empty without adversarial terms
+    discriminator_optimizer: optax.OptState
+    gradient_norms: dict  # averages that `objective.balancer` keeps; empty without it
 
 
-def learning_rate(config: Optim) -> optax.Schedule:
+def learning_rate(config: Optim, peak: float) -> optax.Schedule:
     """Linear warm-up, cosine to `final` of the peak at `decay_steps`, then constant; free of the run's length."""
     return optax.warmup_cosine_decay_schedule(
-        0.0, config.lr, config.warmup, max(config.decay_steps, config.warmup + 1), config.final * config.lr
+        0.0, peak, config.warmup, max(config.decay_steps, config.warmup + 1), config.final * peak
     )
 
 
-def make_optimizer(config: Optim) -> optax.GradientTransformation:
+def make_optimizer(config: Optim, peak: float, clip: float) -> optax.GradientTransformation:
     """AdamW after clipping by the global norm."""
     return optax.chain(
-        optax.clip_by_global_norm(config.clip),
-        optax.adamw(learning_rate(config), *config.betas, weight_decay=config.weight_decay),
+        optax.clip_by_global_norm(clip),
+        optax.adamw(learning_rate(config, peak), *config.betas, weight_decay=config.weight_decay),
+    )
+
+
+def make_optimizers(config: Config) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
+    """The generator's and the discriminators'."""
+    return (
+        make_optimizer(config.optim, config.optim.lr, config.optim.clip),
+        make_optimizer(config.optim, config.discriminator.lr, config.discriminator.clip),
     )
 
 
 def create(config: Config) -> State:
     """A fresh state, a function of `train.seed` alone."""
-    params, codebook = initialise(config.model, jax.random.key(config.train.seed))
+    key = jax.random.key(config.train.seed)
+    params, codebook = initialise(config.model, key)
+    discriminators = {}
+    if is_adversarial(config.loss):
+        wave = jnp.zeros((1, shortest(config.discriminator)))
+        discriminators = Discriminators(config.discriminator).init(jax.random.fold_in(key, 1), wave)["params"]
+    generator, discriminator = make_optimizers(config)
     return State(
         step=jnp.zeros((), jnp.int32),
         params=params,
         codebook=codebook,
         averaged=jax.tree.map(jnp.copy, params),
-        optimizer=make_optimizer(config.optim).init(params),
+        optimizer=generator.init(params),
+        discriminators=discriminators,
+        discriminator_optimizer=discriminator.init(discriminators),
+        gradient_norms=balancer.fresh(output_names(config.loss)) if config.loss.balance else {},
     )

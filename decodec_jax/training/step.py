@@ -10,12 +10,25 @@ from jax.sharding import Mesh, NamedSharding
 
 from decodec_jax.codec.model import STREAMS, DeCodecNetwork, Halves, TakenApart, swap
 from decodec_jax.codec.quantize import Averages, Quantized, move
-from decodec_jax.config import Config, Quantizer
-from decodec_jax.objective.losses import latent_terms, reconstruction_terms, weighted_sum
+from decodec_jax.config import Config, Loss, Quantizer
+from decodec_jax.objective import balancer, guidance
+from decodec_jax.objective.adversarial import discriminator_loss, generator_losses
+from decodec_jax.objective.discriminators import Discriminators
+from decodec_jax.objective.losses import (
+    OUTPUT_TERMS,
+    Semantic,
+    Terms,
+    is_adversarial,
+    latent_terms,
+    reconstruction_terms,
+    weighted_sum,
+)
+from decodec_jax.objective.teacher import Teacher
 from decodec_jax.training.sharding import BATCH, per_device, replicated
-from decodec_jax.training.state import State, learning_rate, make_optimizer
+from decodec_jax.training.state import State, learning_rate, make_optimizers
 
-Batch = dict[str, Array]  # speech, background, mixture, swapped: [b, 2, t], b pairs of clips
+# speech, background, mixture, swapped: [b, 2, t], b pairs of clips; where they are cached, targets: [b, 2, f, w]
+Batch = dict[str, Array]
 
 
 def levels_in_use(config: Quantizer, bypassed: Array, key: Array) -> Array:
@@ -26,11 +39,34 @@ def levels_in_use(config: Quantizer, bypassed: Array, key: Array) -> Array:
     return jnp.where(bypassed, 0, jnp.where(dropped, number, config.levels))
 
 
-def forward(config: Config, mesh: Mesh, params: dict, codebook: dict, batch: Batch, key: Array, started: Array):
-    """The objective on a batch: its value, its terms, and what the quantizers saw.
+def reconstructions(loss: Loss) -> list[str]:
+    """Which waveforms a step decodes: "own" mixtures, "swap"ped ones, or both."""
+    return [kind for kind in ("own", "swap") if getattr(loss, f"wave_{kind}") or getattr(loss, f"mel_{kind}")]
+
+
+def reference(batch: Batch, kinds: list[str]) -> Array:
+    """What `generate` should decode, `[b, k, 2, t]`."""
+    return jnp.stack([batch[{"own": "mixture", "swap": "swapped"}[kind]] for kind in kinds], axis=1)
+
+
+def guiding(batch: Batch, teacher: Teacher | None) -> Array | None:
+    """What guides the first speech level, `[2b, f, w]`: the batch's targets, else the teacher's; None without both."""
+    if "targets" in batch:
+        return batch["targets"].reshape(-1, *batch["targets"].shape[2:])
+    if teacher is None:
+        return None
+    return jax.lax.stop_gradient(teacher.targets(batch["speech"].reshape(-1, batch["speech"].shape[-1])))
+
+
+def generate(
+    config: Config, params: dict, codebook: dict, batch: Batch, key: Array, started: Array, target: Array | None
+) -> tuple[tuple[Array, Array], tuple[Terms, Halves[Quantized], Semantic | None]]:
+    """The generator's one pass: decoded waveforms `[b, k, 2, t]` and the weighted terms of the latents.
 
     One encoder pass over the mixtures, one decoder pass over own and swapped recombinations together (RST, paper
-    section 2). Clips of a pair stay neighbours on the batch axis, so that no step of it crosses devices.
+    section 2). Clips of a pair stay neighbours on the batch axis, so that no step of it crosses devices. Gives the
+    latents' terms one by one, too, what the quantizers saw, and the guided level beside `target`, the teacher's
+    `[2b, f, w]`.
     """
     network = DeCodecNetwork(config.model)
     variables = {"params": params, "codebook": codebook}
@@ -44,31 +80,75 @@ def forward(config: Config, mesh: Mesh, params: dict, codebook: dict, batch: Bat
         for quantizer, k in ((config.model.speech, speech_key), (config.model.background, background_key))
     ))  # fmt: skip
     quantized = network.apply(variables, halves, active, tally_key, method="quantize")
+    semantic = None
+    if target is not None:
+        semantic = Semantic(network.apply(variables, quantized.speech.first, method="semantic"), target)
+    terms = latent_terms(halves, quantized, config.loss, semantic)
 
     own = Halves(quantized.speech.vectors, quantized.background.vectors)
-    loss = config.loss
-    kinds = {
-        "own": (own, "mixture", loss.wave_own or loss.mel_own),
-        "swap": (own._replace(background=swap(own.background)), "swapped", loss.wave_swap or loss.mel_swap),
-    }
-    kinds = {kind: (parts, target) for kind, (parts, target, wanted) in kinds.items() if wanted}
+    parts = {"own": own, "swap": own._replace(background=swap(own.background))}
     stacked = Halves(*(
         jnp.stack([half.reshape(pairs, 2, *half.shape[1:]) for half in same_half], axis=1)
-        for same_half in zip(*(parts for parts, _ in kinds.values()), strict=True)
+        for same_half in zip(*(parts[kind] for kind in reconstructions(config.loss)), strict=True)
     ))  # fmt: skip
     flat = Halves(*(half.reshape(-1, *half.shape[3:]) for half in stacked))
-    decoded = network.apply(variables, flat, t, method="decode").reshape(pairs, len(kinds), 2, t)
+    decoded = network.apply(variables, flat, t, method="decode").reshape(*stacked.speech.shape[:3], t)
+    return (decoded, weighted_sum(terms, config.loss)), (terms, quantized, semantic)
 
-    outputs = {kind: decoded[:, i].reshape(2 * pairs, t) for i, kind in enumerate(kinds)}
-    targets = {kind: batch[target].reshape(2 * pairs, t) for kind, (_, target) in kinds.items()}
-    terms = latent_terms(halves, quantized, loss) | reconstruction_terms(
-        outputs, targets, loss, config.model.sample_rate, per_device(mesh)
-    )
-    return weighted_sum(terms, loss), (terms, quantized)
+
+def judge_output(
+    config: Config, mesh: Mesh, adversarial: bool, decoded: Array, discriminators: dict, norms: dict, batch: Batch
+) -> tuple[Terms, Array, dict, dict]:
+    """What the objective asks of the decoded waveforms `[b, k, 2, t]`.
+
+    Gives its terms, "discriminator" among them, the gradient for the generator's waveforms and that for the
+    discriminators' parameters, and the balancer's norms. Discriminators see own and swapped waveforms alike.
+    """
+    loss, kinds = config.loss, reconstructions(config.loss)
+    pairs, t = decoded.shape[0], decoded.shape[-1]
+    target = reference(batch, kinds)
+
+    def judge(params, wave):
+        return Discriminators(config.discriminator).apply({"params": params}, wave.reshape(-1, t))
+
+    def of_generator(decoded: Array, discriminators: dict) -> Terms:
+        def by_kind(wave):
+            return {kind: wave[:, i].reshape(2 * pairs, t) for i, kind in enumerate(kinds)}
+
+        outputs, targets = by_kind(decoded), by_kind(target)
+        terms = reconstruction_terms(outputs, targets, loss, config.model.sample_rate, per_device(mesh))
+        if adversarial:
+            real, fake = judge(discriminators, target), judge(discriminators, decoded)
+            values = generator_losses(real, fake, loss.game, loss.relative_features)
+            terms |= {name: jnp.mean(value) for name, value in zip(("adversarial", "feature"), values, strict=True)}
+        return {name: value for name, value in terms.items() if getattr(loss, name)}
+
+    def of_discriminators(decoded: Array, discriminators: dict) -> Array:
+        real, fake = judge(discriminators, target), judge(discriminators, decoded)
+        return jnp.mean(discriminator_loss(real, fake, loss.game))
+
+    def total(decoded, discriminators):
+        # each side's gradient is of its own loss alone; the passes that this repeats are compiled into one
+        frozen = jax.lax.stop_gradient(discriminators)
+        terms = {} if loss.balance else of_generator(decoded, frozen)
+        objective = weighted_sum(terms, loss)
+        if adversarial:
+            terms["discriminator"] = of_discriminators(jax.lax.stop_gradient(decoded), discriminators)
+            objective += terms["discriminator"]
+        return objective, terms
+
+    (gradient, for_discriminators), terms = jax.grad(total, argnums=(0, 1), has_aux=True)(decoded, discriminators)
+    if loss.balance:
+        weights = {name: getattr(loss, name) for name in norms}
+        values, gradient, norms = balancer.balance(
+            lambda wave: of_generator(wave, discriminators), decoded, weights, norms, loss.balance
+        )
+        terms |= values
+    return terms, gradient, for_discriminators, norms
 
 
 def move_codebooks(config: Config, codebook: dict, quantized: Halves[Quantized]) -> tuple[dict, dict]:
-    """Moving-average codebooks after one batch, and the number of entries replaced per stream."""
+    """Moving-average codebooks after one batch, and the number of entries replaced per level."""
     moved, metrics = {}, {}
     for half, name in zip(Halves._fields, STREAMS, strict=True):
         if name not in codebook:
@@ -76,57 +156,94 @@ def move_codebooks(config: Config, codebook: dict, quantized: Halves[Quantized])
         quantizer, tallies = getattr(config.model, half), getattr(quantized, half).tallies
         outcome = {run: move(codebook[name][run], tallies[run], quantizer.decay, quantizer.revive) for run in tallies}
         moved[name] = {run: averages for run, (averages, _) in outcome.items()}
-        metrics[f"replaced/{half}"] = sum(jnp.sum(replaced) for _, replaced in outcome.values())
+        replaced = jnp.concatenate([replaced for _, replaced in outcome.values()])
+        metrics |= {f"replaced/{half}{level + 1}": count for level, count in enumerate(replaced)}
     return moved, metrics
 
 
-def make_train_step(config: Config, mesh: Mesh) -> Callable[[State, Batch], tuple[State, dict[str, Array]]]:
-    """The compiled update `(state, batch) -> (state, metrics)`. The state is donated."""
-    optimizer, rate = make_optimizer(config.optim), learning_rate(config.optim)
+TrainStep = Callable[[State, Batch, Teacher | None], tuple[State, dict[str, Array]]]
 
-    def train_step(state: State, batch: Batch):
+
+def make_train_step(config: Config, mesh: Mesh, adversarial: bool = True) -> TrainStep:
+    """The jitted update `(state, batch, teacher) -> (state, metrics)`. The state is donated.
+
+    adversarial: False before the discriminators' start; no matter where the objective has no adversarial terms.
+    """
+    optimizer, discriminator_optimizer = make_optimizers(config)
+    rate = learning_rate(config.optim, config.optim.lr)
+    adversarial = adversarial and is_adversarial(config.loss)
+
+    def train_step(state: State, batch: Batch, teacher: Teacher | None = None):
         key = jax.random.fold_in(jax.random.key(config.train.seed + 1), state.step)
         started = state.step >= config.train.continuous_steps
+        target = guiding(batch, teacher)
 
-        def objective(params):
-            return forward(config, mesh, params, state.codebook, batch, key, started)
-
-        (loss, (terms, quantized)), gradient = jax.value_and_grad(objective, has_aux=True)(state.params)
+        # the generator runs once: both sides' losses are taken of its output, then the output's gradient is pulled back
+        (decoded, latent_loss), pull, (latents, quantized, semantic) = jax.vjp(
+            lambda params: generate(config, params, state.codebook, batch, key, started, target),
+            state.params, has_aux=True,
+        )  # fmt: skip
+        terms, for_decoded, for_discriminators, norms = judge_output(
+            config, mesh, adversarial, decoded, state.discriminators, state.gradient_norms, batch
+        )
+        (gradient,) = pull((for_decoded, jnp.ones_like(latent_loss)))
         updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
         codebook, codebook_metrics = move_codebooks(config, state.codebook, quantized)
         # the average follows closely at first: an early average is mostly its random start
         decay = jnp.minimum(config.optim.ema, (1.0 + state.step) / (10.0 + state.step))
-        updated = State(
+        updated = state.replace(
             step=state.step + 1,
             params=params,
             codebook=codebook,
             averaged=jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.averaged, params),
             optimizer=optimizer_state,
+            gradient_norms=norms,
         )
-        # one bad batch must not end a long run: a step that is not finite is counted and leaves all as it was
         norm = optax.tree.norm(gradient)
-        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-        unchanged = state.replace(step=state.step + 1)
+        loss = latent_loss + weighted_sum({name: terms[name] for name in terms if name in OUTPUT_TERMS}, config.loss)
         metrics = {
             "loss": loss,
-            **{f"loss/{name}": value for name, value in terms.items()},
+            **{f"loss/{name}": value for name, value in (latents | terms).items()},
             **codebook_metrics,
             "gradient_norm": norm,
-            "not_finite": 1 - finite,
             "lr": jnp.asarray(rate(state.step)),
         }
+        if semantic is not None:
+            metrics["cosine"] = jnp.mean(guidance.mean_cosine(*semantic))
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        if adversarial:
+            updates, optimizer_state = discriminator_optimizer.update(
+                for_discriminators, state.discriminator_optimizer, state.discriminators
+            )
+            updated = updated.replace(
+                discriminators=optax.apply_updates(state.discriminators, updates),
+                discriminator_optimizer=optimizer_state,
+            )
+            metrics["gradient_norm/discriminator"] = optax.tree.norm(for_discriminators)
+            finite &= jnp.isfinite(metrics["gradient_norm/discriminator"])
+        # one bad batch must not end a long run: a step that is not finite is counted and leaves all as it was
+        metrics["not_finite"] = 1 - finite
+        unchanged = state.replace(step=state.step + 1)
         return jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, unchanged), metrics
 
     return jax.jit(train_step, donate_argnums=0, out_shardings=replicated(mesh))
 
 
-def compile_train_step(config: Config, mesh: Mesh, state: State) -> Callable[[State, Batch], tuple[State, dict]]:
+def compile_train_step(
+    config: Config, mesh: Mesh, state: State, teacher: Teacher | None = None, adversarial: bool = True
+) -> TrainStep:
     """`make_train_step`, compiled for this state and the config's batches: the first step is no slower than others."""
     t = round(config.data.seconds * config.model.sample_rate)
-    array = jax.ShapeDtypeStruct((config.data.batch, 2, t), jnp.float32, sharding=NamedSharding(mesh, BATCH))
-    batch = dict.fromkeys(("speech", "background", "mixture", "swapped"), array)
-    return make_train_step(config, mesh).lower(state, batch).compile()
+    shapes = dict.fromkeys(("speech", "background", "mixture", "swapped"), (t,))
+    if config.loss.guidance and config.data.targets:
+        shapes["targets"] = (-(-t // config.model.hop), config.model.semantic)
+    placed = NamedSharding(mesh, BATCH)
+    batch = {
+        name: jax.ShapeDtypeStruct((config.data.batch, 2, *shape), jnp.float32, sharding=placed)
+        for name, shape in shapes.items()
+    }
+    return make_train_step(config, mesh, adversarial).lower(state, batch, teacher).compile()
 
 
 def start_codebooks(config: Config, state: State, mixtures: list[Array]) -> State:

@@ -68,5 +68,5 @@ def test_windows_hide_nothing_and_repeat_nothing(t, window, context):
 
 
 def test_loading_what_is_not_a_run(tmp_path):
-    with pytest.raises(UserError, match="not a run folder"):
+    with pytest.raises(UserError, match="neither a bundle nor a run folder"):
         DeCodec.load(tmp_path / "nowhere")

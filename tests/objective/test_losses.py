@@ -13,7 +13,7 @@ RATE = 16_000
 
 def loss(**weights):
     """Weights of which only those named are not 0."""
-    zero = dict.fromkeys(("wave_own", "wave_swap", "mel_own", "mel_swap", "perp", "commitment", "codebook"), 0.0)
+    zero = dict.fromkeys((*losses.OUTPUT_TERMS, "perp", "commitment", "codebook", "guidance"), 0.0)
     return Loss(**(zero | {"mel_windows": (64,), "mel_bands": (10,)} | weights))
 
 
@@ -26,8 +26,9 @@ def waves(rng):
 @pytest.fixture
 def latents():
     halves = Halves(jnp.array([[[1.0, 0]], [[1, 0]]]), jnp.array([[[1.0, 1]], [[0, 2]]]))  # cosines 1/sqrt(2) and 0
-    speech = Quantized(halves.speech, None, jnp.array([1.0, 3]), None, {})  # moved by averages: no codebook loss
-    background = Quantized(halves.background, None, jnp.array([0.0, 1]), jnp.array([2.0, 6]), {})
+    # the speech's codebooks are moved by averages: they have no loss
+    speech = Quantized(halves.speech, halves.speech, None, jnp.array([1.0, 3]), None, {})
+    background = Quantized(halves.background, None, None, jnp.array([0.0, 1]), jnp.array([2.0, 6]), {})
     return halves, Halves(speech, background)
 
 
@@ -44,6 +45,22 @@ def test_reconstruction_terms_compare_each_output_with_its_own_target(waves, kin
     np.testing.assert_allclose(terms[f"wave_{kind}"], np.mean(np.abs(outputs[kind] - targets[kind])), rtol=1e-5)
     mel = np.mean(mel_distance(outputs[kind], targets[kind], RATE, (64,), (10,)))
     np.testing.assert_allclose(terms[f"mel_{kind}"], mel, rtol=1e-5)
+
+
+def test_level_free_waveform_terms_count_quiet_clips_as_much_as_loud_ones(rng):
+    target = 0.05 * rng.standard_normal((1, 4000)).astype(np.float32)
+    target /= np.sqrt(np.mean(target**2)) / 0.05
+    weights = loss(wave_own=1.0, level_free=True)
+
+    def term(level, output):
+        terms = losses.reconstruction_terms({"own": level * output}, {"own": level * target}, weights, RATE)
+        return float(terms["wave_own"])
+
+    usual = np.mean(np.abs(target))
+    for level in (0.5, 1.0, 3.0):
+        assert term(level, np.zeros_like(target)) == pytest.approx(usual, rel=1e-4)
+    assert term(1e-3, np.zeros_like(target)) == pytest.approx(1e-3 * 2.5 * usual, rel=1e-4)  # near silence, no more
+    assert term(0.0, np.zeros_like(target)) == 0
 
 
 def test_only_waveforms_that_were_decoded_have_terms(waves):

@@ -7,6 +7,7 @@ import pytest
 
 from decodec_jax import testing
 from decodec_jax.codec.model import swap
+from decodec_jax.objective.teacher import CepstraTeacher
 from decodec_jax.training import sharding, state
 from decodec_jax.training.step import levels_in_use, make_train_step
 
@@ -20,19 +21,25 @@ def prepared(config, devices=1):
     return mesh, fresh, sharding.place(testing.training_batch(config), mesh)
 
 
-def test_eight_devices_do_what_one_does_and_gather_nothing():
+def teacher_of(config):
+    return CepstraTeacher() if config.loss.guidance else None
+
+
+@pytest.mark.parametrize("make_config", [testing.tiny_config, testing.full_config])
+def test_eight_devices_do_what_one_does_and_gather_nothing(make_config):
     """With both kinds of codebook. The batch stays where it is: jaxlib < 0.12 would gather it for the FFT."""
     results = []
     for devices in (1, 8):
-        config = testing.tiny_config(
+        config = make_config(
             speech=testing.tiny_quantizer(kind="ema", first_dim=6),
             background=testing.tiny_quantizer(kind="factorised", dim=4),
         )
         config.data.batch = 8
+        config.optim.lr = 1e-4  # Adam makes whole steps of gradients that are nothing but rounding
         mesh, current, batch = prepared(config, devices)
-        step = make_train_step(config, mesh).lower(current, batch).compile()
+        step = make_train_step(config, mesh).lower(current, batch, teacher_of(config)).compile()
         for _ in range(2):
-            current, metrics = step(current, batch)
+            current, metrics = step(current, batch, teacher_of(config))
         results.append(jax.device_get((current, metrics)))
     for one, eight in zip(*(jax.tree.leaves(result) for result in results), strict=True):
         np.testing.assert_allclose(one, eight, rtol=1e-4, atol=1e-5)
@@ -41,21 +48,84 @@ def test_eight_devices_do_what_one_does_and_gather_nothing():
     assert "all-to-all" not in step.as_text()
 
 
-def test_a_batch_with_nan_changes_nothing_but_the_count(tiny_config):
-    mesh, current, batch = prepared(tiny_config)
+@pytest.mark.parametrize("make_config", [testing.tiny_config, testing.full_config])
+def test_a_batch_with_nan_changes_nothing_but_the_count(make_config):
+    config = make_config()
+    mesh, current, batch = prepared(config)
+    step, teacher = make_train_step(config, mesh), teacher_of(config)
+    current, _ = step(current, batch, teacher)  # so that optimizers and averages hold something
     before = jax.device_get(current)
     broken = batch | {"mixture": batch["mixture"].at[0, 0, 0].set(jnp.nan)}
-    current, metrics = make_train_step(tiny_config, mesh)(current, broken)
+    current, metrics = step(current, broken, teacher)
     assert metrics["not_finite"] == 1
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(current.replace(step=before.step)), before)
     assert current.step == before.step + 1
-
-
-def test_silence_everywhere_is_an_ordinary_batch(tiny_config):
-    mesh, current, batch = prepared(tiny_config)
-    current, metrics = make_train_step(tiny_config, mesh)(current, jax.tree.map(jnp.zeros_like, batch))
+    silent, metrics = step(current, jax.tree.map(jnp.zeros_like, batch), teacher)  # an ordinary batch
     assert metrics["not_finite"] == 0
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(current)))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(silent)))
+
+
+def test_discriminators_learn_from_their_start_on():
+    config = testing.full_config()
+    mesh, current, batch = prepared(config)
+    before = jax.device_get(current)
+    for adversarial in (False, True):
+        step = make_train_step(config, mesh, adversarial)
+        current, metrics = step(current, batch, teacher_of(config))
+        unchanged = jax.tree.map(np.array_equal, before.discriminators, jax.device_get(current.discriminators))
+        assert all(jax.tree.leaves(unchanged)) != adversarial
+        assert ("loss/adversarial" in metrics) == ("loss/discriminator" in metrics) == adversarial
+
+
+def test_each_side_learns_from_its_own_loss_alone():
+    """What the generator is to do enters no discriminator's gradient, nor the other way round."""
+    def after_a_step(change):
+        config = testing.full_config()
+        change(config)
+        mesh, current, batch = prepared(config)
+        current, _ = make_train_step(config, mesh)(current, batch, teacher_of(config))
+        return jax.device_get(current)
+
+    def more_matching(config):
+        config.loss.feature, config.loss.adversarial = 20.0, 10.0
+
+    def faster_discriminators(config):
+        config.discriminator.lr = 1e-2
+
+    changes = (lambda config: None, more_matching, faster_discriminators)
+    plain, matching, faster = (after_a_step(change) for change in changes)
+    assert_same(plain.discriminators, matching.discriminators)
+    assert_same(plain.params, faster.params)
+    with pytest.raises(AssertionError):
+        assert_same(plain.params, matching.params)
+
+
+def assert_same(one, other):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), one, other)
+
+
+def test_guidance_brings_the_first_level_towards_the_teacher():
+    config = testing.full_config()
+    config.loss.adversarial = config.loss.feature = 0.0
+    config.loss.guidance = 500.0
+    config.optim.lr = 1e-2
+    mesh, current, batch = prepared(config)
+    step, cosines = make_train_step(config, mesh), []
+    for _ in range(40):
+        current, metrics = step(current, batch, teacher_of(config))
+        cosines.append(float(metrics["cosine"]))
+    assert np.mean(cosines[-5:]) > np.mean(cosines[:5]) + 0.2
+
+
+def test_the_balancer_keeps_the_norms_of_all_terms_of_the_waveform():
+    config = testing.full_config()
+    config.loss.balance = 1.0
+    mesh, current, batch = prepared(config)
+    names = set(current.gradient_norms)
+    assert names == {"wave_own", "wave_swap", "mel_own", "mel_swap", "adversarial", "feature"}
+    current, metrics = make_train_step(config, mesh)(current, batch, teacher_of(config))
+    assert metrics["not_finite"] == 0
+    assert all(norm[0] > 0 for norm in jax.device_get(current.gradient_norms).values())
 
 
 def test_it_learns_one_batch_by_heart(tiny_config):

@@ -1,0 +1,137 @@
+"""A bundle: a folder with `config.json` and `model.safetensors`, all that using a trained model needs.
+
+config.json holds the model's settings under "model", the step under "step" and the fingerprint under "fingerprint".
+Tensors are named by their path in the parameters, "encoder.block0.down.gain"; codebooks are named alike whatever moved
+them, "speech_quantizer.levels_entries". Neither Orbax nor torch is needed to read it.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from decodec_jax import config as settings
+from decodec_jax.codec.model import initialise
+from decodec_jax.codec.quantize import Averages
+from decodec_jax.config import Model
+from decodec_jax.errors import UserError
+
+WEIGHTS, SETTINGS = "model.safetensors", "config.json"
+VERSION = 1
+
+
+class Bundle(NamedTuple):
+    """A trained model."""
+
+    config: Model
+    params: dict
+    codebook: dict
+    step: int  # training steps behind it
+    fingerprint: str  # of config and weights, 16 hex digits
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether this folder holds a bundle's weights."""
+    return (path / WEIGHTS).is_file()
+
+
+def save(folder: str | Path, config: Model, params: dict, codebook: dict, step: int) -> Bundle:
+    """Write a bundle, weights first, each file whole or not at all. Raises UserError if it cannot be written."""
+    folder, tensors = Path(folder), to_tensors(params, codebook)
+    fingerprint = fingerprint_of(config, tensors)
+    described = {
+        "format": "decodec_jax bundle", "version": VERSION, "fingerprint": fingerprint, "step": step,
+        "model": settings.to_dict(config),
+    }  # fmt: skip
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, write in (
+            (WEIGHTS, lambda path: save_file(tensors, path)),
+            (SETTINGS, lambda path: Path(path).write_text(json.dumps(described, indent=2) + "\n")),
+        ):
+            temporary = folder / f"{name}.tmp"
+            try:
+                write(temporary)
+                os.replace(temporary, folder / name)
+            finally:
+                temporary.unlink(missing_ok=True)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"the bundle could not be written to {folder}: {error}") from None
+    return Bundle(config, params, codebook, step, fingerprint)
+
+
+def load(folder: str | Path) -> Bundle:
+    """Read a bundle back. Raises UserError naming what is missing, left over, of another shape or changed."""
+    folder = Path(folder)
+    try:
+        described = json.loads((folder / SETTINGS).read_text())
+        tensors = load_file(folder / WEIGHTS)
+    except FileNotFoundError as error:
+        raise UserError(f"{folder} is not a bundle: {Path(error.filename).name} is missing") from None
+    except (json.JSONDecodeError, SafetensorError) as error:
+        raise UserError(f"the bundle {folder} is damaged: {error}") from None
+    if described.get("version") != VERSION or "model" not in described:
+        raise UserError(f"{folder} is a bundle of version {described.get('version')}; this decodec_jax reads {VERSION}")
+    config = settings.from_dict(Model, described["model"], str(folder / SETTINGS))
+    fingerprint = fingerprint_of(config, tensors)
+    if fingerprint != described["fingerprint"]:
+        raise UserError(f"the bundle {folder} is not as it was written: its fingerprint is {fingerprint}, "
+                        f"not {described['fingerprint']}")
+    params, codebook = from_tensors(config, tensors, str(folder / WEIGHTS))
+    return Bundle(config, params, codebook, described["step"], fingerprint)
+
+
+def fingerprint_of(config: Model, tensors: dict[str, np.ndarray]) -> str:
+    """Sixteen hex digits that change with any setting of the model and any value of its tensors."""
+    digest = hashlib.blake2b(json.dumps(settings.to_dict(config), sort_keys=True).encode(), digest_size=8)
+    for name in sorted(tensors):
+        digest.update(f"{name} {tensors[name].shape}".encode())
+        digest.update(np.ascontiguousarray(tensors[name], np.float32))
+    return digest.hexdigest()
+
+
+def to_tensors(params: dict, codebook: dict) -> dict[str, np.ndarray]:
+    """Parameters and codebooks under their names in the file, float32. Only training needs the averages' sums."""
+    tensors = dict(_named(params))
+    tensors |= {f"{stream}.{run}_entries": a.entries for stream, runs in codebook.items() for run, a in runs.items()}
+    return {name: np.ascontiguousarray(array, np.float32) for name, array in tensors.items()}
+
+
+def from_tensors(config: Model, tensors: dict[str, np.ndarray], source: str) -> tuple[dict, dict]:
+    """The inverse of `to_tensors`; moving averages begin anew at these entries. Raises UserError as `load` does."""
+    params, codebook = jax.eval_shape(lambda: initialise(config, jax.random.key(0)))
+    expected = {name: a.shape for name, a in dict(_named(params)).items()}
+    expected |= {f"{s}.{run}_entries": a.entries.shape for s, runs in codebook.items() for run, a in runs.items()}
+    problems = {
+        "missing": sorted(set(expected) - set(tensors)),
+        "unknown": sorted(set(tensors) - set(expected)),
+        "of another shape": sorted(n for n in set(expected) & set(tensors) if tensors[n].shape != expected[n]),
+    }
+    if any(problems.values()):
+        named = "; ".join(f"{what}: {', '.join(names)}" for what, names in problems.items() if names)
+        raise UserError(f"{source} does not fit its config; {named}")
+
+    def averages(entries: np.ndarray) -> Averages:
+        entries = jnp.asarray(entries)
+        return Averages(entries, jnp.ones(entries.shape[:2]), jnp.copy(entries))
+
+    return (
+        jax.tree.map_with_path(lambda path, _: jnp.asarray(tensors[_name(path)]), params),
+        {s: {run: averages(tensors[f"{s}.{run}_entries"]) for run in runs} for s, runs in codebook.items()},
+    )
+
+
+def _named(tree: dict) -> Iterator[tuple[str, jax.Array]]:
+    return ((_name(path), leaf) for path, leaf in jax.tree.leaves_with_path(tree))
+
+
+def _name(path: tuple) -> str:
+    return ".".join(key.key for key in path)

@@ -1,0 +1,237 @@
+"""HuBERT's published weights: the layout of `facebook/hubert-base-ls960` and of other HuBERTs of its architecture."""
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from decodec_jax.errors import UserError
+from decodec_jax.objective.teacher import MEAN, HubertSizes, HubertTeacher, fingerprint_of
+
+Tensors = dict[str, np.ndarray]
+
+FILES = ("model.safetensors", "pytorch_model.bin")
+POSITION = "encoder.pos_conv_embed.conv"
+UNUSED = "masked_spec_embed"  # stands in for masked frames in HuBERT's own training
+ONLY = {  # what config.json may say where HuBERTs differ; absent means the same
+    "model_type": "hubert",
+    "feat_extract_norm": "group",
+    "feat_extract_activation": "gelu",
+    "feat_proj_layer_norm": True,
+    "hidden_act": "gelu",
+    "conv_bias": False,
+    "conv_pos_batch_norm": False,
+    "do_stable_layer_norm": False,
+    "layer_norm_eps": 1e-5,
+}
+
+
+def load(path: str | os.PathLike, layer: int = 9) -> HubertTeacher:
+    """The teacher in a folder (config.json, weights, preprocessor_config.json) or a file of weights (beside them).
+
+    layer: 1 for the first layer's output, or `teacher.MEAN`; layers above it are left out. Where config.json is absent
+    the sizes are HuBERT base's; without preprocessor_config.json clips are normalised, as the published one says. The
+    weights are numpy arrays: put the teacher on the devices once, before the first step. Raises UserError, naming what
+    is missing, left over or of another shape, when the file does not hold such a network.
+    """
+    path = Path(path)
+    file = _file(path)
+    sizes = read_sizes(file.parent)
+    if layer != MEAN and not 1 <= layer <= sizes.layers:
+        raise UserError(
+            f"layer {layer} of a HuBERT with {sizes.layers} layers; give 1 to {sizes.layers}, or {MEAN} for their mean"
+        )
+    return make_teacher(read_tensors(file), sizes, layer, str(file))
+
+
+def make_teacher(tensors: Tensors, sizes: HubertSizes, layer: int, name: str = "the weights") -> HubertTeacher:
+    """The teacher of tensors under their published names; `name` is what errors call them. See `load`."""
+    tensors = plain_names(tensors)
+    _require_layout(tensors, sizes, name)
+    used = sizes if layer == MEAN else replace(sizes, layers=layer)
+    params = convert(tensors, used)
+    return HubertTeacher(params, used, layer, fingerprint_of("hubert", (used, layer), params))
+
+
+# --- reading --------------------------------------------------------------------------------------------------------
+
+
+def _file(path: Path) -> Path:
+    if not path.exists():
+        raise UserError(f"{path} does not exist; download facebook/hubert-base-ls960 and name its folder")
+    if path.is_file():
+        return path
+    for name in FILES:
+        if (path / name).exists():
+            return path / name
+    raise UserError(f"{path} has no weights of HuBERT: there is neither {' nor '.join(FILES)} in it")
+
+
+def read_sizes(folder: Path) -> HubertSizes:
+    """What config.json and preprocessor_config.json of a folder say, or HuBERT base's where they are absent."""
+    config, preprocessor = (_json(folder / name) for name in ("config.json", "preprocessor_config.json"))
+    for name, value in ONLY.items():
+        if config.get(name, value) != value:
+            raise UserError(f"{folder / 'config.json'}: {name} is {config[name]!r}; only {value!r} is supported")
+    if preprocessor.get("sampling_rate", 16_000) != 16_000:
+        raise UserError(f"{folder}: this HuBERT hears {preprocessor['sampling_rate']} Hz; one for 16000 Hz is needed")
+    base = HubertSizes()
+    names = ("conv_dim", "conv_kernel", "conv_stride")
+    convs = [config.get(name, default) for name, default in zip(names, zip(*base.convs, strict=True), strict=True)]
+    if len({len(values) for values in convs}) > 1:
+        raise UserError(f"{folder / 'config.json'}: {', '.join(names)} are not of equal length")
+    sizes = HubertSizes(
+        convs=tuple(zip(*convs, strict=True)),
+        width=config.get("hidden_size", base.width),
+        layers=config.get("num_hidden_layers", base.layers),
+        heads=config.get("num_attention_heads", base.heads),
+        feed_forward=config.get("intermediate_size", base.feed_forward),
+        position_kernel=config.get("num_conv_pos_embeddings", base.position_kernel),
+        position_groups=config.get("num_conv_pos_embedding_groups", base.position_groups),
+        normalise=preprocessor.get("do_normalize", base.normalise),
+    )
+    if sizes.hop != base.hop:
+        raise UserError(f"{folder / 'config.json'}: {sizes.hop} samples a frame; the codec has {base.hop}")
+    for name, parts in (("num_attention_heads", sizes.heads), ("num_conv_pos_embedding_groups", sizes.position_groups)):
+        if sizes.width % parts:
+            raise UserError(f"{folder / 'config.json'}: {name} is {parts}, which does not divide {sizes.width}")
+    return sizes
+
+
+def _json(path: Path) -> dict:
+    if not path.exists():
+        return {}
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as JSON ({error})") from None
+
+
+def read_tensors(file: Path) -> Tensors:
+    """All tensors of a .safetensors file or, where PyTorch is installed, of a file that PyTorch saved."""
+    if file.suffix == ".safetensors":
+        try:
+            return load_file(file)
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{file} is not a safetensors file that can be read ({error})") from None
+    try:
+        import torch
+    except ImportError:
+        raise UserError(
+            f"{file} can only be read with PyTorch, which is not installed; install it, or use model.safetensors"
+        ) from None
+    try:
+        tensors = torch.load(file, map_location="cpu", weights_only=True)
+        return {name: tensor.float().numpy() for name, tensor in tensors.items()}
+    except Exception as error:  # torch raises what its unpickler, zip reader and tensors raise
+        raise UserError(f"{file} is not a file of tensors that PyTorch can read ({error})") from None
+
+
+# --- names ----------------------------------------------------------------------------------------------------------
+
+
+def plain_names(tensors: Tensors) -> Tensors:
+    """The encoder's tensors in float32, without the prefix of task models, in the older naming of weight norm."""
+    if any(name.startswith("hubert.") for name in tensors):
+        tensors = {name.removeprefix("hubert."): t for name, t in tensors.items() if name.startswith("hubert.")}
+    newer = f"{POSITION}.parametrizations.weight.original"
+    older = {f"{newer}0": f"{POSITION}.weight_g", f"{newer}1": f"{POSITION}.weight_v"}
+    return {older.get(name, name): np.asarray(t, np.float32) for name, t in tensors.items() if name != UNUSED}
+
+
+def layout(sizes: HubertSizes) -> dict[str, tuple[int, ...]]:
+    """Published names and shapes."""
+    width, last = sizes.width, sizes.convs[-1][0]
+
+    def affine(name: str, *shape: int) -> dict[str, tuple[int, ...]]:
+        return {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
+
+    shapes, channels = {}, 1
+    for i, (out, kernel, _) in enumerate(sizes.convs):
+        shapes[f"feature_extractor.conv_layers.{i}.conv.weight"] = (out, channels, kernel)
+        channels = out
+    shapes |= affine("feature_extractor.conv_layers.0.layer_norm", sizes.convs[0][0])
+    shapes |= affine("feature_projection.layer_norm", last) | affine("feature_projection.projection", width, last)
+    shapes[f"{POSITION}.weight_g"] = (1, 1, sizes.position_kernel)
+    shapes[f"{POSITION}.weight_v"] = (width, width // sizes.position_groups, sizes.position_kernel)
+    shapes[f"{POSITION}.bias"] = (width,)
+    shapes |= affine("encoder.layer_norm", width)
+    for i in range(sizes.layers):
+        layer = f"encoder.layers.{i}"
+        for projection in ("q_proj", "k_proj", "v_proj", "out_proj"):
+            shapes |= affine(f"{layer}.attention.{projection}", width, width)
+        shapes |= affine(f"{layer}.feed_forward.intermediate_dense", sizes.feed_forward, width)
+        shapes |= affine(f"{layer}.feed_forward.output_dense", width, sizes.feed_forward)
+        shapes |= affine(f"{layer}.layer_norm", width) | affine(f"{layer}.final_layer_norm", width)
+    return shapes
+
+
+def _require_layout(tensors: Tensors, sizes: HubertSizes, name: str) -> None:
+    expected = layout(sizes)
+    problems = {
+        "missing": expected.keys() - tensors.keys(),
+        "unknown": tensors.keys() - expected.keys(),
+        "of another shape": {n for n, shape in expected.items() if n in tensors and tensors[n].shape != shape},
+    }
+    found = [f"{what}: {_some(names)}" for what, names in problems.items() if names]
+    if found:
+        raise UserError(f"{name} does not hold a HuBERT of {sizes.layers} layers of {sizes.width}; {'; '.join(found)}")
+
+
+def _some(names: Iterable[str]) -> str:
+    first, *rest = sorted(names)
+    return f"{first} and {len(rest)} more" if rest else first
+
+
+def convert(tensors: Tensors, sizes: HubertSizes) -> dict:
+    """`params` of `teacher.Hubert` from tensors that have the `layout`."""
+
+    def norm(name: str) -> dict:
+        return {"scale": tensors[f"{name}.weight"], "bias": tensors[f"{name}.bias"]}
+
+    def dense(name: str, kernel: tuple[int, ...] = (), bias: tuple[int, ...] = ()) -> dict:
+        weight, offset = tensors[f"{name}.weight"].T, tensors[f"{name}.bias"]
+        return {"kernel": weight.reshape(kernel or weight.shape), "bias": offset.reshape(bias or offset.shape)}
+
+    def layer(name: str) -> dict:
+        width, heads = sizes.width, (sizes.heads, sizes.width // sizes.heads)
+        attention = {
+            ours: dense(f"{name}.attention.{theirs}_proj", (width, *heads), heads)
+            for ours, theirs in (("query", "q"), ("key", "k"), ("value", "v"))
+        }
+        return {
+            "attention": attention | {"out": dense(f"{name}.attention.out_proj", (*heads, width))},
+            "attention_norm": norm(f"{name}.layer_norm"),
+            "expand": dense(f"{name}.feed_forward.intermediate_dense"),
+            "contract": dense(f"{name}.feed_forward.output_dense"),
+            "feed_forward_norm": norm(f"{name}.final_layer_norm"),
+        }
+
+    direction = tensors[f"{POSITION}.weight_v"]
+    length = np.sqrt(np.sum(direction**2, axis=(0, 1), keepdims=True))  # weight norm over the taps, torch's dim=2
+    layers = [layer(f"encoder.layers.{i}") for i in range(sizes.layers)]
+    convs = {
+        f"conv{i}": {"kernel": tensors[f"feature_extractor.conv_layers.{i}.conv.weight"].transpose(2, 1, 0)}
+        for i in range(len(sizes.convs))
+    }
+    return convs | {
+        "conv_norm": norm("feature_extractor.conv_layers.0.layer_norm"),
+        "feature_norm": norm("feature_projection.layer_norm"),
+        "projection": dense("feature_projection.projection"),
+        "position_kernel": (tensors[f"{POSITION}.weight_g"] * direction / length).transpose(2, 1, 0),
+        "position_bias": tensors[f"{POSITION}.bias"],
+        "input_norm": norm("encoder.layer_norm"),
+        "layers": _stacked(layers),
+    }
+
+
+def _stacked(trees: list[dict]) -> dict:
+    first = trees[0]
+    if not isinstance(first, dict):
+        return np.stack(trees)
+    return {name: _stacked([tree[name] for tree in trees]) for name in first}

@@ -1,0 +1,83 @@
+"""A teacher's targets that need no weights: cepstra in context, normalised within the clip.
+
+Not HuBERT, and no substitute for it where its weights are at hand; but phones are read from these features better than
+from the spectrum they are made of, and speakers much worse, which is what the first level is to be guided towards.
+"""
+
+from functools import lru_cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from scipy.fft import dct
+from scipy.signal import get_window
+
+from decodec_jax.objective.spectral import mel_filters
+
+SAMPLE_RATE = 16_000
+HOP = 320  # samples per frame, the codec's
+
+STEP = HOP // 2  # a spectrum every 10 ms, two a frame
+WINDOW = 3 * STEP  # 30 ms, centred on its step
+BANDS = 40
+COEFFICIENTS = 13
+CONTEXT = 12  # spectra around the middle of a frame, 120 ms
+SHAPES = 3  # of a coefficient's course over the context: its mean, slope and curvature
+WIDTH = SHAPES * COEFFICIENTS
+RANGE = 1e-7  # -70 dB under the loudest band of the clip: what lies deeper is the room, not the voice
+FLOOR = 1e-10  # of band powers; digital silence is normal
+EPS = 1e-3  # of variances: a dimension that does not vary is zero
+
+
+@lru_cache
+def _fourier() -> np.ndarray:
+    """Cosines and sines under a Hann window, `[window, 2 (window / 2 + 1)]`."""
+    phase = 2 * np.pi / WINDOW * np.outer(np.arange(WINDOW), np.arange(WINDOW // 2 + 1))
+    return np.float32(np.hstack([np.cos(phase), np.sin(phase)]) * get_window("hann", WINDOW)[:, None])
+
+
+@lru_cache
+def _cosines(points: int, functions: int) -> np.ndarray:
+    """The first functions of the orthonormal DCT-II, `[points, functions]`."""
+    return np.float32(dct(np.eye(points), axis=1, norm="ortho")[:, :functions])
+
+
+def cepstra(wave: Array) -> Array:
+    """Cepstra in context: `[b, t]` at 16 kHz to `[b, ceil(t / 320), 39]`, zero mean and unit variance over the clip.
+
+    Of 40 log mel powers every 10 ms, 13 DCT coefficients; of the course of each over the 120 ms around a frame's middle
+    again 3 (mean, slope, curvature), coefficient by coefficient. What is constant in a clip (level, channel, much of
+    the voice) is gone; silence is zero.
+
+    The Fourier transform is a product with a matrix: `jnp.fft` under a mesh may gather the batch.
+    """
+    with jax.default_matmul_precision("highest"):  # a range of 70 dB does not fit the products of bfloat16
+        return _normalised(_in_context(_coefficients(wave)))
+
+
+def _coefficients(wave: Array) -> Array:
+    """`[b, t] -> [b, 2 ceil(t / 320), 13]`, each centred on its 10 ms; zeros beyond the clip's ends."""
+    b, t = wave.shape
+    steps = 2 * -(-t // HOP)
+    blocks = jnp.pad(wave, ((0, 0), (STEP, steps * STEP - t + STEP))).reshape(b, steps + 2, STEP)
+    windows = jnp.concatenate([blocks[:, :-2], blocks[:, 1:-1], blocks[:, 2:]], axis=-1)
+    real, imaginary = jnp.split(windows @ _fourier(), 2, axis=-1)
+    power = (real**2 + imaginary**2) @ mel_filters(SAMPLE_RATE, WINDOW, BANDS)
+    floor = RANGE * jnp.max(power, axis=(1, 2), keepdims=True) + FLOOR
+    return jnp.log1p(power / floor) @ _cosines(BANDS, COEFFICIENTS)
+
+
+def _in_context(coefficients: Array) -> Array:
+    """`[b, 2 f, 13] -> [b, f, 39]`; beyond its ends a clip goes on as it begins and ends."""
+    b, steps, _ = coefficients.shape
+    reach = CONTEXT // 2 - 1
+    padded = jnp.pad(coefficients, ((0, 0), (reach, reach), (0, 0)), mode="edge")
+    course = jnp.stack([padded[:, i : i + steps - 1 : 2] for i in range(CONTEXT)], axis=-1)
+    return (course @ _cosines(CONTEXT, SHAPES)).reshape(b, steps // 2, WIDTH)
+
+
+def _normalised(x: Array) -> Array:
+    """Zero mean and unit variance over frames, `[b, f, w]`; zero where nothing varies."""
+    centred = x - jnp.mean(x, axis=1, keepdims=True)
+    return centred * lax.rsqrt(jnp.mean(centred**2, axis=1, keepdims=True) + EPS)

@@ -1,0 +1,303 @@
+"""Discriminators: of periods (MPD), scales (MSD), bands of complex spectrograms (MRD), whole ones (MS-STFT).
+
+The paper trains with an adversarial term and does not say against what. MPD, MSD and MRD have the structure of DAC's,
+MS-STFT that of EnCodec's and SpeechTokenizer's; the initialisation is ours.
+
+Every layer works on planes `[n, rows, columns, c]`: it strides along columns and dilates along rows. A waveform of t
+samples makes these planes:
+
+    MPD       rows: phases of the period p   columns: t / p samples, one period apart
+    MSD       rows: 1                        columns: t / rate samples
+    MRD       rows: frames                   columns: the bins of one band      channels: real, imaginary
+    MS-STFT   rows: frames                   columns: all bins                  channels: real, imaginary
+"""
+
+import math
+from functools import lru_cache
+from itertools import pairwise
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax import Array, lax
+from scipy.signal import get_window
+
+from decodec_jax.codec.layers import weight_norm
+from decodec_jax.config import Discriminator
+from decodec_jax.errors import UserError
+
+
+class Judged(NamedTuple):
+    """What one sub-discriminator makes of n waveforms; all arrays have the waveforms as their first axis."""
+
+    logits: Array  # [n, rows, columns], high where it takes the waveform for real
+    features: list[Array]  # outputs of its layers, [n, rows, columns, c] each, without the logits
+
+
+# --- functions ------------------------------------------------------------------------------------------------------
+
+
+def conv(x: Array, kernel: Array, stride: int = 1, dilation: int = 1) -> Array:
+    """Convolution that keeps the rows: `[n, r, m, c] x [h, w, c, d] -> [n, r, ceil(m / stride), d]`, h and w odd.
+
+    As torch's with a padding of half the (dilated) kernel; rows are dilated, columns strided. The stride is a reshape
+    of columns into channels, as the library's strided convolution has slow gradients on CPU.
+    """
+    n, rows, columns, c = x.shape
+    height, width, _, d = kernel.shape
+    front = -(width // 2) % stride  # zeros that make a block begin where the kernel begins
+    kernel = jnp.pad(kernel, ((0, 0), (front, -(front + width) % stride), (0, 0), (0, 0)))
+    kernel = kernel.astype(x.dtype).reshape(height, -1, stride * c, d)
+    blocks = jnp.pad(x, ((0, 0), (0, 0), (0, -columns % stride), (0, 0))).reshape(n, rows, -1, stride * c)
+    left, above = (width // 2 + front) // stride, height // 2 * dilation
+    return lax.conv_general_dilated(
+        blocks, kernel, (1, 1), [(above, above), (left, kernel.shape[1] - 1 - left)],
+        rhs_dilation=(dilation, 1), dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )  # fmt: skip
+
+
+def conv_grouped(x: Array, kernel: Array, stride: int) -> Array:
+    """`conv` of one row in groups of channels: `[n, 1, m, c] x [1, w, c / g, d] -> [n, 1, ceil(m / stride), d]`.
+
+    Products of blocks of `stride` samples: the library's grouped convolution gathers a batch that is split over
+    devices, and is ten times slower on CPU.
+    """
+    n, _, columns, c = x.shape
+    _, width, size, d = kernel.shape
+    groups, count = c // size, -(-columns // stride)
+    left, taps = width // 2, -(-width // stride)
+    kernel = jnp.pad(kernel[0].astype(x.dtype), ((0, -width % stride), (0, 0), (0, 0)))
+    kernel = kernel.reshape(taps, stride, size, groups, d // groups)
+    padded = jnp.pad(x[:, 0], ((0, 0), (left, (count + taps) * stride - left - columns), (0, 0)))
+    blocks = padded.reshape(n, count + taps, stride, groups, size)
+    summed = sum(jnp.einsum("nmsgi,sigo->nmgo", blocks[:, j : j + count], kernel[j]) for j in range(taps))
+    return summed.reshape(n, 1, count, d)
+
+
+_QUIET = 1e-2  # of full scale: what peaks below it is not brought to full scale, or silence would be mostly gradient
+
+
+def normalise(wave: Array) -> Array:
+    """DAC's preprocessing of `[n, t]`: no DC, and a peak of 0.8. Ours: peaks under -40 dB are raised 38 dB, no more."""
+    wave = wave - jnp.mean(wave, axis=-1, keepdims=True)
+    return 0.8 * wave / jnp.maximum(jnp.max(jnp.abs(wave), axis=-1, keepdims=True), _QUIET)
+
+
+@lru_cache
+def lowpass(rate: int) -> np.ndarray:
+    """Filter for decimation by `rate`, an odd number of taps: a windowed sinc of 24 zero crossings a side.
+
+    It cuts at 0.945 of the new Nyquist frequency. Julius's filter, with which DAC resamples.
+    """
+    width = math.ceil(24 * rate / 0.945)
+    crossings = np.clip(np.arange(-width, width + 1) / rate * 0.945, -24, 24)
+    taps = np.sinc(crossings) * np.cos(np.pi / 2 * crossings / 24) ** 2
+    return (taps / taps.sum()).astype(np.float32)
+
+
+def decimate(wave: Array, rate: int) -> Array:
+    """Every `rate`-th sample after a low-pass filter, `[n, t] -> [n, t // rate]`; a wave's ends are held."""
+    if rate == 1:
+        return wave
+    taps = lowpass(rate)
+    reach = -(-(len(taps) // 2) // rate)  # of the filter, in samples kept
+    start, end = (jnp.repeat(sample, reach * rate, axis=1) for sample in (wave[:, :1], wave[:, -1:]))
+    padded = jnp.concatenate([start, wave, end], axis=1)  # jnp.pad's gradient sends zeros from device to device
+    with jax.default_matmul_precision("highest"):
+        kept = conv(padded[:, None, :, None], jnp.asarray(taps)[None, :, None, None], rate)
+    return kept[:, 0, reach : reach + wave.shape[-1] // rate, 0]
+
+
+@lru_cache
+def fourier(window: int) -> np.ndarray:
+    """The windowed transform as a matrix, `[window, 2 (window / 2 + 1)]`: a Hann window, cosines and sines in turn."""
+    turns = np.outer(np.arange(window), np.arange(window // 2 + 1)) % window / window
+    waves = np.stack([np.cos(2 * np.pi * turns), -np.sin(2 * np.pi * turns)], axis=-1)
+    return (get_window("hann", window)[:, None] * waves.reshape(window, -1)).astype(np.float32)
+
+
+def spectrogram(wave: Array, window: int) -> Array:
+    """Complex STFT `[n, t] -> [n, 1 + floor(4 (t - window) / window), window / 2 + 1, 2]`, a quarter window's hop.
+
+    Frames lie within the wave. A product with a matrix and not an FFT, which gathers a batch that is split over devices
+    (jaxlib < 0.12); beside the convolutions that follow its cost is small.
+    """
+    n, t = wave.shape
+    hop = window // 4
+    blocks = wave[:, : t - t % hop].reshape(n, -1, hop)
+    count = blocks.shape[1] - 3
+    frames = jnp.concatenate([blocks[:, i : i + count] for i in range(4)], axis=-1)
+    product = jnp.matmul(frames, fourier(window), precision=lax.Precision.HIGHEST)
+    return product.reshape(n, count, window // 2 + 1, 2)
+
+
+def shortest(config: Discriminator) -> int:
+    """The fewest samples a waveform may have: a whole window, more than a period (they are reflected), a sample."""
+    return max(1, *config.windows, *config.stft_windows, *(p + 1 for p in config.periods), *config.rates)
+
+
+def check(config: Discriminator, t: int) -> None:
+    """Raise UserError, naming the setting, if waveforms of t samples cannot be judged by these discriminators."""
+    if t < shortest(config):
+        raise UserError(f"clips of {t} samples are too short for the discriminators, which need {shortest(config)}; "
+                        "make data.seconds longer or their windows shorter")
+    for window in (*config.windows, *config.stft_windows):
+        if window % 8:
+            raise UserError(f"discriminator window {window} must be a multiple of 8")
+    for window in config.windows:
+        if any(low >= high for low, high in _band_bins(config.bands, window)):
+            raise UserError(f"discriminator bands {config.bands} leave a band of window {window} without a bin; "
+                            "make the window longer or the bands wider")
+    for c, d in pairwise(config.rate_channels[:-1]):
+        if config.rates and (c % _GROUP or d % (c // _GROUP)):
+            raise UserError(f"discriminator rate_channels {config.rate_channels}: {c} channels in groups of {_GROUP} "
+                            f"cannot lead to {d}")
+
+
+def _band_bins(bands: tuple[float, ...], window: int) -> list[tuple[int, int]]:
+    """First bin of each band and of the one above."""
+    return list(pairwise(int(edge * (window // 2 + 1)) for edge in bands))
+
+
+# --- modules --------------------------------------------------------------------------------------------------------
+
+_SLOPE, _STFT_SLOPE = 0.1, 0.2  # of LeakyReLU below zero, in DAC's and in EnCodec's discriminators
+_GROUP = 4  # input channels in a group of MSD's layers
+
+
+def _direction(key: Array, shape: tuple[int, ...]) -> Array:
+    """Filters of norm 1/sqrt(3), as in codec/layers.py: their length sets how fast Adam turns them.
+
+    Their gains, though, begin at 1: with DAC's 1/sqrt(3) signals fade from layer to layer and learning is slower (least
+    squares loss after 150 steps, speech against speech with noise at 20 dB: 0.42, against 0.46).
+    """
+    return weight_norm(jax.random.normal(key, shape), jnp.full(shape[-1], 1 / math.sqrt(3)), 3)
+
+
+class Conv(nn.Module):
+    """Weight-normalised `conv`, or with groups `conv_grouped`, with a bias."""
+
+    features: int
+    kernel: tuple[int, int]  # rows, columns
+    stride: int = 1
+    dilation: int = 1
+    groups: int = 1
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        direction = self.param("direction", _direction, (*self.kernel, x.shape[-1] // self.groups, self.features))
+        gain = self.param("gain", nn.initializers.ones, (self.features,))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        kernel = weight_norm(direction, gain, 3)
+        y = conv_grouped(x, kernel, self.stride) if self.groups > 1 else conv(x, kernel, self.stride, self.dilation)
+        return y + bias.astype(x.dtype)
+
+
+def _judge(x: Array, layers: list[Conv], last: Conv, slope: float) -> Judged:
+    features = []
+    for layer in layers:
+        x = nn.leaky_relu(layer(x), slope)
+        features.append(x)
+    return Judged(last(x)[..., 0], features)
+
+
+class PeriodDiscriminator(nn.Module):
+    """MPD at one period: columns of samples that lie a period apart, `[n, t]`, t > period."""
+
+    config: Discriminator
+    period: int
+
+    @nn.compact
+    def __call__(self, wave: Array) -> Judged:
+        n, t = wave.shape
+        # DAC's padding: a whole period where nothing is missing
+        padded = jnp.pad(wave, ((0, 0), (0, self.period - t % self.period)), mode="reflect")
+        x = padded.reshape(n, -1, self.period, 1).swapaxes(1, 2).astype(self.config.dtype)
+        widths = self.config.period_channels
+        strides = [3] * (len(widths) - 1) + [1]
+        layers = [Conv(d, (1, 5), s, name=f"conv{i}") for i, (d, s) in enumerate(zip(widths, strides, strict=True))]
+        return _judge(x, layers, Conv(1, (1, 3), name="last"), _SLOPE)
+
+
+class ScaleDiscriminator(nn.Module):
+    """MSD at one rate: the waveform `[n, t]` itself, decimated."""
+
+    config: Discriminator
+    rate: int
+
+    @nn.compact
+    def __call__(self, wave: Array) -> Judged:
+        x = decimate(wave, self.rate)[:, None, :, None].astype(self.config.dtype)
+        first, *widths, final = self.config.rate_channels
+        layers = [Conv(first, (1, 15), name="conv0")]
+        for i, (c, d) in enumerate(pairwise([first, *widths]), start=1):
+            layers.append(Conv(d, (1, 41), 4, groups=c // _GROUP, name=f"conv{i}"))
+        layers.append(Conv(final, (1, 5), name=f"conv{len(layers)}"))
+        return _judge(x, layers, Conv(1, (1, 3), name="last"), _SLOPE)
+
+
+class BandDiscriminator(nn.Module):
+    """MRD at one window: a stack of layers for each band of the complex spectrogram of `[n, t]`, t >= window."""
+
+    config: Discriminator
+    window: int
+
+    @nn.compact
+    def __call__(self, wave: Array) -> Judged:
+        reach = 3 * self.window // 8  # so that there are ceil(4 t / window) frames
+        padding = (reach, reach + -wave.shape[-1] % (self.window // 4))
+        x = spectrogram(jnp.pad(wave, ((0, 0), padding), mode="reflect"), self.window).astype(self.config.dtype)
+        d = self.config.band_channels
+        features, ends = [], []
+        for i, (low, high) in enumerate(_band_bins(self.config.bands, self.window)):
+            band = x[:, :, low:high]
+            for j, (width, stride) in enumerate(((9, 1), (9, 2), (9, 2), (9, 2), (3, 1))):
+                band = nn.leaky_relu(Conv(d, (3, width), stride, name=f"band{i}_conv{j}")(band), _SLOPE)
+                features.append(band)
+            ends.append(band)
+        logits = Conv(1, (3, 3), name="last")(jnp.concatenate(ends, axis=2))
+        return Judged(logits[..., 0], features)
+
+
+class STFTDiscriminator(nn.Module):
+    """MS-STFT at one window: layers on the whole complex spectrogram of `[n, t]`, t >= window, ever wider in time.
+
+    EnCodec leaves weight normalisation out of the first layer, which makes no difference to what it can express.
+    """
+
+    config: Discriminator
+    window: int
+
+    @nn.compact
+    def __call__(self, wave: Array) -> Judged:
+        energy = np.sqrt(np.sum(get_window("hann", self.window) ** 2), dtype=np.float32)
+        x = (spectrogram(wave, self.window) / energy).astype(self.config.dtype)
+        d = self.config.stft_channels
+        layers = [Conv(d, (3, 9), name="conv0")]
+        layers += [Conv(d, (3, 9), 2, dilation, name=f"conv{i}") for i, dilation in enumerate((1, 2, 4), start=1)]
+        layers += [Conv(d, (3, 3), name="conv4")]
+        return _judge(x, layers, Conv(1, (3, 3), name="last"), _STFT_SLOPE)
+
+
+class Discriminators(nn.Module):
+    """Every sub-discriminator the config names, on waveforms `[n, t]` in [-1, 1], n of them unrelated to each other.
+
+    MPD, MSD and MRD see the waveform without its level (`normalise`), MS-STFT sees it as it is, each as published.
+    Parameters are float32; `config.dtype` is that of the convolutions, and of logits and features. Raises UserError
+    where `check` does.
+    """
+
+    config: Discriminator
+
+    @nn.compact
+    def __call__(self, wave: Array) -> list[Judged]:
+        config = self.config
+        check(config, wave.shape[-1])
+        level = normalise(wave)
+        judged = [PeriodDiscriminator(config, p, name=f"period{p}")(level) for p in config.periods]
+        judged += [ScaleDiscriminator(config, r, name=f"rate{r}")(level) for r in config.rates]
+        judged += [BandDiscriminator(config, w, name=f"bands{w}")(level) for w in config.windows]
+        judged += [STFTDiscriminator(config, w, name=f"stft{w}")(wave) for w in config.stft_windows]
+        return judged

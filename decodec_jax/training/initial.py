@@ -1,0 +1,74 @@
+"""What a new run starts from: its seed alone, or the weights of another run, of a bundle or of a DAC checkpoint."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from decodec_jax import config as settings
+from decodec_jax.config import Config
+from decodec_jax.errors import UserError
+from decodec_jax.inference import bundle
+from decodec_jax.interop import dac
+from decodec_jax.training.checkpoint import Checkpoints, abstract_like
+from decodec_jax.training.state import State, create
+
+
+def initial_state(config: Config) -> State:
+    """A state at step 0, from `train.init_from` where that is set.
+
+    A run gives its averaged parameters, its codebooks, discriminators and the optimizers' moments; a bundle its
+    parameters and codebooks; a DAC checkpoint (descript's or transformers' layout) encoder, decoder and such codebooks
+    as fit. What a source lacks starts as ever. Raises UserError when there is nothing to read or it does not fit.
+    """
+    state = jax.jit(lambda: create(config))()
+    if not config.train.init_from:
+        return state
+    path = Path(config.train.init_from)
+    if not path.exists():
+        raise UserError(f"train.init_from: {path} does not exist")
+    if (path / "checkpoints").is_dir():
+        return _from_run(state, path)
+    if bundle.is_bundle(path) and "decodec_jax" in (path / bundle.SETTINGS).read_text():
+        source = bundle.load(path)
+        return _with_weights(state, source.params, source.codebook, path)
+    params, codebook = dac.graft(state.params, state.codebook, dac.load(path), config.model)
+    return _with_weights(state, params, codebook, path)
+
+
+def _from_run(state: State, path: Path) -> State:
+    source = settings.load(path / "config.json")
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    checkpoints = Checkpoints(path / "checkpoints")
+    try:
+        restored = checkpoints.restore(abstract_like(jax.eval_shape(lambda: create(source)), here))
+    finally:
+        checkpoints.close()
+    if restored is None:
+        raise UserError(f"train.init_from: {path} holds no finished checkpoint yet")
+    theirs = restored.state
+    state = _with_weights(state, theirs.averaged, theirs.codebook, path)
+    for part in ("optimizer", "discriminators", "discriminator_optimizer"):
+        if _shapes(getattr(state, part)) == _shapes(getattr(theirs, part)):
+            state = state.replace(**{part: getattr(theirs, part)})
+    return state
+
+
+def _with_weights(state: State, params: dict, codebook: dict, path: Path) -> State:
+    """The state with these weights; every one of them must fit."""
+    for ours, theirs in ((state.params, params), (state.codebook, codebook)):
+        ours, theirs = _shapes(ours), _shapes(theirs)
+        differing = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
+        if differing:
+            name = differing[0]
+            raise UserError(
+                f"train.init_from: {path} does not fit the config: {name} is {theirs.get(name, 'absent')} there and "
+                f"{ours.get(name, 'absent')} here ({len(differing)} arrays differ)"
+            )
+    copied = jax.tree.map(jnp.array, params)  # the state is donated and may hold no buffer twice
+    return state.replace(params=params, averaged=copied, codebook=codebook)
+
+
+def _shapes(tree) -> dict[str, tuple[int, ...]]:
+    named = jax.tree.leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): array.shape for path, array in named}

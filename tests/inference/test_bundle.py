@@ -1,0 +1,94 @@
+"""A bundle is the model, to the bit, or an error that says what is wrong with it."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from decodec_jax import testing
+from decodec_jax.codec.model import DeCodecNetwork, initialise
+from decodec_jax.errors import UserError
+from decodec_jax.inference import bundle
+
+
+@pytest.fixture(scope="module")
+def model():
+    config = testing.tiny_model(
+        speech=testing.tiny_quantizer(first_dim=6),
+        background=testing.tiny_quantizer(kind="factorised", dim=4),
+        semantic=5,
+    )
+    return config, *jax.jit(lambda: initialise(config, jax.random.key(0)))()
+
+
+@pytest.fixture
+def folder(model, tmp_path):
+    bundle.save(tmp_path / "b", *model, step=7)
+    return tmp_path / "b"
+
+
+def test_what_is_read_is_what_was_written(model, folder):
+    config, params, codebook = model
+    read = bundle.load(folder)
+    assert (read.config, read.step) == (config, 7)
+    jax.tree.map(np.testing.assert_array_equal, read.params, params)
+    wave = testing.speech_clips(1, 100)
+    outputs = [
+        DeCodecNetwork(config).apply({"params": p, "codebook": c}, wave) for p, c in ((params, codebook), read[1:3])
+    ]
+    np.testing.assert_array_equal(*outputs)
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_the_fingerprint_names_weights_and_settings(model, folder, tmp_path):
+    config, params, codebook = model
+    same = bundle.save(tmp_path / "same", config, params, codebook, step=8)
+    changed = jax.tree.map(np.array, params)
+    changed["encoder"]["first"]["bias"][0] += 1e-6
+    other = bundle.save(tmp_path / "other", config, changed, codebook, step=7)
+    assert same.fingerprint == bundle.load(folder).fingerprint != other.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda t: t.pop("encoder.first.bias"), "missing: encoder.first.bias"),
+        (lambda t: t.update(extra=np.zeros(1, np.float32)), "unknown: extra"),
+        (lambda t: t.update({"encoder.first.bias": np.zeros(9, np.float32)}), "of another shape: encoder.first.bias"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_named(model, folder, damage, message):
+    tensors = load_file(folder / "model.safetensors")
+    damage(tensors)
+    save_file(tensors, folder / "model.safetensors")
+    described = json.loads((folder / "config.json").read_text())
+    described["fingerprint"] = bundle.fingerprint_of(model[0], tensors)
+    (folder / "config.json").write_text(json.dumps(described))
+    with pytest.raises(UserError, match=message):
+        bundle.load(folder)
+
+
+def test_a_changed_weight_is_noticed(folder):
+    tensors = load_file(folder / "model.safetensors")
+    tensors["encoder.first.bias"] += 1
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(UserError, match="not as it was written"):
+        bundle.load(folder)
+
+
+def test_half_a_file_no_file_and_a_newer_version_are_one_line_each(folder):
+    weights = folder / "model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match="damaged"):
+        bundle.load(folder)
+    weights.write_bytes(content)
+    described = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(described | {"version": 2}))
+    with pytest.raises(UserError, match="version 2"):
+        bundle.load(folder)
+    (folder / "config.json").unlink()
+    with pytest.raises(UserError, match=r"config\.json is missing"):
+        bundle.load(folder)

@@ -1,0 +1,249 @@
+"""The PyTorch model gives what JAX gives, of the same bundle; and what it writes, JAX reads.
+
+torch belongs to the `test` extra, so that none of this is ever skipped.
+"""
+
+import ast
+import dataclasses
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from decodec_jax import config, testing
+from decodec_jax.codec.model import DeCodecNetwork, Halves
+from decodec_jax.inference import bundle
+from decodec_jax.interop import torch_model
+from decodec_jax.interop.torch_model import DeCodec, to_bundle
+
+# Between them, every value of every setting that changes the computation.
+MODELS = {
+    "plain": {},
+    "causal": {
+        "causal": True, "patch": 1, "strides": (5, 4), "projection": "exact", "decoder_lstm": False, "semantic": 5,
+        "speech": testing.tiny_quantizer(kind="factorised", dim=4, first_dim=6, levels=3),
+    },
+    "uneven": {
+        "patch": 3, "strides": (3, 1), "kernel": 4, "projection": "none", "lstm_layers": 2,
+        "speech": testing.tiny_quantizer(first_dim=6),
+        "background": testing.tiny_quantizer(kind="factorised", levels=1, first_dim=3),
+    },
+}  # fmt: skip
+
+
+def mixture(b: int, t: int) -> np.ndarray:
+    return testing.speech_clips(b, t) + testing.background_clips(b, t)
+
+
+def codes_and_sound(network: DeCodecNetwork, wave: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Speech codes, background codes and reconstruction, in JAX."""
+    speech, background = network.quantize(network.embed(wave))
+    return speech.codes, background.codes, network.decode(Halves(speech.vectors, background.vectors), wave.shape[-1])
+
+
+class Both(NamedTuple):
+    """One model in JAX and in PyTorch."""
+
+    network: DeCodecNetwork
+    variables: dict
+    run: Callable  # `codes_and_sound` of variables and a waveform, compiled
+    model: DeCodec
+    folder: Path  # the bundle
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def both(request, tmp_path_factory) -> Both:
+    network = DeCodecNetwork(testing.tiny_model(**MODELS[request.param]))
+    variables = testing.random_variables(network, np.zeros((1, network.config.hop), np.float32))
+    folder = tmp_path_factory.mktemp(request.param)
+    bundle.save(folder, network.config, variables["params"], variables.get("codebook", {}), step=7)
+    run = jax.jit(lambda variables, wave: network.apply(variables, wave, method=codes_and_sound))
+    return Both(network, variables, run, DeCodec.from_bundle(folder), folder)
+
+
+def assert_same(ours, model: DeCodec, wave: np.ndarray):
+    wave = torch.from_numpy(wave)
+    for codes, expected in zip(model.encode(wave), ours[:2], strict=True):
+        np.testing.assert_array_equal(codes, expected)
+        assert wave.numel() < 1000 or len(np.unique(expected)) > 3, "too few codes in use to show anything"
+    assert_close(model(wave), ours[2])
+
+
+def assert_close(theirs: torch.Tensor, ours: jax.Array):
+    np.testing.assert_allclose(theirs.detach(), ours, rtol=0, atol=1e-4)
+
+
+def test_the_same_codes_and_samples(both):
+    wave = mixture(2, 1234)
+    assert_same(both.run(both.variables, wave), both.model, wave)
+
+
+@pytest.mark.parametrize("both", ["plain"], indirect=True)
+@pytest.mark.parametrize("t", [1, 19, 20, 21])
+def test_any_length(both, t):
+    assert both.model.config.hop == 20
+    wave = mixture(1, t)
+    assert_same(both.run(both.variables, wave), both.model, wave)
+
+
+@pytest.mark.parametrize("both", ["causal"], indirect=True)
+def test_the_same_parts(both):
+    wave = mixture(2, 190)
+    ours = jax.jit(lambda v, w: both.network.apply(v, w, method="take_apart"))(both.variables, wave)
+    theirs = both.model.take_apart(torch.from_numpy(wave))
+    for part in ("mixture", "speech", "background"):
+        assert_close(getattr(theirs, part), getattr(ours, part))
+    assert all(map(np.array_equal, theirs.codes, ours.codes))
+
+
+def test_each_use_gives_its_part(both):
+    model = both.model
+    wave = torch.from_numpy(mixture(2, 333))
+    parts = model.take_apart(wave)
+    torch.testing.assert_close(model(wave), parts.mixture)
+    torch.testing.assert_close(model.enhance(wave), parts.speech)
+    torch.testing.assert_close(model.background(wave), parts.background)
+    codes = model.encode(wave)
+    assert all(map(torch.equal, codes, parts.codes))
+    torch.testing.assert_close(model.decode(*codes, 300), parts.mixture[:, :300])
+
+
+def test_fewer_levels_and_semantic_features(both):
+    speech, background = (codes[:, :1] for codes in both.model.encode(torch.from_numpy(mixture(1, 100))))
+    ours = both.network.apply(both.variables, (speech.numpy(), background.numpy()), method="vectors")
+    theirs = both.model.speech_quantizer.vectors(speech), both.model.background_quantizer.vectors(background)
+    for a, b in zip(theirs, ours, strict=True):
+        assert_close(a, b)
+    if both.model.config.semantic:
+        assert_close(both.model.semantic(speech), both.network.apply(both.variables, ours[0], method="semantic"))
+    with pytest.raises(ValueError, match="9 levels"):
+        both.model.speech_quantizer.vectors(speech.expand(-1, 9, -1))
+
+
+# --- there and back -------------------------------------------------------------------------------------------------
+
+
+def test_a_bundle_comes_back_to_the_byte(both, tmp_path):
+    assert to_bundle(both.model, tmp_path) == bundle.load(both.folder).fingerprint
+    for name in ("config.json", "model.safetensors"):
+        assert (tmp_path / name).read_bytes() == (both.folder / name).read_bytes()
+
+
+def test_weights_changed_in_torch_work_in_jax(both, tmp_path):
+    changed = DeCodec(both.model.config)
+    changed.load_state_dict(both.model.state_dict())
+    with torch.no_grad():
+        for parameter in changed.parameters():
+            if parameter.requires_grad:
+                parameter.mul_(1.1).add_(0.01)
+    fingerprint = to_bundle(changed, tmp_path)
+    loaded = bundle.load(tmp_path)
+    assert loaded.fingerprint == fingerprint
+    variables = {"params": loaded.params} | ({"codebook": loaded.codebook} if loaded.codebook else {})
+    wave = mixture(2, 1234)
+    assert_same(both.run(variables, wave), changed, wave)
+    assert not torch.allclose(changed(torch.from_numpy(wave)), both.model(torch.from_numpy(wave)), atol=1e-3)
+
+
+@pytest.mark.parametrize("both", ["plain"], indirect=True)
+class TestErrors:
+    """One line each, which names what is wrong."""
+
+    @pytest.fixture
+    def rewritten(self, both, tmp_path):
+        """`rewritten(tensors=..., model=..., **top)`: the bundle with these changes, its fingerprint right."""
+
+        def write(tensors=lambda t: None, **changes):
+            described = json.loads((both.folder / "config.json").read_text())
+            content = load_file(both.folder / "model.safetensors")
+            tensors(content)
+            described["model"] |= changes.pop("model", {})
+            torch_model.save_file({n: torch.tensor(a) for n, a in content.items()}, tmp_path / "model.safetensors")
+            described["fingerprint"] = torch_model.fingerprint_of(
+                described["model"], {n: torch.tensor(a) for n, a in content.items()}
+            )
+            (tmp_path / "config.json").write_text(json.dumps(described | changes))
+            return tmp_path
+
+        return write
+
+    @pytest.mark.parametrize(
+        ("damage", "message"),
+        [
+            (lambda t: t.pop("encoder.first.bias"), "missing: encoder.first.bias"),
+            (lambda t: t.update(extra=np.zeros(1, np.float32)), "unknown: extra"),
+            (lambda t: t.update({"decoder.lstm.forward0_bias": np.zeros(9, np.float32)}),
+             "of another shape: decoder.lstm.forward0_bias"),
+        ],
+    )  # fmt: skip
+    def test_tensors_that_do_not_fit(self, rewritten, damage, message):
+        with pytest.raises(ValueError, match=message):
+            DeCodec.from_bundle(rewritten(damage))
+
+    def test_other_versions(self, rewritten):
+        with pytest.raises(ValueError, match="version 2"):
+            DeCodec.from_bundle(rewritten(version=2))
+        with pytest.raises(ValueError, match="settings: attention"):
+            DeCodec.from_bundle(rewritten(model={"attention": True}))
+
+    def test_a_changed_weight(self, rewritten):
+        with pytest.raises(ValueError, match="not as it was written"):
+            DeCodec.from_bundle(rewritten(fingerprint="0" * 16))
+
+    def test_what_a_bundle_has_no_place_for(self, both, tmp_path):
+        model = DeCodec(both.model.config)
+        model.encoder.adapter = torch.nn.Linear(1, 1)
+        with pytest.raises(ValueError, match=r"unknown: encoder\.adapter\.bias, encoder\.adapter\.weight"):
+            to_bundle(model, tmp_path)
+        del model.encoder.adapter
+        torch.nn.init.ones_(model.decoder.lstm.bias_hh_l0)
+        with pytest.raises(ValueError, match=r"add decoder\.lstm\.bias_hh_l0 to bias_ih"):
+            to_bundle(model, tmp_path)
+        assert not list(tmp_path.iterdir())
+
+
+# --- the file by itself ---------------------------------------------------------------------------------------------
+
+
+def test_it_needs_torch_and_safetensors_alone():
+    tree = ast.parse(Path(torch_model.__file__).read_text())
+    modules = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    modules |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert {name.split(".")[0] for name in modules} - sys.stdlib_module_names == {"torch", "safetensors"}
+
+
+@pytest.mark.parametrize("cls", ["Model", "Quantizer"])
+def test_its_settings_are_those_of_the_package(cls):
+    here, there = (dataclasses.fields(getattr(module, cls)) for module in (torch_model, config))
+    assert [field.name for field in here] == [field.name for field in there]
+
+
+class FromCodes(torch.nn.Module):
+    """What a player needs: codes to sound."""
+
+    def __init__(self, model: DeCodec):
+        super().__init__()
+        self.model = model
+
+    def forward(self, speech: torch.Tensor, background: torch.Tensor) -> torch.Tensor:
+        return self.model.decode(speech, background, speech.shape[-1] * self.model.config.hop)
+
+
+def test_the_decoder_is_exported(both, tmp_path):
+    """By torch.export for codes of one shape, and as TorchScript, whose LSTM takes any number of frames."""
+    _, model, _ = both
+    player = FromCodes(model).eval()
+    codes, longer = (model.encode(torch.from_numpy(mixture(1, t))) for t in (200, 500))
+    torch.export.save(torch.export.export(player, codes), tmp_path / "player.pt2")
+    exported = torch.export.load(tmp_path / "player.pt2").module()
+    torch.testing.assert_close(exported(*codes), player(*codes), rtol=0, atol=1e-5)
+    torch.jit.trace(player, codes, check_trace=False).save(tmp_path / "player.pt")
+    traced = torch.jit.load(tmp_path / "player.pt")
+    torch.testing.assert_close(traced(*longer), player(*longer), rtol=0, atol=1e-5)

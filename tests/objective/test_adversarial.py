@@ -1,0 +1,171 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from decodec_jax.objective import adversarial
+from decodec_jax.objective.adversarial import losses_of_both_sides
+from decodec_jax.objective.discriminators import Judged
+
+
+def judged(*pairs):
+    """One `Judged` for every pair of logits and list of features; n is their first axis."""
+    return [Judged(jnp.float32(logits), [jnp.float32(f) for f in features]) for logits, features in pairs]
+
+
+@pytest.fixture
+def real():
+    """Two sub-discriminators of two items, unequal in size."""
+    return judged(
+        ([[[1.0, 0.0]], [[0.5, 0.5]]], [[[1.0, 3.0], [0.0, 0.0]], [[2.0], [2.0]]]),
+        ([[[2.0]], [[1.0]]], [[[4.0], [4.0]]]),
+    )
+
+
+@pytest.fixture
+def fake():
+    return judged(
+        ([[[0.0, 2.0]], [[1.0, 1.0]]], [[[1.0, 1.0], [1.0, 1.0]], [[2.0], [5.0]]]),
+        ([[[-2.0]], [[0.0]]], [[[4.0], [0.0]]]),
+    )
+
+
+# --- values by hand -------------------------------------------------------------------------------------------------
+
+
+def test_least_squares_by_hand(real, fake):
+    # item 0: ((0 + 1) / 2 + (0 + 4) / 2 + 1 + 4) / 2;  item 1: (1 / 4 + 1 + 0 + 0) / 2
+    np.testing.assert_allclose(adversarial.discriminator_loss(real, fake, "lsgan"), [7.5 / 2, 1.25 / 2])
+    # item 0: ((1 + 1) / 2 + 9) / 2;  item 1: (0 + 1) / 2
+    np.testing.assert_allclose(adversarial.adversarial_loss(fake, "lsgan"), [5, 0.5])
+
+
+def test_hinge_by_hand(real, fake):
+    # item 0: ((0 + 1) / 2 + (1 + 3) / 2 + 0 + 0) / 2;  item 1: (1 / 2 + 2 + 0 + 1) / 2
+    np.testing.assert_allclose(adversarial.discriminator_loss(real, fake, "hinge"), [2.5 / 2, 3.5 / 2])
+    np.testing.assert_allclose(adversarial.adversarial_loss(fake, "hinge"), [(-1 + 2) / 2, (-1 + 0) / 2])
+
+
+def test_feature_matching_sums_over_layers_and_averages_over_discriminators(real, fake):
+    # item 0: (2 / 2 + 0) and 0;  item 1: (1 + 3) and 4
+    np.testing.assert_allclose(adversarial.feature_loss(real, fake), [1 / 2, (4 + 4) / 2])
+
+
+def test_relative_feature_matching_divides_by_the_real_features_magnitude(real, fake):
+    # magnitudes over the batch: 1 and 2; 4
+    np.testing.assert_allclose(adversarial.feature_loss(real, fake, True), [(1 / 1 + 0) / 2 / 2, (2.5 / 2 + 4 / 4) / 2])
+
+
+def test_relative_feature_matching_has_no_unit_and_the_other_has(rng):
+    features = [rng.uniform(1, 2, (2, 3, 4)) for _ in range(2)]
+
+    def loss(scale, relative):
+        sides = (judged(([[[0]]] * 2, [scale * f])) for f in features)
+        return adversarial.feature_loss(*sides, relative)
+
+    np.testing.assert_allclose(loss(100.0, True), loss(1.0, True), rtol=1e-5)
+    np.testing.assert_allclose(loss(100.0, False), 100 * loss(1.0, False), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "wrong"), [("lsgan", 0.0), ("hinge", -1.0)])
+def test_perfect_discriminators_pay_nothing_and_the_generator_gains_by_passing_for_real(kind, wrong):
+    passed, caught = judged(([[[1.0]]], [])), judged(([[[wrong]]], []))
+    np.testing.assert_array_equal(adversarial.discriminator_loss(passed, caught, kind), [0])
+    assert adversarial.discriminator_loss(passed, passed, kind).item() >= 1
+    assert adversarial.adversarial_loss(passed, kind).item() <= adversarial.adversarial_loss(caught, kind).item() - 1
+
+
+def test_generator_losses_are_the_two_terms_and_equal_features_cost_nothing(real, fake):
+    adversarial_term, feature = adversarial.generator_losses(real, fake, "hinge", True)
+    np.testing.assert_array_equal(adversarial_term, adversarial.adversarial_loss(fake, "hinge"))
+    np.testing.assert_array_equal(feature, adversarial.feature_loss(real, fake, True))
+    for relative in (True, False):
+        np.testing.assert_array_equal(adversarial.feature_loss(real, real, relative), [0, 0])
+
+
+def test_half_precision_is_averaged_in_single():
+    """A mean of 10^5 ones in bfloat16 would stop at 256."""
+    many = [Judged(jnp.ones((1, 10**5), jnp.bfloat16), [jnp.ones((1, 10**5), jnp.bfloat16)])]
+    none = jax.tree.map(jnp.zeros_like, many)
+    loss = adversarial.discriminator_loss(none, many, "lsgan")
+    assert loss.dtype == jnp.float32
+    np.testing.assert_allclose(loss, [2])
+    np.testing.assert_allclose(adversarial.feature_loss(many, none), [1])
+
+
+def test_lists_of_different_discriminators_are_refused(real, fake):
+    with pytest.raises(ValueError):
+        adversarial.discriminator_loss(real, fake[:1], "lsgan")
+    with pytest.raises(ValueError):
+        adversarial.feature_loss(real[:1], fake)
+
+
+# --- gradients ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_real_features_are_constants(real, fake, relative):
+    to_real, to_fake = jax.grad(lambda r, f: adversarial.feature_loss(r, f, relative).sum(), (0, 1))(real, fake)
+    assert all(not np.any(leaf) for leaf in jax.tree.leaves(to_real))
+    assert all(np.any(leaf) for j in to_fake for leaf in j.features)
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_silence_whose_features_are_all_zero_has_finite_losses_and_gradients(real, relative):
+    silent = jax.tree.map(jnp.zeros_like, real)
+    value, gradient = jax.value_and_grad(lambda f: adversarial.feature_loss(silent, f, relative).sum())(real)
+    assert np.isfinite(value) and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+    assert value < 1e3  # an error relative to nothing is not without bound
+    np.testing.assert_array_equal(adversarial.feature_loss(silent, silent, relative), [0, 0])
+
+
+def judge(params, wave):
+    """Two sub-discriminators of two layers."""
+    hidden = [jnp.tanh(wave @ params[name]) for name in ("a", "b")]
+    return [Judged(h[:, None] @ params["last"], [h, h**2]) for h in hidden]
+
+
+@pytest.fixture
+def contest(rng):
+    params = {name: jnp.float32(rng.standard_normal((5, 3))) for name in ("a", "b")}
+    params["last"] = jnp.float32(rng.standard_normal((3, 1)))
+    return params, *jnp.float32(rng.standard_normal((2, 4, 5)))
+
+
+@pytest.mark.parametrize("kind", ["lsgan", "hinge"])
+def test_each_side_is_moved_by_its_own_loss_alone(contest, kind):
+    params, real, fake = contest
+    weights = jnp.float32([1.0, 3.0, 20.0])
+
+    def total(params, real, fake):
+        losses = losses_of_both_sides(judge, params, real, fake, kind, True)
+        return sum(weight * jnp.mean(loss) for weight, loss in zip(weights, losses, strict=True)), losses
+
+    (_, losses), gradients = jax.value_and_grad(total, (0, 1, 2), has_aux=True)(params, real, fake)
+
+    def of_discriminators(params):
+        return jnp.mean(adversarial.discriminator_loss(judge(params, real), judge(params, fake), kind))
+
+    def of_generator(fake):
+        terms = adversarial.generator_losses(judge(params, real), judge(params, fake), kind, True)
+        return 3 * jnp.mean(terms[0]) + 20 * jnp.mean(terms[1])
+
+    expected = jax.grad(of_discriminators)(params), jnp.zeros_like(real), jax.grad(of_generator)(fake)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), gradients, expected)
+    plain = losses_of_both_sides(judge, params, real, fake, kind, True)
+    assert [loss.shape for loss in losses] == [(4,)] * 3
+    np.testing.assert_allclose(jnp.stack(losses), jnp.stack(plain), rtol=1e-5)
+
+
+def test_every_waveform_is_judged_once(contest):
+    """Three products a pass: two passes forward, and back to the parameters twice and to the generated waves once."""
+    def total(params, fake):
+        return sum(jnp.sum(loss) for loss in losses_of_both_sides(judge, params, contest[1], fake, "lsgan"))
+
+    compiled = jax.jit(jax.grad(total, (0, 1))).lower(contest[0], contest[2]).compile()
+    forward = jax.jit(judge).lower(contest[0], contest[2]).compile()
+
+    def products(program):
+        return program.as_text().count(" dot(")
+
+    assert products(compiled) <= 7 * products(forward)

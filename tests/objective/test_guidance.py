@@ -1,0 +1,65 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from decodec_jax.objective import guidance
+from decodec_jax.objective.guidance import FORMS
+
+LOSS_AT = {1: 0.31326, 0: 0.69315, -1: 1.31326}  # -log sigmoid
+
+
+@pytest.fixture
+def pair(rng):
+    """projected and target, [2, 30, 5]."""
+    return tuple(jnp.float32(rng.standard_normal((2, 2, 30, 5))))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_forms_equal_numpy_s_item_by_item(pair, form):
+    axis = 0 if form == "time" else 1  # of [f, w]
+    expected = []
+    for a, b in zip(*(np.float64(x) for x in pair), strict=True):
+        cosine = np.sum(a * b, axis) / (np.linalg.norm(a, axis=axis) * np.linalg.norm(b, axis=axis))
+        expected.append(np.mean(1 - cosine if form == "cosine" else np.log1p(np.exp(-cosine))))
+    np.testing.assert_allclose(jax.jit(FORMS[form])(*pair), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("sign", "loss"), LOSS_AT.items())
+def test_equation_7_at_cosines_1_0_and_minus_1(sign, loss):
+    target = jnp.array([[[1.0, 2], [1, 0], [0, 0], [0, -1]]])
+    other = jnp.array([[[0.0, 0], [0, 3], [2, 0], [0, 0]]])  # at right angles over time, in each of the two dimensions
+    projected = 3 * sign * target if sign else other
+    np.testing.assert_allclose(guidance.over_time(projected, target), [loss], rtol=1e-4)
+    np.testing.assert_allclose(guidance.mean_cosine(projected, target), [sign], atol=1e-5)
+
+
+def test_over_time_each_dimension_has_its_own_scale_and_over_features_each_frame(pair):
+    projected, target = pair
+    per_dimension, per_frame = jnp.array([1.0, 10, 0.1, 3, 5]), jnp.linspace(0.5, 2, 30)[:, None]
+    for form in (guidance.over_time, guidance.mean_cosine):
+        np.testing.assert_allclose(form(projected * per_dimension, target), form(projected, target), rtol=1e-4)
+        assert not np.allclose(form(projected * per_frame, target), form(projected, target), rtol=1e-3)
+    for form in (guidance.over_features, guidance.cosine_distance):
+        np.testing.assert_allclose(form(projected * per_frame, target), form(projected, target), rtol=1e-4)
+        assert not np.allclose(form(projected * per_dimension, target), form(projected, target), rtol=1e-3)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_gradient_step_brings_the_projection_nearer(pair, form):
+    projected, target = pair
+    loss = jax.jit(lambda x: jnp.sum(FORMS[form](x, target)))
+    assert loss(projected - 0.5 * jax.grad(loss)(projected)) < loss(projected)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("silent", ["projected", "target", "both"])
+def test_zeros_have_cosine_0_and_a_finite_gradient(pair, form, silent):
+    projected, target = pair
+    projected = projected * (silent == "target")
+    target = target * (silent == "projected")
+    value, gradient = jax.jit(jax.value_and_grad(lambda x: jnp.sum(FORMS[form](x, target))))(projected)
+    np.testing.assert_allclose(value, 2 * (1 if form == "cosine" else LOSS_AT[0]), rtol=1e-4)
+    assert np.all(np.isfinite(gradient))
+    if silent != "projected":
+        np.testing.assert_array_equal(gradient, 0)

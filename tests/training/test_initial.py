@@ -1,0 +1,72 @@
+"""A new run from known weights: what is taken over, and what does not fit is named."""
+
+import jax
+import numpy as np
+import pytest
+
+from decodec_jax import testing
+from decodec_jax.errors import UserError
+from decodec_jax.inference import bundle
+from decodec_jax.training import initial
+from decodec_jax.training.loop import train
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Two steps of the whole objective."""
+    folder = tmp_path_factory.mktemp("run")
+    config = testing.full_config()
+    config.train.steps = config.train.save_every = config.train.valid_every = 2
+    config.train.continuous_steps = 1
+    return config, folder, train(config, folder)
+
+
+def assert_equal(one, other):
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(one), jax.device_get(other))
+
+
+def test_from_a_run_with_optimizer_and_discriminators(run):
+    config, folder, trained = run
+    config = testing.full_config()
+    config.train.init_from = str(folder)
+    state = initial.initial_state(config)
+    assert state.step == 0
+    assert_equal(state.params, trained.averaged)
+    for part in ("averaged", "codebook", "optimizer", "discriminators", "discriminator_optimizer"):
+        assert_equal(getattr(state, part), getattr(trained, part))
+
+
+def test_from_a_run_without_discriminators_they_start_as_ever(run, tmp_path):
+    config = testing.tiny_config(patch=4, strides=(8, 10), semantic=39)
+    config.data.seconds = 0.2
+    config.train.steps = config.train.save_every = config.train.valid_every = 1
+    trained = train(config, tmp_path)
+    full = testing.full_config()
+    full.train.init_from = str(tmp_path)
+    state = initial.initial_state(full)
+    assert_equal(state.params, trained.averaged)
+    full.train.init_from = ""
+    assert_equal(state.discriminators, initial.initial_state(full).discriminators)
+
+
+def test_a_bundle_is_a_start_and_its_codebooks_are_kept(run, tmp_path):
+    config, _, trained = run
+    bundle.save(tmp_path / "bundle", config.model, trained.averaged, trained.codebook, 2)
+    started = testing.full_config()
+    started.train.init_from = str(tmp_path / "bundle")
+    started.train.kmeans_batches = started.train.continuous_steps = 0
+    started.train.steps = 1
+    started.optim.lr = 0.0
+    state = train(started, tmp_path / "run")
+    assert_equal(state.params, trained.averaged)  # nothing was learned at a rate of 0, nothing was started anew
+
+
+def test_what_does_not_fit_is_named(run, tmp_path):
+    _, folder, _ = run
+    wider = testing.full_config(latent=12)
+    wider.train.init_from = str(folder)
+    with pytest.raises(UserError, match=r"does not fit the config: .*\(1?\d arrays differ\)"):
+        initial.initial_state(wider)
+    wider.train.init_from = str(tmp_path / "nothing")
+    with pytest.raises(UserError, match="does not exist"):
+        initial.initial_state(wider)
