@@ -139,12 +139,12 @@ def _small() -> Config:
     config.data.batch = 4
     config.data.snr = (-10.0, 20.0)  # more of what has to be taken apart
     config.data.clean, config.data.background_only, config.data.silent = 0.15, 0.1, 0.05
-    config.optim.lr = 8e-4
+    config.optim.lr = 3e-4
     config.optim.clip = 100.0
     config.optim.warmup = 200
-    config.optim.decay_steps = 4000
-    config.train.steps = 4000
-    config.train.continuous_steps = 1000
+    config.optim.decay_steps = 20_000
+    config.train.steps = 20_000
+    config.train.continuous_steps = 3000
     config.train.kmeans_batches = 64
     config.train.valid_every = 500
     config.train.save_every = 500

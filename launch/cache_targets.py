@@ -6,8 +6,8 @@ it leaves nothing. Exit code 2 for a mistake that one line explains.
 
 Clips are computed whole, except that those above 30 s are taken in equal pieces. For the teacher not to be compiled for
 every length, a clip is followed by silence up to the next full second. Of the context of the last frames that is a
-part, and a teacher that normalises over the clip counts it in: on real speech (24 clips, 14 s in the median) cepstra so
-computed have a cosine over time of 0.998 with those of the bare clips, and of 0.84 in each of the last four frames.
+part, and a teacher that normalises over the clip counts it in: on real speech (23 clips, 14 s in the median) cepstra so
+computed have a cosine over time of 0.998 with those of the bare clips; the last four frames, of 0.84 over features.
 """
 
 import logging

@@ -1,7 +1,7 @@
 """Every variant builds, shards and steps at its real size, by shape alone."""
 
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import jax
@@ -24,11 +24,12 @@ decodec = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(decodec)
 
 
+@jax.tree_util.register_dataclass
 @dataclass
 class AnyTeacher:
     """Targets of the right shape, as the weights of the real one are not at hand."""
 
-    width: int
+    width: int = field(metadata={"static": True})
 
     def targets(self, wave):
         return jnp.zeros((wave.shape[0], -(-wave.shape[1] // 320), self.width))
@@ -68,9 +69,10 @@ def test_every_other_variant_is_a_config_that_can_be_used(variant):
     settings.check(decodec.get_config(variant))
 
 
-@pytest.mark.parametrize("recipe", decodec.RECIPES)
-def test_every_recipe_trains_a_tiny_network(recipe):
+@pytest.mark.parametrize("recipe", ["ablation2", "exact_orthogonal", "speech3_noise1", "full_causal"])
+def test_recipes_that_change_the_network_train_a_tiny_one(recipe):
     config = testing.full_config()
+    config.loss.guidance = config.loss.adversarial = config.loss.feature = 0.0
     config.train.continuous_steps = 0
     decodec.RECIPES[recipe](config)
     mesh = sharding.make_mesh(config.mesh, config.data.batch)

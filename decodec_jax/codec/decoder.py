@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from decodec_jax.codec.encoder import SPEECH_RMS
+from decodec_jax.codec.encoder import SCALE
 from decodec_jax.codec.layers import LSTM, Conv, ResidualUnit, Snake, Up, unfold
 from decodec_jax.config import Model
 
@@ -37,4 +37,4 @@ class Decoder(nn.Module):
         for i, stride in enumerate(reversed(config.strides)):
             x = DecoderBlock(config, stride, name=f"block{i}")(x)
         x = Conv(config.patch, config.kernel, config.causal, name="last")(Snake(name="snake")(x))
-        return jnp.tanh(SPEECH_RMS * unfold(x, config.patch)[..., 0].astype(jnp.float32))
+        return jnp.tanh(SCALE * unfold(x, config.patch)[..., 0].astype(jnp.float32))

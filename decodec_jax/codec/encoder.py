@@ -6,9 +6,11 @@ from jax import Array
 from decodec_jax.codec.layers import LSTM, Conv, Down, ResidualUnit, Snake, fold
 from decodec_jax.config import Model
 
-# Of full scale, roughly: inside, the network has signals of power one. The factor is fixed, as a gain this small would be
-# learned badly: each of Adam's steps, of one size for all parameters, would be a large part of it.
-SPEECH_RMS = 0.05
+# Waveforms are divided by this on their way in and multiplied by it on their way out. Speech, of an RMS of 0.05 or so,
+# has one of 0.1 inside, where Snake is nearly linear: a network that begins so finds waveforms sooner than one in which
+# Snakes make noise of larger signals. The factor is fixed, as a gain far below one is learned badly: each of Adam's
+# steps, of one size for all parameters, is a large part of it.
+SCALE = 0.5
 
 
 class EncoderBlock(nn.Module):
@@ -33,7 +35,7 @@ class Encoder(nn.Module):
     @nn.compact
     def __call__(self, wave: Array) -> Array:
         config = self.config
-        x = fold((wave[..., None] / SPEECH_RMS).astype(config.dtype), config.patch)
+        x = fold((wave[..., None] / SCALE).astype(config.dtype), config.patch)
         x = Conv(config.channels, config.kernel, config.causal, name="first")(x)
         for i, stride in enumerate(config.strides):
             x = EncoderBlock(config, stride, name=f"block{i}")(x)

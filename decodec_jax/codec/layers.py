@@ -140,7 +140,7 @@ def _kernel_and_bias(module: nn.Module, shape: tuple[int, ...], kept_axis: int, 
     return weight_norm(direction, gain, kept_axis), module.param("bias", nn.initializers.zeros, shape[-1:])
 
 
-_QUIET = 1 / math.sqrt(3)  # gain of a residual unit's convolutions, so that units begin by adding little
+_QUIET = 0.15  # gain of a residual unit's convolutions, so that units begin by adding little
 
 
 class Conv(nn.Module):

@@ -35,7 +35,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from decodec_jax.codec.encoder import SPEECH_RMS
+from decodec_jax.codec.encoder import SCALE
 from decodec_jax.codec.model import STREAMS, Halves
 from decodec_jax.codec.quantize import Affine, Levels
 from decodec_jax.config import Model, Quantizer
@@ -223,9 +223,9 @@ def _convolution(name: str, tensors: Tensors, transposed: bool = False) -> dict[
 
 def _rescale(encoder: dict, decoder: dict) -> None:
     """Take out of the first and the last layer the factor by which ours scale waveforms themselves."""
-    encoder["first"]["gain"] = encoder["first"]["gain"] * SPEECH_RMS
+    encoder["first"]["gain"] = encoder["first"]["gain"] * SCALE
     for name in ("gain", "bias"):
-        decoder["last"][name] = decoder["last"][name] / SPEECH_RMS
+        decoder["last"][name] = decoder["last"][name] / SCALE
 
 
 def _affine(name: str, tensors: Tensors) -> Affine:

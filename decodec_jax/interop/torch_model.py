@@ -3,14 +3,16 @@
     model = DeCodec.from_bundle("bundle").eval()       # a folder with config.json and model.safetensors
     with torch.inference_mode():
         speech, background = model.encode(wave)        # [b, t] at model.config.sample_rate -> [b, levels, frames] twice
-        wave = model.decode(speech, background, wave.shape[-1])
+        coded = model.decode(speech, background, wave.shape[-1])
         clean = model.enhance(wave)
     to_bundle(model, "fine_tuned")                     # weights back, for JAX
 
 Layers are torch's own. Where their padding cannot say what the network needs, the layer pads or trims itself: strides
 may be odd, and the causal network pads on one side only. On a GPU set `torch.backends.cudnn.allow_tf32 = False`, or
-convolutions keep 10 bits of their operands and some codes change. What is missing beside JAX: training (quantizing
-passes no gradient) and streaming.
+convolutions keep 10 bits of their operands and some codes change. torch.export takes everything for any number of
+frames but LSTMs, which it unrolls: with one, an exported model is for one number of frames.
+
+What is missing beside JAX: training (quantizing passes no gradient), streaming, and arithmetic in bfloat16.
 """
 
 import dataclasses
@@ -66,7 +68,7 @@ class Model:
     speech: Quantizer
     background: Quantizer
     semantic: int  # width of the teacher's features, which the first speech level is projected to; 0 without
-    dtype: str  # of JAX's arithmetic; here it is that of the parameters, float32 until the caller changes it
+    dtype: str  # of JAX's arithmetic; here all is float32
 
     @property
     def hop(self) -> int:
@@ -165,7 +167,7 @@ class LSTM(nn.LSTM):
         return x + super().forward(x.mT)[0].mT
 
 
-SPEECH_RMS = 0.05  # of full scale, roughly: between encoder and decoder, signals have power one
+SCALE = 0.5  # waveforms are divided by this on their way in, multiplied by it on their way out
 
 
 class Encoder(nn.Sequential):
@@ -186,7 +188,7 @@ class Encoder(nn.Sequential):
         self.patch = config.patch
 
     def forward(self, wave: Tensor) -> Tensor:
-        return super().forward((wave / SPEECH_RMS).unflatten(-1, (-1, self.patch)).mT).mT
+        return super().forward((wave / SCALE).unflatten(-1, (-1, self.patch)).mT).mT
 
 
 class Decoder(nn.Sequential):
@@ -205,7 +207,7 @@ class Decoder(nn.Sequential):
         super().__init__(layers)
 
     def forward(self, embedding: Tensor) -> Tensor:
-        return torch.tanh(SPEECH_RMS * super().forward(embedding.mT).mT.flatten(-2))
+        return torch.tanh(SCALE * super().forward(embedding.mT).mT.flatten(-2))
 
 
 # --- between them: [b, f, d] ----------------------------------------------------------------------------------------

@@ -43,7 +43,7 @@ def conv(x: Array, kernel: Array, stride: int = 1, dilation: int = 1) -> Array:
     """Convolution that keeps the rows: `[n, r, m, c] x [h, w, c, d] -> [n, r, ceil(m / stride), d]`, h and w odd.
 
     As torch's with a padding of half the (dilated) kernel; rows are dilated, columns strided. The stride is a reshape
-    of columns into channels, as the library's strided convolution has slow gradients on CPU.
+    of columns into channels: forward and back on CPU, the library's takes up to twice as long on spectrograms.
     """
     n, rows, columns, c = x.shape
     height, width, _, d = kernel.shape
@@ -62,7 +62,7 @@ def conv_grouped(x: Array, kernel: Array, stride: int) -> Array:
     """`conv` of one row in groups of channels: `[n, 1, m, c] x [1, w, c / g, d] -> [n, 1, ceil(m / stride), d]`.
 
     Products of blocks of `stride` samples: the library's grouped convolution gathers a batch that is split over
-    devices, and is ten times slower on CPU.
+    devices, and forward and back takes ten times as long on CPU.
     """
     n, _, columns, c = x.shape
     _, width, size, d = kernel.shape
@@ -134,7 +134,7 @@ def spectrogram(wave: Array, window: int) -> Array:
 
 
 def shortest(config: Discriminator) -> int:
-    """The fewest samples a waveform may have: a whole window, more than a period (they are reflected), a sample."""
+    """The fewest samples a waveform may have: a whole window, more than a period, one that is left by decimation."""
     return max(1, *config.windows, *config.stft_windows, *(p + 1 for p in config.periods), *config.rates)
 
 
@@ -145,14 +145,14 @@ def check(config: Discriminator, t: int) -> None:
                         "make data.seconds longer or their windows shorter")
     for window in (*config.windows, *config.stft_windows):
         if window % 8:
-            raise UserError(f"discriminator window {window} must be a multiple of 8")
+            raise UserError(f"discriminator.windows and stft_windows must be multiples of 8; {window} is not")
     for window in config.windows:
         if any(low >= high for low, high in _band_bins(config.bands, window)):
-            raise UserError(f"discriminator bands {config.bands} leave a band of window {window} without a bin; "
+            raise UserError(f"discriminator.bands {config.bands} leave a band of window {window} without a bin; "
                             "make the window longer or the bands wider")
     for c, d in pairwise(config.rate_channels[:-1]):
         if config.rates and (c % _GROUP or d % (c // _GROUP)):
-            raise UserError(f"discriminator rate_channels {config.rate_channels}: {c} channels in groups of {_GROUP} "
+            raise UserError(f"discriminator.rate_channels {config.rate_channels}: {c} channels in groups of {_GROUP} "
                             f"cannot lead to {d}")
 
 
@@ -165,19 +165,14 @@ def _band_bins(bands: tuple[float, ...], window: int) -> list[tuple[int, int]]:
 
 _SLOPE, _STFT_SLOPE = 0.1, 0.2  # of LeakyReLU below zero, in DAC's and in EnCodec's discriminators
 _GROUP = 4  # input channels in a group of MSD's layers
-
-
-def _direction(key: Array, shape: tuple[int, ...]) -> Array:
-    """Filters of norm 1/sqrt(3), as in codec/layers.py: their length sets how fast Adam turns them.
-
-    Their gains, though, begin at 1: with DAC's 1/sqrt(3) signals fade from layer to layer and learning is slower (least
-    squares loss after 150 steps, speech against speech with noise at 20 dB: 0.42, against 0.46).
-    """
-    return weight_norm(jax.random.normal(key, shape), jnp.full(shape[-1], 1 / math.sqrt(3)), 3)
+_ENTRY = 0.03  # of a filter's direction at the start, as in codec/layers.py: it sets how fast Adam turns the filter
 
 
 class Conv(nn.Module):
-    """Weight-normalised `conv`, or with groups `conv_grouped`, with a bias."""
+    """Weight-normalised `conv`, or with groups `conv_grouped`, with a bias.
+
+    Gains begin at 1: with torch's 1/sqrt(3) signals fade from layer to layer, and learning is slower.
+    """
 
     features: int
     kernel: tuple[int, int]  # rows, columns
@@ -187,7 +182,8 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        direction = self.param("direction", _direction, (*self.kernel, x.shape[-1] // self.groups, self.features))
+        shape = (*self.kernel, x.shape[-1] // self.groups, self.features)
+        direction = self.param("direction", nn.initializers.normal(_ENTRY), shape)
         gain = self.param("gain", nn.initializers.ones, (self.features,))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         kernel = weight_norm(direction, gain, 3)

@@ -6,7 +6,6 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from decodec_jax.codec.encoder import SPEECH_RMS
 from decodec_jax.codec.model import Halves
 from decodec_jax.codec.projection import orthogonality
 from decodec_jax.codec.quantize import Quantized
@@ -40,6 +39,9 @@ def is_adversarial(weights: Loss) -> bool:
 def waveform_distance(output: Array, target: Array) -> Array:
     """Mean absolute difference, `[n, t]` twice `-> [n]`; for swapped clips L_RST, equation (12)."""
     return jnp.mean(jnp.abs(output - target), axis=-1)
+
+
+SPEECH_RMS = 0.05  # of full scale, roughly
 
 
 def quietness(target: Array) -> Array:

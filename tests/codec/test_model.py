@@ -10,7 +10,7 @@ from decodec_jax.codec.model import DeCodecNetwork, Halves, initialise, recombin
 from decodec_jax.objective.losses import weighted_sum
 from decodec_jax.testing import random_variables, speech_clips, tiny_config, tiny_model, tiny_quantizer, training_batch
 from decodec_jax.training.sharding import make_mesh
-from decodec_jax.training.step import forward
+from decodec_jax.training.step import generate, judge_output
 
 
 def make_network(model=None, seed=0):
@@ -194,16 +194,19 @@ def test_silence_everywhere_gives_a_finite_objective_and_finite_gradients():
 
     @jax.jit
     def objective(started):
-        def loss(params):
-            return forward(config, mesh, params, variables["codebook"], silence, jax.random.key(0), started)
+        def latents(params):
+            return generate(config, params, variables["codebook"], silence, jax.random.key(0), started, None)
 
-        return jax.value_and_grad(loss, has_aux=True)(variables["params"])
+        (decoded, loss), pull, (of_latents, quantized, _) = jax.vjp(latents, variables["params"], has_aux=True)
+        of_decoded, gradient, _, _ = judge_output(config, mesh, False, decoded, {}, {}, silence)
+        return loss, of_latents, of_decoded, quantized, pull((gradient, jnp.ones_like(loss)))
 
     for started in (False, True):
-        (loss, (terms, quantized)), gradient = objective(started)
-        assert set(terms) == {"wave_own", "wave_swap", "mel_own", "mel_swap", "perp", "commitment", "codebook"}
-        np.testing.assert_allclose(loss, weighted_sum(terms, config.loss), rtol=1e-6)
-        assert all(np.all(np.isfinite(a)) for a in jax.tree.leaves((loss, terms, quantized, gradient)))
+        loss, of_latents, of_decoded, *rest = objective(started)
+        assert set(of_latents) == {"perp", "commitment", "codebook"}
+        assert set(of_decoded) == {"wave_own", "wave_swap", "mel_own", "mel_swap"}
+        np.testing.assert_allclose(loss, weighted_sum(of_latents, config.loss), rtol=1e-6)
+        assert all(np.all(np.isfinite(a)) for a in jax.tree.leaves((loss, of_latents, of_decoded, rest)))
 
 
 @pytest.mark.parametrize("variant", ["paper", "causal", "small", "small_causal", "tiny", "tiny_causal"])

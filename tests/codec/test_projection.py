@@ -89,3 +89,10 @@ def test_silence_has_a_finite_loss_and_gradient(rng, silent):
     value, gradient = jax.value_and_grad(lambda parts: orthogonality(*parts).sum())(parts)
     assert np.isfinite(value) and value < 1e-3
     assert all(np.all(np.isfinite(g)) for g in gradient)
+
+
+def test_learned_projections_begin_as_orthogonal_ones_that_complete_each_other():
+    params = Projection("learned").init(jax.random.key(3), jnp.ones((1, 8)))["params"]
+    np.testing.assert_allclose(params["speech"] + params["background"], np.eye(8), atol=1e-6)
+    np.testing.assert_allclose(params["speech"] @ params["background"].T, np.zeros((8, 8)), atol=1e-6)
+    assert np.linalg.matrix_rank(params["speech"]) == np.linalg.matrix_rank(params["background"]) == 4

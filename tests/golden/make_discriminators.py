@@ -170,7 +170,7 @@ def cases():
     """(name, samples, whether level and DC are taken out, sub-discriminators)."""
     yield "period odd", 301, True, [Period(3, (4, 6, 8, 8, 8))]
     yield "period even", 288, True, [Period(2, (4, 6)), Period(3, (4, 6))]
-    yield "rate odd", 301, True, [Scale(2, (4, 8, 16, 16, 12))]
+    yield "rate odd", 301, True, [Scale(2, (4, 8, 16, 12))]
     yield "bands odd", 301, True, [Bands(64, (0.0, 0.1, 0.25, 0.5, 0.75, 1.0), 3)]
     yield "bands even", 288, True, [Bands(64, (0.0, 1.0), 3)]
     yield "stft odd", 301, False, [STFT(64, 3)]

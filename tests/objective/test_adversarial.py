@@ -105,7 +105,8 @@ def test_lists_of_different_discriminators_are_refused(real, fake):
 
 @pytest.mark.parametrize("relative", [False, True])
 def test_real_features_are_constants(real, fake, relative):
-    to_real, to_fake = jax.grad(lambda r, f: adversarial.feature_loss(r, f, relative).sum(), (0, 1))(real, fake)
+    gradient = jax.grad(lambda r, f: adversarial.feature_loss(r, f, relative).sum(), (0, 1))
+    to_real, to_fake = jax.jit(gradient)(real, fake)
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(to_real))
     assert all(np.any(leaf) for j in to_fake for leaf in j.features)
 
@@ -141,7 +142,7 @@ def test_each_side_is_moved_by_its_own_loss_alone(contest, kind):
         losses = losses_of_both_sides(judge, params, real, fake, kind, True)
         return sum(weight * jnp.mean(loss) for weight, loss in zip(weights, losses, strict=True)), losses
 
-    (_, losses), gradients = jax.value_and_grad(total, (0, 1, 2), has_aux=True)(params, real, fake)
+    (_, losses), gradients = jax.jit(jax.value_and_grad(total, (0, 1, 2), has_aux=True))(params, real, fake)
 
     def of_discriminators(params):
         return jnp.mean(adversarial.discriminator_loss(judge(params, real), judge(params, fake), kind))
@@ -150,7 +151,7 @@ def test_each_side_is_moved_by_its_own_loss_alone(contest, kind):
         terms = adversarial.generator_losses(judge(params, real), judge(params, fake), kind, True)
         return 3 * jnp.mean(terms[0]) + 20 * jnp.mean(terms[1])
 
-    expected = jax.grad(of_discriminators)(params), jnp.zeros_like(real), jax.grad(of_generator)(fake)
+    expected = jax.jit(jax.grad(of_discriminators))(params), jnp.zeros_like(real), jax.jit(jax.grad(of_generator))(fake)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), gradients, expected)
     plain = losses_of_both_sides(judge, params, real, fake, kind, True)
     assert [loss.shape for loss in losses] == [(4,)] * 3

@@ -20,7 +20,7 @@ from decodec_jax.testing import random_variables, speech_clips
 def only(**kinds):
     """Tiny discriminators of the kinds named and no others."""
     tiny = {
-        "periods": (), "period_channels": (4, 6, 8, 8, 8), "rates": (), "rate_channels": (4, 8, 16, 16, 12),
+        "periods": (), "period_channels": (4, 6, 8, 8, 8), "rates": (), "rate_channels": (4, 8, 16, 12),
         "windows": (), "band_channels": 3, "stft_windows": (), "stft_channels": 3,
     }  # fmt: skip
     return Discriminator(**(tiny | kinds))
@@ -81,9 +81,11 @@ def test_values_and_gradients_equal_those_of_torch(name):
 # --- convolutions, STFT, decimation, level --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("stride", [1, 2, 3, 4])
-@pytest.mark.parametrize(("height", "width", "dilation"), [(1, 5, 1), (3, 9, 2), (3, 3, 4), (1, 41, 1)])
-def test_conv_is_the_library_s(rng, stride, height, width, dilation):
+@pytest.mark.parametrize(
+    ("height", "width", "stride", "dilation"),
+    [(1, 5, 3, 1), (1, 3, 1, 1), (1, 41, 4, 1), (3, 9, 1, 1), (3, 9, 2, 2), (3, 9, 2, 4), (3, 3, 4, 1)],
+)
+def test_conv_is_the_library_s(rng, height, width, stride, dilation):
     x, kernel = (jnp.float32(rng.standard_normal(shape)) for shape in ((2, 4, 13, 3), (height, width, 3, 5)))
     padding = [(height // 2 * dilation,) * 2, (width // 2,) * 2]
     expected = lax.conv_general_dilated(
@@ -92,8 +94,7 @@ def test_conv_is_the_library_s(rng, stride, height, width, dilation):
     np.testing.assert_allclose(discriminators.conv(x, kernel, stride, dilation), expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("columns", [1, 8, 13])
-@pytest.mark.parametrize(("stride", "width"), [(1, 3), (4, 41)])
+@pytest.mark.parametrize(("columns", "stride", "width"), [(13, 1, 3), (1, 4, 41), (8, 4, 41), (13, 4, 41)])
 def test_grouped_conv_is_the_library_s(rng, columns, stride, width):
     x, kernel = (jnp.float32(rng.standard_normal(shape)) for shape in ((2, 1, columns, 8), (1, width, 4, 6)))
     expected = lax.conv_general_dilated(
@@ -132,15 +133,14 @@ def test_decimation_keeps_what_lies_below_the_new_nyquist_frequency_and_nothing_
 
 def test_normalise_takes_out_dc_and_level_but_not_of_silence():
     wave = speech_clips(1, 1000)
-    level = discriminators.normalise(wave)
+    normalise = jax.jit(discriminators.normalise)
+    level = normalise(wave)
     np.testing.assert_allclose(level.mean(), 0, atol=1e-6)
     np.testing.assert_allclose(np.abs(level).max(), 0.8, rtol=1e-6)
-    np.testing.assert_allclose(discriminators.normalise(3 * wave + 0.1), level, atol=1e-5)
+    np.testing.assert_allclose(normalise(3 * wave + 0.1), level, atol=1e-5)
     whisper = 1e-6 * wave
-    np.testing.assert_allclose(
-        discriminators.normalise(whisper), 80 * (whisper - whisper.mean()), rtol=1e-4, atol=1e-9
-    )
-    gradient = jax.grad(lambda x: discriminators.normalise(x)[0, 0])(jnp.zeros((1, 1000)))
+    np.testing.assert_allclose(normalise(whisper), 80 * (whisper - whisper.mean()), rtol=1e-4, atol=1e-9)
+    gradient = jax.jit(jax.grad(lambda x: discriminators.normalise(x)[0, 0]))(jnp.zeros((1, 1000)))
     np.testing.assert_allclose(np.abs(gradient).max(), 80, rtol=1e-2)
 
 
@@ -187,7 +187,7 @@ def test_the_shortest_wave_is_judged_and_a_shorter_one_refused(kinds, fewest):
         shapes(only(**kinds), fewest - 1)
 
 
-@pytest.mark.parametrize("t", range(64, 97))
+@pytest.mark.parametrize("t", [64, 65, 79, 80, 81, 96])
 def test_every_length_from_the_window_on_has_a_frame_for_each_hop_begun(t):
     _, (judged,) = shapes(only(windows=(64,), bands=(0.0, 1.0)), t)
     assert judged.features[0].shape[1] == -(-t // 16)
@@ -196,8 +196,8 @@ def test_every_length_from_the_window_on_has_a_frame_for_each_hop_begun(t):
 @pytest.mark.parametrize(
     ("kinds", "named"),
     [
-        ({"windows": (100,)}, "100"),
-        ({"stft_windows": (60,)}, "60"),
+        ({"windows": (100,)}, "windows .*100"),
+        ({"stft_windows": (60,)}, "stft_windows .*60"),
         ({"windows": (16,)}, "bands"),
         ({"windows": (64,), "bands": (0.0, 0.5, 0.5, 1.0)}, "bands"),
         ({"rates": (1,), "rate_channels": (6, 8, 8)}, "rate_channels"),
@@ -209,18 +209,16 @@ def test_settings_that_cannot_work_are_refused_by_name(kinds, named):
         discriminators.check(only(**kinds), 16_000)
 
 
-def test_filters_start_with_the_length_that_sets_their_learning_rate():
-    params = jax.jit(Discriminators(only(periods=(2,))).init)(jax.random.key(0), jnp.zeros((1, 100)))["params"]
-    for layer in params["period2"].values():
-        length = np.sqrt(np.sum(layer["direction"] ** 2, axis=(0, 1, 2)))
-        np.testing.assert_allclose(length, 1 / np.sqrt(3), rtol=1e-5)
-        np.testing.assert_array_equal(layer["gain"], np.ones_like(length))
-        assert not np.any(layer["bias"])
+def test_filters_start_with_entries_of_the_size_that_sets_their_learning_rate():
+    layer = jax.jit(discriminators.Conv(16, (3, 9)).init)(jax.random.key(0), jnp.zeros((1, 3, 9, 8)))["params"]
+    np.testing.assert_allclose(np.std(layer["direction"]), 0.03, rtol=0.1)
+    np.testing.assert_array_equal(layer["gain"], np.ones(16))
+    np.testing.assert_array_equal(layer["bias"], np.zeros(16))
 
 
 def test_half_precision_judges_much_the_same_with_the_same_parameters(rng):
     wave = (0.1 * rng.standard_normal((2, 300))).astype(np.float32)
-    kinds = {"periods": (3,), "rates": (2,), "stft_windows": (64,)}
+    kinds = {"periods": (3,), "period_channels": (4, 6), "rates": (2,), "rate_channels": (8, 8, 8)}
     variables = random_variables(Discriminators(only(**kinds)), wave)
     single, half = (
         jax.jit(Discriminators(only(**kinds, dtype=dtype)).apply)(variables, wave) for dtype in ("float32", "bfloat16")
@@ -302,16 +300,26 @@ def test_items_of_a_batch_do_not_know_each_other(play, arguments):
         assert not np.any(a[1:] == b[1:])
 
 
-def test_the_discriminators_learn_to_tell_noise_from_speech(play, arguments):
-    params, _, noise = arguments
-    speech, optimizer = speech_clips(8, 101), optax.adam(0.03)
-    move, state = jax.jit(optimizer.update), optimizer.init(params)
-    history = []
-    for _ in range(25):
-        each, (gradient, _) = play(params, speech, noise)
-        history.append([loss.mean() for loss in each])
-        updates, state = move(gradient, state)
-        params = jax.tree.map(np.add, params, updates)
+def test_discriminators_learn_to_tell_noise_from_speech(rng):
+    speech, noise = speech_clips(8, 101), (0.1 * rng.standard_normal((8, 101))).astype(np.float32)
+    module, optimizer = Discriminators(only(periods=(3,), period_channels=(4, 6))), optax.adam(0.03)
+    params = random_variables(module, noise)["params"]
+
+    def total(params):
+        real, fake = (module.apply({"params": params}, wave) for wave in (speech, noise))
+        loss = jnp.mean(adversarial.discriminator_loss(real, fake, "lsgan"))
+        return loss, (loss, *(jnp.mean(term) for term in adversarial.generator_losses(real, fake, "lsgan")))
+
+    @jax.jit
+    def step(params, state):
+        gradient, losses = jax.grad(total, has_aux=True)(params)
+        updates, state = optimizer.update(gradient, state)
+        return optax.apply_updates(params, updates), state, losses
+
+    state, history = optimizer.init(params), []
+    for _ in range(40):
+        params, state, losses = step(params, state)
+        history.append(losses)
     (begun, _, alike), (ended, caught, apart) = history[0], history[-1]
     assert ended < 0.5 * begun
     assert caught > 0.5 and apart > 2 * alike  # what the generator would then pay

@@ -53,13 +53,11 @@ def test_a_gradient_step_brings_the_projection_nearer(pair, form):
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("silent", ["projected", "target", "both"])
-def test_zeros_have_cosine_0_and_a_finite_gradient(pair, form, silent):
-    projected, target = pair
-    projected = projected * (silent == "target")
-    target = target * (silent == "projected")
-    value, gradient = jax.jit(jax.value_and_grad(lambda x: jnp.sum(FORMS[form](x, target))))(projected)
-    np.testing.assert_allclose(value, 2 * (1 if form == "cosine" else LOSS_AT[0]), rtol=1e-4)
+def test_zeros_have_cosine_0_and_a_finite_gradient(pair, form):
+    projected, target = (jnp.concatenate([x[:1]] * 3) for x in pair)
+    projected, target = projected.at[0].set(0).at[2].set(0), target.at[1].set(0).at[2].set(0)
+    values, backward = jax.vjp(FORMS[form], projected, target)
+    np.testing.assert_allclose(values, [1 if form == "cosine" else LOSS_AT[0]] * 3, rtol=1e-4)
+    gradient, _ = backward(jnp.ones(3))
     assert np.all(np.isfinite(gradient))
-    if silent != "projected":
-        np.testing.assert_array_equal(gradient, 0)
+    np.testing.assert_array_equal(gradient[1:], 0)  # nothing to learn from silence
