@@ -3,7 +3,7 @@
 A variant is a size, a recipe, or SIZE_RECIPE: `paper`, `causal` (of the paper's size), `small`, `tiny_ablation2`.
 
 Sizes
-    paper   The paper's network (117 M parameters and 17 M in codebooks, non-causal), its data recipe and loss weights
+    paper   The paper's network (118 M parameters and 17 M in codebooks, non-causal), its data recipe and loss weights
             where printed. Ours, because unstated: codebook kind and width, quantizer dropout and bypass, the continuous
             start, optimizer schedule, batch, crop length, discriminators (DAC's), the weights of all terms but L_RST
             and L_SG, shares of clean, background-only and silent mixtures. Needs HuBERT's weights: teacher.path.

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
@@ -29,8 +28,8 @@ from decodec_jax.data.targets import (
 )
 from decodec_jax.errors import UserError
 from decodec_jax.objective.teacher import CepstraTeacher
-from decodec_jax.training import loop, sharding, state
-from decodec_jax.training.step import make_train_step
+from decodec_jax.training import loop
+from decodec_jax.training.step import guiding
 
 ROOT = Path(__file__).parents[2]
 RATE, HOP = 8000, 50
@@ -305,6 +304,7 @@ def guided(clicks):
     config.data.root, config.data.targets = str(clicks / "corpus"), str(clicks / "cache")
     config.loss.adversarial = config.loss.feature = 0.0
     config.train.steps = config.train.continuous_steps = 2
+    config.train.sample_clips = 0
     return config
 
 
@@ -335,16 +335,8 @@ def test_two_steps_are_guided_by_the_cache(guided, tmp_path):
         assert np.isfinite(row["loss/guidance"]) and 0 < abs(row["cosine"]) <= 1 and row["not_finite"] == 0
 
 
-def test_targets_of_the_batch_do_what_the_teacher_does(guided):
-    """Those of the crops themselves: the step is then the same to rounding."""
-    mesh = sharding.make_mesh(guided.mesh, guided.data.batch)
+def test_targets_of_the_batch_stand_in_for_the_teacher_s(guided):
     batch, teacher = testing.training_batch(guided), CepstraTeacher()
     said = np.stack([teacher.targets(pair) for pair in batch["speech"]])
-    outcomes = [
-        make_train_step(guided, mesh)(state.create(guided), sharding.place(given, mesh), by)[1]
-        for given, by in ((batch, teacher), (batch | {"targets": said}, None))
-    ]
-    one, other = jax.device_get(outcomes)
-    assert one.keys() == other.keys() >= {"cosine", "loss/guidance"}
-    for name in one:
-        np.testing.assert_allclose(one[name], other[name], rtol=1e-4, atol=1e-6, err_msg=name)
+    np.testing.assert_allclose(guiding(batch | {"targets": said}, None), guiding(batch, teacher), atol=1e-4)
+    assert guiding(batch, None) is None
