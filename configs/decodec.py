@@ -129,22 +129,24 @@ def _small() -> Config:
     config.model.patch = 8
     config.model.channels = 48
     config.model.strides = (5, 4, 2)
-    config.model.latent = 192
+    config.model.latent = 256
     config.model.decoder_channels = 384
     config.model.decoder_lstm = False
     for quantizer in (config.model.speech, config.model.background):
         quantizer.dropout = 0.25
+    config.loss.mel_own = config.loss.mel_swap = 0.5
     config.loss.level_free = True
     config.loss.commitment = 5.0
     config.data.batch = 4
     config.data.snr = (-10.0, 20.0)  # more of what has to be taken apart
-    config.data.clean, config.data.background_only, config.data.silent = 0.15, 0.1, 0.05
-    config.optim.lr = 3e-4
+    config.data.clean, config.data.background_only, config.data.silent = 0.25, 0.2, 0.05  # a partner without one part
+    # makes the swapped target the other alone: what enhancement and extraction are asked for
+    config.optim.lr = 7e-4
     config.optim.clip = 100.0
     config.optim.warmup = 200
-    config.optim.decay_steps = 20_000
-    config.train.steps = 20_000
-    config.train.continuous_steps = 3000
+    config.optim.decay_steps = 8000
+    config.train.steps = 8000
+    config.train.continuous_steps = 2000
     config.train.kmeans_batches = 64
     config.train.valid_every = 500
     config.train.save_every = 500

@@ -24,17 +24,30 @@ class DecoderBlock(nn.Module):
 
 
 class Decoder(nn.Module):
-    """`[b, f, latent]` to a float32 waveform `[b, f hop]` in [-1, 1]."""
+    """`[b, f, latent]` to a float32 waveform `[b, f hop]` in [-1, 1], in stages as the encoder."""
 
     config: Model
 
-    @nn.compact
-    def __call__(self, latent: Array) -> Array:
+    def setup(self):
         config = self.config
-        x = Conv(config.decoder_channels, config.kernel, config.causal, name="first")(latent.astype(config.dtype))
+        self.first = Conv(config.decoder_channels, config.kernel, config.causal)
         if config.lstm_layers and config.decoder_lstm:
-            x = LSTM(config.lstm_layers, bidirectional=not config.causal, name="lstm")(x)
-        for i, stride in enumerate(reversed(config.strides)):
-            x = DecoderBlock(config, stride, name=f"block{i}")(x)
-        x = Conv(config.patch, config.kernel, config.causal, name="last")(Snake(name="snake")(x))
-        return jnp.tanh(SCALE * unfold(x, config.patch)[..., 0].astype(jnp.float32))
+            self.lstm = LSTM(config.lstm_layers, bidirectional=not config.causal)
+        self.blocks = [DecoderBlock(config, s, name=f"block{i}") for i, s in enumerate(reversed(config.strides))]
+        self.snake = Snake()
+        self.last = Conv(config.patch, config.kernel, config.causal)
+
+    def front(self, latent: Array) -> Array:
+        """What the LSTM hears: `[b, f, latent] -> [b, f, c]`."""
+        return self.first(latent.astype(self.config.dtype))
+
+    def back(self, x: Array) -> Array:
+        """What becomes of the LSTM's output: `[b, f, c]` to a waveform `[b, f hop]`."""
+        for block in self.blocks:
+            x = block(x)
+        x = unfold(self.last(self.snake(x)), self.config.patch)
+        return jnp.tanh(SCALE * x[..., 0].astype(jnp.float32))
+
+    def __call__(self, latent: Array) -> Array:
+        x = self.front(latent)
+        return self.back(self.lstm(x) if self.config.lstm_layers and self.config.decoder_lstm else x)

@@ -28,17 +28,33 @@ class EncoderBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-    """`[b, f hop]` waveform to `[b, f, latent]` embedding (paper section 1, "Encoder / decoder")."""
+    """`[b, f hop]` waveform to `[b, f, latent]` embedding (paper section 1, "Encoder / decoder").
+
+    In three stages, since a bidirectional LSTM over a long recording needs passes of its own: `front`, `lstm`, `back`.
+    """
 
     config: Model
 
-    @nn.compact
-    def __call__(self, wave: Array) -> Array:
+    def setup(self):
         config = self.config
-        x = fold((wave[..., None] / SCALE).astype(config.dtype), config.patch)
-        x = Conv(config.channels, config.kernel, config.causal, name="first")(x)
-        for i, stride in enumerate(config.strides):
-            x = EncoderBlock(config, stride, name=f"block{i}")(x)
+        self.first = Conv(config.channels, config.kernel, config.causal)
+        self.blocks = [EncoderBlock(config, s, name=f"block{i}") for i, s in enumerate(config.strides)]
         if config.lstm_layers:
-            x = LSTM(config.lstm_layers, bidirectional=not config.causal, name="lstm")(x)
-        return Conv(config.latent, 3, config.causal, name="last")(Snake(name="snake")(x))
+            self.lstm = LSTM(config.lstm_layers, bidirectional=not config.causal)
+        self.snake = Snake()
+        self.last = Conv(config.latent, 3, config.causal)
+
+    def front(self, wave: Array) -> Array:
+        """What the LSTM hears: `[b, f hop]` waveform to `[b, f, c]`."""
+        x = self.first(fold((wave[..., None] / SCALE).astype(self.config.dtype), self.config.patch))
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+    def back(self, x: Array) -> Array:
+        """What becomes of the LSTM's output: `[b, f, c] -> [b, f, latent]`."""
+        return self.last(self.snake(x))
+
+    def __call__(self, wave: Array) -> Array:
+        x = self.front(wave)
+        return self.back(self.lstm(x) if self.config.lstm_layers else x)

@@ -2,6 +2,10 @@
 
 The maths are plain functions of arrays; the linen modules below them only own names and initialisers. Activations are
 channels-last `[b, t, c]` and their dtype sets the dtype of the arithmetic; parameters stay float32.
+
+Streaming. Applied with the collection `stream` mutable, a causal module takes its input as the next piece of a longer
+signal: it reads from there what it needs of the pieces before, and leaves what the next will need. A stream begins
+with zeros, the padding of a whole signal, so pieces give together what the whole gives. See inference/streaming.py.
 """
 
 import math
@@ -22,48 +26,60 @@ def weight_norm(direction: Array, gain: Array, kept_axis: int) -> Array:
     return direction * (gain.reshape(shape) * lax.rsqrt(jnp.sum(direction**2, axes, keepdims=True) + 1e-12))
 
 
-def conv(x: Array, kernel: Array, dilation: int, causal: bool) -> Array:
+def conv(x: Array, kernel: Array, dilation: int, causal: bool, past: Array | None = None) -> Array:
     """Stride-1 convolution that keeps the length: `[b, t, c] x [k, c, d] -> [b, t, d]`.
 
-    Zeros stand in for what lies outside; a causal convolution sees them on the left only.
+    Zeros stand in for what lies outside; a causal convolution sees them on the left only, or else there
+    past: `[b, (k - 1) dilation, c]`, the steps before x.
     """
     reach = (kernel.shape[0] - 1) * dilation
     right = 0 if causal else reach // 2
+    left = reach - right
+    if past is not None:
+        x, left = jnp.concatenate([past, x], axis=1), 0
     return lax.conv_general_dilated(
-        x, kernel.astype(x.dtype), (1,), [(reach - right, right)],
+        x, kernel.astype(x.dtype), (1,), [(left, right)],
         rhs_dilation=(dilation,), dimension_numbers=("NWC", "WIO", "NWC"),
     )  # fmt: skip
 
 
-def conv_down(x: Array, kernel: Array, causal: bool) -> Array:
+def conv_down(x: Array, kernel: Array, causal: bool, past: Array | None = None) -> Array:
     """Convolution with stride s and kernel 2s: `[b, n s, c] x [2s, c, d] -> [b, n, d]`.
 
     Written as two products of blocks of s samples, whose gradients cost no more than they do; the library's strided
     convolution is many times slower backwards. Non-causal padding is torch's `padding=ceil(s / 2)`, plus, for odd s,
     nothing lost at the end.
+    past: `[b, s, c]`, the steps before x, in place of a causal convolution's zeros.
     """
     b, t, c = x.shape
     size, _, d = kernel.shape
     stride = size // 2
     left = stride if causal else math.ceil(stride / 2)
-    blocks = jnp.pad(x, ((0, 0), (left, stride - left), (0, 0))).reshape(b, t // stride + 1, stride * c)
+    if past is None:
+        x = jnp.pad(x, ((0, 0), (left, stride - left), (0, 0)))
+    else:
+        x = jnp.concatenate([past, x], axis=1)
+    blocks = x.reshape(b, t // stride + 1, stride * c)
     early, late = kernel.astype(x.dtype).reshape(2, stride * c, d)
     return blocks[:, :-1] @ early + blocks[:, 1:] @ late
 
 
-def conv_up(x: Array, kernel: Array, causal: bool) -> Array:
+def conv_up(x: Array, kernel: Array, causal: bool, past: Array | None = None) -> Array:
     """Transposed convolution with stride s and kernel 2s: `[b, n, c] x [2s, c, d] -> [b, n s, d]`.
 
     A product and an overlap-add. Non-causal trimming is torch's `padding=ceil(s / 2), output_padding=s % 2`.
+    past: `[b, 1, c]`, the step before x, whose second half overlaps x's first output.
     """
     b, n, c = x.shape
     size, _, d = kernel.shape
     stride = size // 2
     left = 0 if causal else math.ceil(stride / 2)
+    if past is not None:
+        x, left = jnp.concatenate([past, x], axis=1), stride
     spread = x @ kernel.astype(x.dtype).transpose(1, 0, 2).reshape(c, size * d)
     early, late = jnp.split(spread, 2, axis=-1)
     summed = jnp.pad(early, ((0, 0), (0, 1), (0, 0))) + jnp.pad(late, ((0, 0), (1, 0), (0, 0)))
-    return summed.reshape(b, (n + 1) * stride, d)[:, left : left + n * stride]
+    return summed.reshape(b, -1, d)[:, left : left + n * stride]
 
 
 _SINE_SQUARED = tuple((-1) ** (n + 1) * 2 ** (2 * n - 1) / math.factorial(2 * n) for n in range(1, 10))
@@ -99,8 +115,13 @@ def unfold(x: Array, patch: int) -> Array:
     return x.reshape(b, n * patch, c // patch)
 
 
-def lstm(x: Array, kernel: Array, recurrent: Array, bias: Array, reverse: bool = False) -> Array:
-    """One LSTM layer over time, from a zero state: `[b, f, c] -> [b, f, h]`.
+Carry = tuple[Array, Array]  # output and cell of an LSTM layer after a step, [b, h] each
+
+
+def lstm(
+    x: Array, kernel: Array, recurrent: Array, bias: Array, reverse: bool = False, carry: Carry | None = None
+) -> tuple[Carry, Array]:
+    """One LSTM layer over time, from a carry or from zeros: `[b, f, c]` to its last carry and `[b, f, h]`.
 
     kernel `[c, 4h]`, recurrent `[h, 4h]`, bias `[4h]`, gates in torch's order (input, forget, cell, output). The
     product with the input is taken once for all frames, outside the scan.
@@ -116,12 +137,29 @@ def lstm(x: Array, kernel: Array, recurrent: Array, bias: Array, reverse: bool =
         output = jax.nn.sigmoid(o) * jnp.tanh(cell)
         return (output, cell), output
 
-    zeros = jnp.zeros((x.shape[0], hidden), x.dtype)
-    _, outputs = lax.scan(step, (zeros, zeros), driven.swapaxes(0, 1), reverse=reverse)
-    return outputs.swapaxes(0, 1)
+    if carry is None:
+        zeros = jnp.zeros((x.shape[0], hidden), x.dtype)
+        carry = zeros, zeros
+    carry, outputs = lax.scan(step, carry, driven.swapaxes(0, 1), reverse=reverse)
+    return carry, outputs.swapaxes(0, 1)
 
 
 # --- modules --------------------------------------------------------------------------------------------------------
+
+
+def _streaming(module: nn.Module) -> bool:
+    return module.is_mutable_collection("stream") and not module.is_initializing()
+
+
+def _past(module: nn.Module, x: Array, steps: int) -> Array | None:
+    """The `steps` inputs before x, which is to be the next piece of a stream; None where it is a whole signal."""
+    if not steps or not _streaming(module):
+        return None
+    kept = module.variable("stream", "past", jnp.zeros, (x.shape[0], steps, x.shape[-1]), x.dtype)
+    past = kept.value
+    kept.value = jnp.concatenate([past, x], axis=1)[:, -steps:]
+    return past
+
 
 # The length of a filter's direction has no effect on the output, but it is the learning rate: Adam turns a direction
 # twice as long half as fast. Entries of one size, whatever their number, turn all filters equally fast: no wide layer
@@ -155,7 +193,8 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         kernel, bias = _kernel_and_bias(self, (self.kernel, x.shape[-1], self.features), 2, self.gain)
-        return conv(x, kernel, self.dilation, self.causal) + bias.astype(x.dtype)
+        past = _past(self, x, (self.kernel - 1) * self.dilation)
+        return conv(x, kernel, self.dilation, self.causal, past) + bias.astype(x.dtype)
 
 
 class Down(nn.Module):
@@ -168,7 +207,7 @@ class Down(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         kernel, bias = _kernel_and_bias(self, (2 * self.stride, x.shape[-1], self.features), 2)
-        return conv_down(x, kernel, self.causal) + bias.astype(x.dtype)
+        return conv_down(x, kernel, self.causal, _past(self, x, self.stride)) + bias.astype(x.dtype)
 
 
 class Up(nn.Module):
@@ -181,7 +220,7 @@ class Up(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         kernel, bias = _kernel_and_bias(self, (2 * self.stride, x.shape[-1], self.features), 1)
-        return conv_up(x, kernel, self.causal) + bias.astype(x.dtype)
+        return conv_up(x, kernel, self.causal, _past(self, x, 1)) + bias.astype(x.dtype)
 
 
 class Snake(nn.Module):
@@ -235,4 +274,8 @@ class LSTM(nn.Module):
         kernel = self.param(f"{name}_kernel", centred, (x.shape[-1], 4 * hidden))
         recurrent = self.param(f"{name}_recurrent", centred, (hidden, 4 * hidden))
         bias = self.param(f"{name}_bias", nn.initializers.zeros, (4 * hidden,))
-        return lstm(x, kernel, recurrent, bias, reverse)
+        if not _streaming(self):
+            return lstm(x, kernel, recurrent, bias, reverse)[1]
+        kept = self.variable("stream", name, lambda: None)
+        kept.value, outputs = lstm(x, kernel, recurrent, bias, reverse, kept.value)
+        return outputs

@@ -12,6 +12,7 @@ from decodec_jax.codec.decoder import Decoder
 from decodec_jax.codec.encoder import Encoder
 from decodec_jax.codec.projection import Projection
 from decodec_jax.codec.quantize import Quantized, ResidualQuantizer
+from decodec_jax.codec.start import transform_start
 from decodec_jax.config import Model
 
 T = TypeVar("T")
@@ -69,7 +70,10 @@ class DeCodecNetwork(nn.Module):
         """S = P_S Enc(y) and N = P_N Enc(y), equation (8): `[b, t]` waveform to float32 `[b, f, d]` twice."""
         hop = self.config.hop
         padding = math.ceil(wave.shape[-1] / hop) * hop - wave.shape[-1]
-        embedding = self.encoder(jnp.pad(wave, ((0, 0), (0, padding))))
+        return self.split(self.encoder(jnp.pad(wave, ((0, 0), (0, padding)))))
+
+    def split(self, embedding: Array) -> Halves[Array]:
+        """The encoder's embedding `[b, f, d]` in its two subspaces, float32 `[b, f, d]` each."""
         return Halves(*self.projection(embedding.astype(jnp.float32)))
 
     def quantize(
@@ -130,4 +134,4 @@ class DeCodecNetwork(nn.Module):
 def initialise(config: Model, key: Array) -> tuple[dict, dict]:
     """Fresh `params` and `codebook` (empty where no codebook moves by averages)."""
     variables = DeCodecNetwork(config).init(key, jnp.zeros((1, config.hop)))
-    return variables["params"], variables.get("codebook", {})
+    return transform_start(variables["params"], config), variables.get("codebook", {})

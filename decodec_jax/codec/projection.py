@@ -16,17 +16,16 @@ def orthogonality(speech: Array, background: Array) -> Array:
     return jnp.sqrt(jnp.mean(dot**2 / (energy + 1e-8), axis=-1) + 1e-8)
 
 
-def _orthogonal_projection(key: Array, width: int) -> Array:
-    """The projection onto half of the space, at random: `[width, width]`."""
-    basis = nn.initializers.orthogonal()(key, (width, width))[:, : width // 2]
-    return basis @ basis.T
+def _first_half(_: Array, width: int) -> Array:
+    """The projection onto the first half of the dimensions, `[width, width]`."""
+    return jnp.diag((jnp.arange(width) < width // 2).astype(jnp.float32))
 
 
 class Projection(nn.Module):
     """`[b, f, d]` embedding to its speech and background parts, `[b, f, d]` each.
 
     learned: the paper's two linear layers, held apart by `orthogonality` alone. They begin as what equations (2)-(4)
-             want, the projections onto two random subspaces that complete each other.
+             want, two projections that complete each other: those of the exact form.
     exact:   an orthonormal basis of the embedding split between the parts, so that P_S + P_N = I and P_S P_N^T = 0.
              The basis is the standard one, without loss: the encoder ends in a linear layer and the decoder begins
              with one, and these can learn any rotation of it.
@@ -45,6 +44,6 @@ class Projection(nn.Module):
         if self.form == "exact":
             first = jnp.arange(width) < width // 2
             return jnp.where(first, embedding, 0), jnp.where(first, 0, embedding)
-        speech = self.param("speech", _orthogonal_projection, width)
+        speech = self.param("speech", _first_half, width)
         background = self.param("background", lambda _: jnp.eye(width) - speech)
         return embedding @ speech, embedding @ background

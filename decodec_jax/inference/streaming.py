@@ -1,0 +1,402 @@
+"""Recordings piece by piece: the codes and samples of the whole recording, without ever holding the whole.
+
+A causal network keeps a state: what its convolutions saw last and where its LSTM stands. One frame (20 ms) goes in, its
+codes come out, and back. `encode_step` and `decode_step` are that as pure functions.
+
+A non-causal network hears ahead, and its bidirectional LSTM hears the recording to both ends. Its convolutions run on
+windows that overlap by all they can hear. Between them, the LSTM's input goes to a temporary file, 1.5 to 6 kB a frame,
+and is read forwards and backwards in turn, see `_in_sweeps`. Nothing comes out before the recording has ended, but
+memory stays the same for any length.
+
+`Chunked` does either, whichever the network is. All of it equals the whole-file pass up to float rounding, and so
+the codes are equal, unless two codebook entries are equally near to within that rounding.
+"""
+
+import math
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, BinaryIO
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from decodec_jax.codec.layers import LSTM
+from decodec_jax.codec.model import DeCodecNetwork, Halves, recombine
+from decodec_jax.config import Model
+from decodec_jax.errors import UserError
+
+PARTS = ("mixture", "speech", "background")
+GROUPS = (256, 32, 4, 1)
+
+State = dict  # of arrays: the collection `stream` of codec/layers.py
+Frames = Any  # one array or a tuple; axis 1 counts frames, so a waveform is [b, f, hop] here, and codes are [b, f, k]
+
+
+# --- causal: one step -------------------------------------------------------------------------------------------------
+
+
+def latency(config: Model) -> int | None:
+    """Algorithmic latency in samples, compute aside: how long a frame's first sample waits for what its output needs.
+
+    One frame for a causal model, which has no look-ahead; None for others, which wait for the recording's end.
+    """
+    return config.hop if config.causal else None
+
+
+def encoder_state(network: DeCodecNetwork, variables: dict, batch: int = 1) -> State:
+    """The state in which `encode_step` begins a stream. Raises UserError if the network is not causal."""
+    _check_causal(network)
+    return _fresh(network.apply, variables, np.zeros((batch, network.config.hop), np.float32), method="encode")
+
+
+def encode_step(network: DeCodecNetwork, variables: dict, state: State, wave: Array) -> tuple[State, Halves[Array]]:
+    """Codes of a stream's next frames: `[b, n hop]` to the state after them and int32 `[b, k, n]` twice.
+
+    Any n, best always the same: it is compiled for each. Raises UserError for parts of frames.
+    """
+    _check_causal(network)
+    if wave.shape[1] % network.config.hop:
+        raise UserError(f"a piece of {wave.shape[1]} samples is not a whole number of frames of {network.config.hop}")
+    return _step(network.apply, variables, state, wave, method="encode")
+
+
+def decoder_state(network: DeCodecNetwork, variables: dict, batch: int = 1) -> State:
+    """The state in which `decode_step` begins a stream. Raises UserError if the network is not causal."""
+    _check_causal(network)
+    codes = (np.zeros((batch, q.levels, 1), np.int32) for q in (network.config.speech, network.config.background))
+    return _fresh(network.apply, variables, Halves(*codes), method=_decoded)
+
+
+def decode_step(network: DeCodecNetwork, variables: dict, state: State, codes: Halves[Array]) -> tuple[State, Array]:
+    """Samples of a stream's next frames: codes `[b, k, n]` twice to the state after them and `[b, n hop]`."""
+    _check_causal(network)
+    return _step(network.apply, variables, state, codes, method=_decoded)
+
+
+def _decoded(network: DeCodecNetwork, codes: Halves[Array]) -> Array:
+    return network.decoder(recombine(network.vectors(codes)))
+
+
+def _check_causal(network: DeCodecNetwork) -> None:
+    if not network.config.causal:
+        raise UserError("this model is not causal, so no frame can be coded before the recording has ended; "
+                        "stream with a causal one, or process recordings in pieces with `Chunked`")
+
+
+def _step(apply: Callable, variables: dict, state: State, piece: Frames, **options) -> tuple[State, Frames]:
+    output, kept = apply({**variables, "stream": state}, piece, mutable="stream", **options)
+    return kept["stream"], output
+
+
+def _fresh(apply: Callable, variables: dict, piece: Frames, **options) -> State:
+    """Zeros, in the shape that the state has after a piece."""
+    _, kept = jax.eval_shape(lambda v, x: apply(v, x, mutable="stream", **options), variables, piece)
+    return jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), kept["stream"])
+
+
+# --- both variants ----------------------------------------------------------------------------------------------------
+
+
+class Chunked:
+    """A network and its weights, for recordings that come in pieces `[b, n]` of any lengths, as from a microphone:
+
+        chunked = Chunked(network, variables)
+        for part in chunked.take_apart(microphone, ("speech",)):  # microphone yields [1, 320], or whatever there is
+            play(part["speech"])
+
+    A causal network gives each frame as soon as it is complete, others everything after the last piece. A last frame
+    that is not full is filled up with silence, as for a whole recording. What comes out is cut into pieces too, where
+    does not matter. Each call begins a new stream; all of them share what is compiled.
+
+    groups: how many frames are processed together, from large to small, ending in 1. The largest that fit are taken, so
+    that pieces of all lengths need but one compilation for each group. Non-causal networks need memory for the largest,
+    and some for each group in a recording; those that are much smaller than the network's `context` cost time.
+    """
+
+    def __init__(self, network: DeCodecNetwork, variables: dict, groups: tuple[int, ...] = GROUPS):
+        self.config = network.config
+        self._variables = variables
+        self._groups = groups
+        self._apply = jax.jit(network.apply, static_argnames=("method", "mutable", "then", "parts"))
+        self._lstm = jax.jit(LSTM(self.config.lstm_layers, bidirectional=True).apply, static_argnames="mutable")
+
+    def embed(self, waves: Iterable[np.ndarray]) -> Iterator[Halves[np.ndarray]]:
+        """Speech and background embeddings before quantization: pieces `[b, n]` to pieces `[b, f, d]` twice."""
+        return _to_numpy(self._analyse(waves, then=_itself))
+
+    def encode(self, waves: Iterable[np.ndarray]) -> Iterator[Halves[np.ndarray]]:
+        """Codes of a recording: pieces `[b, n]` to pieces int32 `[b, k, f]` twice, coarse levels first."""
+        return (_swapped(codes) for codes in _to_numpy(self._analyse(waves, then=_codes)))
+
+    def decode(self, codes: Iterable[Halves[np.ndarray]], length: int | None = None) -> Iterator[np.ndarray]:
+        """The recording of codes: pieces `[b, k, f]` twice, any k from 1 to all levels, to pieces `[b, n]`.
+
+        length: samples of the whole, so that what filled up its last frame is left out.
+        """
+        given = 0
+        for wave in self._synthesise(map(_swapped, codes), then=_vectors):
+            yield wave if length is None else wave[:, : max(length - given, 0)]
+            given += wave.shape[1]
+
+    def take_apart(
+        self, waves: Iterable[np.ndarray], parts: tuple[str, ...] = PARTS, active: Halves[int] | None = None
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """A recording's parts through the quantizers (paper section 3), by name: pieces `[b, n]` to pieces `[b, n]`.
+
+        The part left out is replaced by the code of silence of the same length. That code is not the same everywhere:
+        the network needs a while to settle. So silence is a recording of its own, coded beside the others.
+
+        active: how many levels each half uses, 0 leaving it unquantized; all when None.
+        """
+        heard = given = 0
+
+        def with_silence() -> Iterator[np.ndarray]:
+            nonlocal heard
+            for wave in _checked(waves):
+                heard += wave.shape[1]
+                yield np.concatenate([wave, np.zeros_like(wave[:1])])
+
+        latents = self._analyse(with_silence(), then=_recombined, parts=tuple(parts), active=active)
+        for wave in self._synthesise(latents, then=_itself):
+            wave = wave[:, : heard - given]
+            given += wave.shape[1]
+            yield dict(zip(parts, np.split(wave, len(parts)), strict=True))
+
+    def _analyse(self, waves: Iterable[np.ndarray], **then) -> Iterator[Frames]:
+        """Pieces of a waveform, in frames, as far as `then` makes of their embeddings."""
+        frames = _whole_frames(waves, self.config.hop)
+        if self.config.causal:
+            return self._carried(frames, method=_analysed, **then)
+        features = self._in_windows(frames, context(self.config), method=_heard)
+        if self.config.lstm_layers:
+            features = self._in_sweeps(features, "encoder")
+        return self._in_windows(features, 1, method=_concluded, **then)
+
+    def _synthesise(self, pieces: Iterable[Frames], **then) -> Iterator[np.ndarray]:
+        """Pieces `[b, n]` of the waveform of what `then` makes embeddings of."""
+        if self.config.causal:
+            frames = self._carried(pieces, method=_synthesised, **then)
+        else:
+            reach = math.ceil((self.config.kernel - 1) / 2)
+            features = self._in_windows(pieces, reach, method=_prepared, **then)
+            if self.config.lstm_layers and self.config.decoder_lstm:
+                features = self._in_sweeps(features, "decoder")
+            frames = self._in_windows(features, context(self.config), method=_sounded)
+        return (wave.reshape(wave.shape[0], -1) for wave in _to_numpy(frames))
+
+    def _carried(self, pieces: Iterable[Frames], **options) -> Iterator[Frames]:
+        """A stage of a causal network, its state handed on from piece to piece."""
+        state = None
+        for piece in _grouped(pieces, self._groups):
+            if state is None:
+                state = _fresh(self._apply, self._variables, piece, **options)
+            state, output = _step(self._apply, self._variables, state, piece, **options)
+            yield output
+
+    def _in_windows(self, pieces: Iterable[Frames], context: int, **options) -> Iterator[Frames]:
+        """A stage of convolutions that hear `context` frames to either side.
+
+        What lies so close to a cut is heard by both windows and kept from the one that hears it all. All windows are
+        of one size, the last overlapping more, unless the recording is shorter.
+        """
+        block = self._groups[0]
+        window = block + 2 * context
+        held, before, given = None, None, 0  # frames from the next window's start, those before it, how many are done
+        for piece in pieces:
+            held = piece if held is None else _joined(held, piece)
+            while _count(held) > window:
+                yield _cut(self._applied(_cut(held, 0, window), **options), given, window - context)
+                before, held, given = _cut(held, 0, block), _cut(held, block, None), context
+        if held is None:
+            return
+        left = _count(held) - given
+        if before is not None:
+            held = _cut(_joined(before, held), -window, None)
+        yield _cut(self._applied(held, **options), -left, None)
+
+    def _applied(self, piece: Frames, **options) -> Frames:
+        return jax.tree.map(np.asarray, self._apply(self._variables, piece, **options))
+
+    def _in_sweeps(self, pieces: Iterable[np.ndarray], side: str) -> Iterator[np.ndarray]:
+        """The bidirectional LSTM of the encoder or decoder: pieces `[b, f, c]` to pieces `[b, f, c]`.
+
+        A piece needs the carries that enter it, forward ones from its left and backward ones from its right. Sweeps run
+        through all pieces, this way and that. Each hands the carries of its own direction on, remembers them, and takes
+        those of the other direction as the sweep before remembered them. The n-th sweep is right about n layers in its
+        own direction, since these need only the n - 1 below them right in both, which the sweep before has seen to.
+        So one sweep more than there are layers gives the output. The last runs forwards, and gives it in order.
+        """
+        lstm = {"params": self._variables["params"][side]["lstm"]}
+        with tempfile.TemporaryFile(buffering=0) as file:
+            places = _spill(file, _grouped(pieces, self._groups))
+            if not places:
+                return
+            zeros = _fresh(self._lstm, lstm, _read(file, places[0]))
+            known = [zeros] * len(places)
+            for sweep in reversed(range(self.config.lstm_layers + 1)):
+                way, order = ("backward", reversed) if sweep % 2 else ("forward", iter)
+                travelling = {name: carry for name, carry in zeros.items() if name.startswith(way)}
+                for i in order(range(len(places))):
+                    known[i] = known[i] | travelling
+                    after, output = _step(self._lstm, lstm, known[i], _read(file, places[i]))
+                    travelling = {name: after[name] for name in travelling}
+                    if sweep == 0:
+                        yield np.asarray(output)
+
+
+def context(config: Model) -> int:
+    """Frames that the encoder's convolutions before the LSTM hear on either side, and the decoder's after it.
+
+    Of either, from the finest rate to the coarsest: the outermost convolution, then in each block the residual units
+    and the change of rate.
+    """
+
+    def reach(dilation: int) -> int:
+        return math.ceil((config.kernel - 1) * dilation / 2)
+
+    heard, step = reach(1), 1  # samples, or patches of them
+    for stride in config.strides:
+        heard += step * (sum(map(reach, config.dilations)) + math.ceil(stride / 2))
+        step *= stride
+    return math.ceil(heard / step)
+
+
+# --- stages of the network, frames in and frames out; `then` makes something of embeddings ----------------------------
+
+
+def _analysed(network: DeCodecNetwork, frames: Array, then: Callable, **options) -> Frames:
+    return then(network, network.embed(frames.reshape(frames.shape[0], -1)), **options)
+
+
+def _heard(network: DeCodecNetwork, frames: Array) -> Array:
+    return network.encoder.front(frames.reshape(frames.shape[0], -1))
+
+
+def _concluded(network: DeCodecNetwork, features: Array, then: Callable, **options) -> Frames:
+    return then(network, network.split(network.encoder.back(features)), **options)
+
+
+def _synthesised(network: DeCodecNetwork, piece: Frames, then: Callable) -> Array:
+    return _framed(network, network.decoder(then(network, piece)))
+
+
+def _prepared(network: DeCodecNetwork, piece: Frames, then: Callable) -> Array:
+    return network.decoder.front(then(network, piece))
+
+
+def _sounded(network: DeCodecNetwork, features: Array) -> Array:
+    return _framed(network, network.decoder.back(features))
+
+
+def _framed(network: DeCodecNetwork, wave: Array) -> Array:
+    return wave.reshape(wave.shape[0], -1, network.config.hop)
+
+
+def _itself(network: DeCodecNetwork, embeddings: Frames) -> Frames:
+    return embeddings
+
+
+def _codes(network: DeCodecNetwork, halves: Halves[Array]) -> Halves[Array]:
+    return _swapped(Halves(*(quantized.codes for quantized in network.quantize(halves))))
+
+
+def _vectors(network: DeCodecNetwork, codes: Halves[Array]) -> Array:
+    return recombine(network.vectors(_swapped(codes)))
+
+
+def _recombined(network: DeCodecNetwork, halves: Halves[Array], parts: tuple[str, ...], active) -> Array:
+    """What to decode for each part, one after the other: `[b + 1, f, d]` twice, silence last, to `[p b, f, d]`."""
+    if active is not None:
+        active = Halves(*(jnp.full(halves.speech.shape[0], levels) for levels in active))
+    both = Halves(*(quantized.vectors for quantized in network.quantize(halves, active)))
+    own, blank = (jax.tree.map(lambda v, here=here: v[here], both) for here in (np.s_[:-1], np.s_[-1:]))
+    recombinations = {
+        "mixture": own,
+        "speech": own._replace(background=blank.background),
+        "background": own._replace(speech=blank.speech),
+    }
+    return jnp.concatenate([recombine(recombinations[part]) for part in parts])
+
+
+# --- pieces -----------------------------------------------------------------------------------------------------------
+
+
+def _checked(waves: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    for wave in waves:
+        if wave.ndim != 2:
+            raise UserError(f"a piece of a recording is [b, n], one row a channel; this one has shape {wave.shape}")
+        yield wave
+
+
+def _whole_frames(waves: Iterable[np.ndarray], hop: int) -> Iterator[np.ndarray]:
+    """Pieces `[b, n]` of any lengths to pieces `[b, f, hop]`, each as soon as it is full; silence fills the last."""
+    held = None
+    for wave in _checked(waves):
+        held = wave if held is None else np.concatenate([held, wave], axis=1)
+        full = held.shape[1] // hop * hop
+        if full:
+            yield held[:, :full].reshape(held.shape[0], -1, hop)
+            held = held[:, full:]
+    if held is not None and held.shape[1]:
+        yield np.pad(held, ((0, 0), (0, hop - held.shape[1])))[:, None]
+
+
+def _grouped(pieces: Iterable[Frames], groups: tuple[int, ...]) -> Iterator[Frames]:
+    """The same frames in pieces of these sizes only."""
+    for piece in pieces:
+        if _count(piece) in groups:
+            yield piece  # as it is: cutting an array that is on a device costs a compilation
+            continue
+        done = 0
+        for group in groups:
+            while _count(piece) - done >= group:
+                yield _cut(piece, done, done + group)
+                done += group
+
+
+def _count(piece: Frames) -> int:
+    return jax.tree.leaves(piece)[0].shape[1]
+
+
+def _cut(piece: Frames, first: int | None, last: int | None) -> Frames:
+    return jax.tree.map(lambda a: a[:, first:last], piece)
+
+
+def _joined(piece: Frames, following: Frames) -> Frames:
+    return jax.tree.map(lambda a, b: np.concatenate([a, b], axis=1), piece, following)
+
+
+def _swapped(codes: Halves) -> Halves:
+    """`[b, k, f]` to `[b, f, k]`, and back."""
+    return Halves(*(c.swapaxes(1, 2) for c in codes))
+
+
+def _to_numpy(pieces: Iterable[Frames]) -> Iterator[Frames]:
+    return (jax.tree.map(np.asarray, piece) for piece in pieces)
+
+
+Place = tuple[int, tuple[int, ...], np.dtype]  # in a file: offset, shape and type of an array
+
+
+def _spill(file: BinaryIO, pieces: Iterable[np.ndarray]) -> list[Place]:
+    """Write all pieces and say where they are. Raises UserError if there is no room for them."""
+    places = []
+    for piece in pieces:
+        places.append((file.tell(), piece.shape, piece.dtype))
+        left = memoryview(np.ascontiguousarray(piece).view(np.uint8).reshape(-1))
+        try:
+            while left:
+                left = left[file.write(left) :]
+        except OSError as error:
+            raise UserError(f"the temporary folder {tempfile.gettempdir()} took only {file.tell() / 1e6:.0f} MB: "
+                            f"{os.strerror(error.errno)}; let TMPDIR name one with more room") from None
+    return places
+
+
+def _read(file: BinaryIO, place: Place) -> np.ndarray:
+    offset, shape, dtype = place
+    file.seek(offset)
+    return np.frombuffer(file.read(math.prod(shape) * dtype.itemsize), dtype).reshape(shape)
