@@ -18,12 +18,12 @@ def sdr(reference, estimate):
 def drawn(network):
     """Variables as if freshly initialised: most drawn by numpy, as JAX would compile for long."""
     variables = random_variables(network, jnp.zeros((1, network.config.hop)))
-    at_first = {"bias": 0.0, "gain": 1.0, "alpha": 1.0}
     params = traverse_util.flatten_dict(variables["params"])
     for name, array in params.items():
-        params[name] = np.full_like(array, at_first[name[-1]]) if name[-1] in at_first else 0.3 * array
-        if name[-1] == "gain" and name[-2] in ("dilated", "pointwise"):
-            params[name] *= _QUIET
+        if name[-1] in ("gain", "alpha"):
+            params[name] = np.full_like(array, _QUIET if name[-2] in ("dilated", "pointwise") else 1)
+        else:
+            params[name] = (0 if name[-1].endswith("bias") else 0.3) * array
     projection = Projection(network.config.projection).init(jax.random.key(0), jnp.ones((1, network.config.latent)))
     return variables | {"params": traverse_util.unflatten_dict(params) | {"projection": projection.get("params", {})}}
 
