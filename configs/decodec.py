@@ -144,8 +144,8 @@ def _small() -> Config:
     config.optim.lr = 7e-4
     config.optim.clip = 100.0
     config.optim.warmup = 200
-    config.optim.decay_steps = 8000
-    config.train.steps = 8000
+    config.optim.decay_steps = 6000
+    config.train.steps = 6000
     config.train.continuous_steps = 2000
     config.train.kmeans_batches = 64
     config.train.valid_every = 500

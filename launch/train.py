@@ -1,7 +1,7 @@
 """Train: `python launch/train.py --config configs/decodec.py:VARIANT --workdir RUN`.
 
-The same command on every host of a pod; run again, it resumes. Exit code 0 only when all steps are done, 2 for a
-mistake that one line explains.
+The same command on every host of a pod; run again, it resumes. Exit code 0 only when all steps are done, 75 after
+SIGTERM, when it has saved and wants to be run again, 2 for a mistake that one line explains.
 """
 
 import logging
@@ -28,7 +28,8 @@ def main(_):
     logging.getLogger("jax").setLevel(logging.ERROR)
     if "JAX_COORDINATOR_ADDRESS" in os.environ or "SLURM_JOB_ID" in os.environ or "TPU_WORKER_HOSTNAMES" in os.environ:
         jax.distributed.initialize()
-    train(CONFIG.value, Path(WORKDIR.value))
+    state = train(CONFIG.value, Path(WORKDIR.value))
+    return 0 if int(state.step) >= CONFIG.value.train.steps else os.EX_TEMPFAIL
 
 
 def parse(argv: list[str]) -> list[str]:

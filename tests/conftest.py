@@ -12,11 +12,13 @@ import pytest
 from decodec_jax import testing
 from decodec_jax.codec.model import DeCodecNetwork
 
-# Most of the tests' time is compilation, and many compile the same thing: within one session, processes that the tests
-# start included, nothing is compiled twice. It must not outlive the session, which would test yesterday's code.
-_COMPILED = tempfile.TemporaryDirectory(prefix="decodec-compiled-")
-os.environ |= {"JAX_COMPILATION_CACHE_DIR": _COMPILED.name, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2"}
-jax.config.update("jax_compilation_cache_dir", _COMPILED.name)
+# Most of the tests' time is compilation, and many compile the same thing: within one session, all its workers and the
+# processes that tests start included, little is compiled twice. It must not outlive the session, which would test
+# yesterday's code.
+if "PYTEST_XDIST_WORKER" not in os.environ:  # a worker inherits what its controller made
+    _COMPILED = tempfile.TemporaryDirectory(prefix="decodec-compiled-")
+    os.environ |= {"JAX_COMPILATION_CACHE_DIR": _COMPILED.name, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2"}
+jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 jax.config.update("jax_platforms", jax.config.jax_platforms or "cpu")
 jax.config.update("jax_num_cpu_devices", 8)

@@ -19,13 +19,14 @@ from decodec_jax.training import sharding, step
 from decodec_jax.training.checkpoint import Checkpoints, abstract_like
 from decodec_jax.training.initial import initial_state
 from decodec_jax.training.monitor import Monitor
+from decodec_jax.training.preemption import stop_requests
 from decodec_jax.training.run_folder import open_run_folder
 from decodec_jax.training.state import State, create
 from decodec_jax.training.validation import report, validate
 
 
 def train(config: Config, workdir: Path) -> State:
-    """Train until `train.steps`, from the newest checkpoint in `workdir` where there is one.
+    """Train until `train.steps`, or SIGTERM, from the newest checkpoint in `workdir` where there is one.
 
     A resumed run has the data order, the random numbers and the bits of one that was never interrupted. The order
     within a step matters for that: judge and save the state as it is, only then draw a batch and update. Raises
@@ -60,34 +61,38 @@ def train(config: Config, workdir: Path) -> State:
 
     pace, recent, skipped = Pace(first), [], 0
     try:
-        for now in range(first, run.steps + 1):
-            last, moved = now == run.steps, now > first
-            judged = moved and (last or now % run.valid_every == 0)
-            if moved and (judged or now % run.log_every == 0):
-                row = {name: np.mean(values) for name, values in transposed(jax.device_get(recent)).items()}
-                row |= pace.report(now, 2 * config.data.batch * config.data.seconds) | {"data/skipped": skipped}
-                if judged:
-                    scores, examples = validate(config, state, held_out, take_apart)
-                    folder = monitor.samples(now, examples, rate)
-                    row |= scores
-                monitor.record(now, {name: float(value) for name, value in row.items()})
-                if judged:
-                    monitor.say(f"step {now}: {report(scores)}; listen in {folder}")
-                pace, recent = Pace(now), []
-            if moved and (last or now % run.save_every == 0):
-                checkpoints.save(state, now, batches.position)
-            if last:
-                break
-            if now == run.continuous_steps and run.kmeans_batches:
-                state = start_codebooks(config, state, clips, batches.position, mesh, cache)
-            if now in (first, config.discriminator.start):
-                adversarial = now >= config.discriminator.start
-                train_step = step.compile_train_step(config, mesh, state, teacher, adversarial)
-            with pace.waiting():
-                batch = next(batches)
-            skipped += int(np.sum(batch.pop("skipped")))
-            state, metrics = train_step(state, sharding.place(batch, mesh), teacher)
-            recent.append(metrics)  # left on the device, so that no step waits for its figures
+        with stop_requests() as asked:
+            for now in range(first, run.steps + 1):
+                last, moved = now == run.steps, now > first
+                stopping = asked(now)
+                judged = moved and (last or now % run.valid_every == 0)
+                if moved and (judged or now % run.log_every == 0):
+                    row = {name: np.mean(values) for name, values in transposed(jax.device_get(recent)).items()}
+                    row |= pace.report(now, 2 * config.data.batch * config.data.seconds) | {"data/skipped": skipped}
+                    if judged:
+                        scores, examples = validate(config, state, held_out, take_apart)
+                        folder = monitor.samples(now, examples, rate)
+                        row |= scores
+                    monitor.record(now, {name: float(value) for name, value in row.items()})
+                    if judged:
+                        monitor.say(f"step {now}: {report(scores)}; listen in {folder}")
+                    pace, recent = Pace(now), []
+                if moved and (last or stopping or now % run.save_every == 0):
+                    checkpoints.save(state, now, batches.position)
+                if stopping and moved and not last:
+                    monitor.say(f"asked to stop: saved at step {now}; the same command goes on from there")
+                if last or stopping:
+                    break
+                if now == run.continuous_steps and run.kmeans_batches:
+                    state = start_codebooks(config, state, clips, batches.position, mesh, cache)
+                if now in (first, config.discriminator.start):
+                    adversarial = now >= config.discriminator.start
+                    train_step = step.compile_train_step(config, mesh, state, teacher, adversarial)
+                with pace.waiting():
+                    batch = next(batches)
+                skipped += int(np.sum(batch.pop("skipped")))
+                state, metrics = train_step(state, sharding.place(batch, mesh), teacher)
+                recent.append(metrics)  # left on the device, so that no step waits for its figures
     finally:
         batches.close()
         checkpoints.close()
