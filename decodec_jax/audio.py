@@ -8,7 +8,7 @@ import io
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,12 +90,45 @@ def resample(wave: np.ndarray, rate_in: int, rate_out: int) -> np.ndarray:
     """Band-limited resampling along the last axis: float32 [..., t] -> [..., ceil(t * rate_out / rate_in)]."""
     if rate_in == rate_out or wave.shape[-1] == 0:
         return wave
-    length = -(-wave.shape[-1] * rate_out // rate_in)
     flat = wave.reshape(-1, wave.shape[-1])
-    # soxr rounds the length down: a little silence at the end makes it long enough to be cut to the exact length.
-    flat = np.pad(flat, [(0, 0), (0, 2 * math.ceil(rate_in / rate_out) + 2)]).astype(np.float32)
-    out = soxr.resample(np.ascontiguousarray(flat.T), rate_in, rate_out, quality="HQ").T
-    return np.ascontiguousarray(out[:, :length]).reshape(*wave.shape[:-1], length)
+    out = np.concatenate(list(resampled([flat], rate_in, rate_out)), axis=1)
+    return np.ascontiguousarray(out).reshape(*wave.shape[:-1], -1)
+
+
+def resampled(pieces: Iterable[np.ndarray], rate_in: int, rate_out: int) -> Iterator[np.ndarray]:
+    """`resample` for a recording in pieces [channels, n], each sample as soon as soxr gives it; the same samples."""
+    if rate_in == rate_out:
+        yield from pieces
+        return
+    stream, heard, given = None, 0, 0
+    for piece in pieces:
+        if stream is None:
+            stream = soxr.ResampleStream(rate_in, rate_out, len(piece), dtype="float32", quality="HQ")
+        heard += piece.shape[1]
+        out = stream.resample_chunk(np.ascontiguousarray(piece.T, np.float32)).T
+        given += out.shape[1]
+        yield out
+    if heard:
+        # soxr rounds the length down: a little silence at the end makes it long enough to be cut to the exact length.
+        silence = np.zeros((2 * math.ceil(rate_in / rate_out) + 2, len(piece)), np.float32)
+        yield stream.resample_chunk(silence, last=True).T[:, : -(-heard * rate_out // rate_in) - given]
+
+
+def delay(rate_in: int, rate_out: int) -> float:
+    """How long `resampled` keeps a sample at the most (s), for pieces of 10 ms."""
+    heard = given = kept = 0.0
+    piece = np.zeros((1, max(1, rate_in // 100)), np.float32)
+
+    def silence() -> Iterator[np.ndarray]:
+        nonlocal heard, kept
+        for _ in range(100):
+            kept = max(kept, heard - given)
+            heard += piece.shape[1] / rate_in
+            yield piece
+
+    for out in resampled(silence(), rate_in, rate_out):
+        given += out.shape[1] / rate_out
+    return kept
 
 
 def write(path: str | os.PathLike, wave: np.ndarray, rate: int) -> None:
@@ -103,13 +136,34 @@ def write(path: str | os.PathLike, wave: np.ndarray, rate: int) -> None:
 
     The file appears under its name only when complete. Raises UserError when it cannot be written.
     """
+    wave = np.atleast_2d(np.asarray(wave))
+    with writing(path, rate, len(wave)) as put:
+        put(wave)
+
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike, rate: int, channels: int) -> Iterator[Callable[[np.ndarray], None]]:
+    """`write` for a recording in pieces: yields a function that appends [channels, n]."""
     path = Path(path)
     check_writable(path)
-    data = encode(wave, rate, path.suffix, str(path))
+    with replacing(path) as part:
+        try:
+            with _created(part, path.suffix, rate, channels, str(path)) as put:
+                yield put
+        except soundfile.SoundFileError as error:
+            raise UserError(f"{path} cannot be written ({_reason(error)}; is the disk full?)") from None
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yields a temporary name beside `path`. What is written there takes the place of `path`, unless there is an error.
+
+    Raises UserError for what the system refuses.
+    """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         try:
-            part.write_bytes(data)
+            yield part
             os.replace(part, path)
         finally:
             part.unlink(missing_ok=True)
@@ -127,26 +181,69 @@ def check_writable(path: str | os.PathLike) -> None:
 
 
 def encode(wave: np.ndarray, rate: int, suffix: str, name: str = "audio") -> bytes:
-    """The bytes of an audio file of the suffix's format; arguments and errors as in `write`, which it serves."""
+    """The bytes of an audio file of the suffix's format; arguments and errors as in `write`."""
     wave = np.atleast_2d(np.asarray(wave))
-    if wave.shape[-1] == 0 or not np.isfinite(wave).all():
-        what = "no samples" if wave.shape[-1] == 0 else "samples that are not finite numbers (NaN or inf)"
-        raise UserError(f"{name} is not written: there are {what} to write")
-    container, subtype = FORMATS[suffix.lower()]
-    if subtype == "PCM_16":
-        wave = np.clip(np.round(wave * 32768.0), -32768, 32767).astype(np.int16)
-    else:
-        wave = np.clip(wave, -1.0, 1.0).astype(np.float32)
     out = io.BytesIO()
+    with _created(out, suffix, rate, len(wave), name) as put:
+        put(wave)
+    return out.getvalue()
+
+
+def sixteen_bits(wave: np.ndarray) -> np.ndarray:
+    """Samples in [-1, 1], clipped, as int16."""
+    return np.clip(np.round(wave * 32768.0), -32768, 32767).astype(np.int16)
+
+
+@contextlib.contextmanager
+def reading(path: str | os.PathLike, seconds: float = 5.0) -> Iterator[tuple[AudioInfo, Iterator[np.ndarray]]]:
+    """`read` for files of any length: yields what the header says, and the samples in pieces of `seconds`."""
+    with _opened(path, "") as (file, name):
+        yield AudioInfo(file.samplerate, file.channels, file.frames), _pieces(file, name, seconds)
+
+
+def _pieces(file: soundfile.SoundFile, name: str, seconds: float) -> Iterator[np.ndarray]:
+    left, count = file.frames, max(1, round(seconds * file.samplerate))
+    while left > 0:
+        try:
+            wave = file.read(min(count, left), dtype="float32", always_2d=True)
+        except (soundfile.SoundFileError, OSError) as error:
+            raise UserError(f"{name} is damaged or truncated ({_reason(error)})") from None
+        if len(wave) < min(count, left):
+            raise UserError(f"{name} is truncated: it ends {(left - len(wave)) / file.samplerate:.3f} s early")
+        if not np.isfinite(wave).all():
+            raise UserError(f"{name} contains samples that are not finite numbers (NaN or inf)")
+        left -= len(wave)
+        yield wave.T
+
+
+@contextlib.contextmanager
+def _created(
+    target: Path | io.BytesIO, suffix: str, rate: int, channels: int, name: str
+) -> Iterator[Callable[[np.ndarray], None]]:
+    """A new audio file of the suffix's format: yields a function that appends [channels, n]; something must come."""
+    container, subtype = FORMATS[suffix.lower()]
     try:
-        with soundfile.SoundFile(out, "w", rate, len(wave), subtype, format=container) as file:
-            for begin in range(0, wave.shape[-1], BLOCK):
-                file.write(np.ascontiguousarray(wave[:, begin : begin + BLOCK].T))
+        file = soundfile.SoundFile(target, "w", rate, channels, subtype, format=container)
     except (soundfile.SoundFileError, ValueError) as error:
         raise UserError(
-            f"{name}: {container} cannot hold {len(wave)} channel(s) at {rate} Hz ({_reason(error)})"
+            f"{name}: {container} cannot hold {channels} channel(s) at {rate} Hz ({_reason(error)})"
         ) from None
-    return out.getvalue()
+    empty = True
+
+    def put(wave: np.ndarray) -> None:
+        nonlocal empty
+        if not np.isfinite(wave).all():
+            raise UserError(f"{name} is not written: there are samples that are not finite numbers (NaN or inf)")
+        for begin in range(0, wave.shape[-1], BLOCK):
+            piece = wave[:, begin : begin + BLOCK].T
+            piece = sixteen_bits(piece) if subtype == "PCM_16" else np.clip(piece, -1.0, 1.0).astype(np.float32)
+            file.write(np.ascontiguousarray(piece))
+            empty = False
+
+    with file:
+        yield put
+        if empty:
+            raise UserError(f"{name} is not written: there are no samples to write")
 
 
 @contextlib.contextmanager

@@ -1,57 +1,209 @@
 """The `decodec` command: a thin skin over `inference`."""
 
 import argparse
+import json
 import logging
 import sys
+from typing import NamedTuple
 
 from decodec_jax import audio
 from decodec_jax.errors import UserError
+from decodec_jax.inference import batch
+from decodec_jax.inference.pipes import PIPE
 
-COMMANDS = {
-    "reconstruct": "code a recording and decode it again",
-    "enhance": "keep the speech of a recording and drop its background",
-    "background": "keep the background of a recording and drop its speech",
+
+class Command(NamedTuple):
+    """What a command does, in a line, with an example of it."""
+
+    what: str
+    example: str
+
+
+TAKE_APART = {
+    "enhance": Command("the speech of a recording, without its background", "noisy.wav clean.wav --model MODEL"),
+    "background": Command("the background of a recording, without its speech", "noisy.wav street.wav --model MODEL"),
+    "reconstruct": Command("both, coded and decoded again", "in.wav out.flac --levels 4,4 --model MODEL"),
+    "semantic": Command("the first speech level alone: the words more than the voice", "in.wav out.wav --model MODEL"),
 }
+CODE = {
+    "encode": Command("a recording, mixed down to one channel, to tokens", "talk.wav talk.dcc --model MODEL"),
+    "decode": Command("tokens to a recording, or to one part of it", "talk.dcc talk.wav --keep speech --model MODEL"),
+}
+COMBINE = {
+    "convert": Command("what a recording says, in another voice", "in.wav out.wav --reference voice.wav --model MODEL"),
+    "recombine": Command("its speech over another background", "in.wav out.wav --background sea.wav --model MODEL"),
+}
+MODELS = {
+    "info": Command("what a .dcc file, a recording or a model is", "talk.dcc"),
+    "export": Command("a bundle of a training run, with a model card", "runs/small models/small"),
+}
+GROUPS = {"take recordings apart": TAKE_APART, "code": CODE, "combine": COMBINE, "look and keep": MODELS}
+
+PAGE = """\
+Take recordings apart into speech and background, and code them, with a trained DeCodec model.
+
+{commands}
+
+MODEL is a bundle (what `decodec export` writes) or the folder of a training run.
+
+IN is a file and OUT the file to make of it; or IN is several files, folders or patterns such as
+"talks/**/*.wav", and OUT a folder. Subfolders are kept, and files that are there already are
+skipped, so that the same command goes on where it was stopped:
+
+    decodec enhance recordings cleaned --model MODEL
+
+Any sample rate, number of channels and length will do. What comes out has those of what went in,
+to the sample, but nothing above half the model's rate (8 kHz for a model of 16 kHz). Tokens are
+those of one channel: `encode` mixes several down, `decode` gives one, at the model's rate.
+
+A single - is standard input or output, as wav. A causal model answers at once, and tells its
+delays at the end:
+
+    arecord -f S16_LE -r 16000 -t wav | decodec enhance - - --model MODEL | aplay
+
+The exit code is 0, or 2 after one line for each thing that went wrong. Nothing half-written stays.
+"""
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    top = argparse.ArgumentParser(
-        prog="decodec",
-        description="Take a recording apart into speech and background with a trained DeCodec model.",
-        epilog="example: decodec enhance noisy.wav clean.wav --model runs/small",
-    )
-    commands = top.add_subparsers(dest="command", required=True, metavar="command")
-    for name, what in COMMANDS.items():
-        command = commands.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
-        command.add_argument("input", help="wav, flac or ogg file, of any sample rate and number of channels")
-        command.add_argument("output", help="file to write, in the format of its suffix, as long as the input")
-        command.add_argument("--model", required=True, metavar="RUN", help="run folder that training wrote")
+    lines = []
+    for title, group in GROUPS.items():
+        lines.append(f"{title}:")
+        for name, command in group.items():
+            lines += [f"  {name:<12} {command.what}", f"  {'':<12}   decodec {name} {command.example}"]
+    raw = argparse.RawDescriptionHelpFormatter
+    description = PAGE.format(commands="\n".join(lines))
+    top = argparse.ArgumentParser("decodec", "decodec COMMAND ...", description, formatter_class=raw)
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", help="decodec COMMAND --help: more")
+    options = {}
+    for name, command in {name: command for group in GROUPS.values() for name, command in group.items()}.items():
+        description = f"{command.what[0].upper()}{command.what[1:]}.\n\nexample: decodec {name} {command.example}"
+        one = commands.add_parser(name, prog=f"decodec {name}", description=description, formatter_class=raw)
+        options[name] = one.add_argument
+        if name not in MODELS:
+            options[name]("inputs", nargs="+", metavar="IN", help="file, folder, pattern, or - for standard input")
+            options[name]("output", metavar="OUT", help="file or folder to write, or - for standard output")
+            options[name]("--model", required=True, help="bundle or run folder")
+            options[name]("--overwrite", action="store_true", help="make files that are in the folder OUT again")
+        options[name]("--json", action="store_true", help="tell what happened as JSON, on standard error if OUT is -")
+    for name in ("enhance", "background", "reconstruct", "encode"):
+        options[name]("--levels", type=_levels, metavar="S,N", help="of speech and background; fewer: a lower bitrate")
+    for name in TAKE_APART:
+        options[name]("--raw", type=int, metavar="HZ", help="- is 16-bit samples of one channel at this rate, not wav")
+    options["decode"]("--keep", default="both", choices=("both", "speech", "background", "semantic"))
+    options["decode"]("--rate", type=int, metavar="HZ", help="of the recording (default: the model's)")
+    options["decode"]("--recover", action="store_true", help="put silence where the file is damaged")
+    options["convert"]("--reference", dest="other", required=True, metavar="FILE", help="the voice, for some seconds")
+    options["convert"]("--align", default="content", choices=("content", "tile"),
+                       help="take the voice from where the reference says the same, or from its start on")  # fmt: skip
+    options["convert"]("--keep", default="speech", choices=("speech", "both"), help="both: the background too")
+    options["recombine"]("--background", dest="other", required=True, metavar="FILE", help="repeated or cut to fit")
+    options["info"]("inputs", nargs="+", metavar="FILE", help=".dcc file, recording, bundle or run folder")
+    options["export"]("run", metavar="RUN", help="folder that training wrote")
+    options["export"]("output", metavar="OUT", help="folder to write")
     return top
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0, or 2 after one line that says what was wrong."""
+    """Run one command; returns the exit code: 0, 2 after a line for each thing that was wrong, 130 after Ctrl-C."""
     arguments = parser().parse_args(argv)
     logging.getLogger("absl").setLevel(logging.ERROR)
+    command = {"info": _info, "export": _export}.get(arguments.command, _process)
     try:
-        run(arguments)
+        result, errors = command(arguments)
     except UserError as error:
-        print(f"decodec: {error}", file=sys.stderr)
-        return 2
-    return 0
+        result, errors = {"error": str(error)}, [str(error)]
+    except KeyboardInterrupt:
+        return 130
+    if arguments.json:
+        piped = getattr(arguments, "output", None) == PIPE
+        print(json.dumps({"command": arguments.command, **result}), file=sys.stderr if piped else sys.stdout)
+    for error in errors:
+        _say(error)
+    return 2 if errors else 0
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Read, process, write."""
-    audio.check_writable(arguments.output)
-    wave, rate = audio.read(arguments.input)
-    from decodec_jax.inference.codec import DeCodec  # JAX takes its time: a wrong file name is told at once
+def _info(arguments: argparse.Namespace) -> tuple[dict, list[str]]:
+    from decodec_jax.inference import export  # JAX takes its time: here and below, only what needs it waits for it
 
-    codec = DeCodec.load(arguments.model)
-    if not codec.quantized:
-        print("decodec: this run's codebooks have not started yet; its continuous embedding is used", file=sys.stderr)
-    audio.write(arguments.output, getattr(codec, arguments.command)(wave, rate), rate)
+    found = {name: export.describe(name) for name in arguments.inputs}
+    if not arguments.json:
+        for name, facts in found.items():
+            print(name)
+            print(*(f"  {key.replace('_', ' '):<18} {export.shown(value)}" for key, value in facts.items()), sep="\n")
+    return {"found": found}, []
+
+
+def _export(arguments: argparse.Namespace) -> tuple[dict, list[str]]:
+    from decodec_jax.inference import export
+
+    facts = export.export(arguments.run, arguments.output)
+    _say(f"{arguments.output} holds the model {facts['fingerprint']}, after {facts['training_steps']} steps")
+    return {"output": arguments.output, **facts}, []
+
+
+def _process(arguments: argparse.Namespace) -> tuple[dict, list[str]]:
+    """A command that makes a file of each file."""
+    sought = batch.TOKENS if arguments.command == "decode" else batch.RECORDINGS
+    written = batch.TOKENS if arguments.command == "encode" else tuple(audio.FORMATS)
+    jobs = batch.plan(arguments.inputs, arguments.output, sought, written)
+    other = audio.read(arguments.other) if "other" in arguments else None
+    found = {}
+
+    def prepare() -> batch.Work:
+        from decodec_jax.inference.codec import DeCodec
+
+        codec = DeCodec.load(arguments.model)
+        if not codec.quantized:
+            _say("this run's codebooks have not started yet; its continuous embedding is used")
+        found["fingerprint"] = codec.fingerprint
+        return lambda job, advance: _do(arguments, codec, job, advance, other)
+
+    outcomes, elapsed = batch.run(jobs, lambda job: batch.check(job, written), prepare, arguments.overwrite)
+    found |= batch.summary(outcomes, elapsed)
+    if len(jobs) > 1:
+        factor = f", real-time factor {found['real_time_factor']:.3f}" if "real_time_factor" in found else ""
+        _say(f"{found['written']} written, {found['skipped']} skipped, {found['failed']} failed; "
+             f"{found['audio_seconds']:.1f} s of sound in {elapsed:.1f} s{factor}")  # fmt: skip
+    files = [{name: value for name, value in vars(outcome).items() if value is not None} for outcome in outcomes]
+    return {**found, "files": files}, [outcome.error for outcome in outcomes if outcome.error]
+
+
+def _do(arguments: argparse.Namespace, codec, job: batch.Job, advance, other) -> dict | None:
+    """One file; returns what else there is to tell of it."""
+    from decodec_jax.inference import files
+
+    command, task = arguments.command, (codec, job.source, job.target, advance)
+    if command == "encode":
+        return files.encode(*task, arguments.levels)
+    if command == "decode":
+        damaged = files.decode(*task, arguments.keep, arguments.rate, arguments.recover)
+        for stream, start, end, _ in damaged:
+            _say(f"{job.source}: the {stream} from {start:.3f} to {end:.3f} s is damaged, and silent now")
+        return {"damaged": [damage[:3] for damage in damaged]}
+    if command == "convert":
+        return files.convert(*task, other, arguments.align, arguments.keep)
+    if command == "recombine":
+        return files.recombine(*task, other)
+    keep = {"reconstruct": "both", "enhance": "speech"}.get(command, command)
+    watch = files.transform(*task, keep, getattr(arguments, "levels", None), arguments.raw)
+    if watch is None:
+        return None
+    _say(str(watch))
+    return watch.summary()
+
+
+def _levels(text: str) -> tuple[int, int]:
+    try:
+        speech, background = map(int, text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not two numbers as in 4,2") from None
+    return speech, background
+
+
+def _say(line: str) -> None:
+    print(f"decodec: {line}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ The same command on every host of a pod; run again, it resumes. Exit code 0 only
 SIGTERM, when it has saved and wants to be run again, 2 for a mistake that one line explains.
 """
 
+import errno
 import logging
 import os
 import sys
@@ -26,8 +27,13 @@ def main(_):
 
     logging.getLogger("absl").setLevel(logging.WARNING)
     logging.getLogger("jax").setLevel(logging.ERROR)
-    if "JAX_COORDINATOR_ADDRESS" in os.environ or "SLURM_JOB_ID" in os.environ or "TPU_WORKER_HOSTNAMES" in os.environ:
-        jax.distributed.initialize()
+    if "://" in WORKDIR.value:
+        raise UserError(f"--workdir {WORKDIR.value} is no folder; mount the bucket as one, see launch/README.md")
+    try:
+        jax.distributed.initialize()  # finds the other hosts of a TPU pod, of a Slurm or a Kubernetes job by itself
+    except ValueError:
+        if "JAX_COORDINATOR_ADDRESS" in os.environ:
+            raise
     state = train(CONFIG.value, Path(WORKDIR.value))
     return 0 if int(state.step) >= CONFIG.value.train.steps else os.EX_TEMPFAIL
 
@@ -51,5 +57,9 @@ def fail(reason: str) -> int:
 if __name__ == "__main__":
     try:
         app.run(main, flags_parser=parse)
-    except (UserError, OSError) as error:  # a disk that fills up ends in an OSError wherever it happens
+    except UserError as error:
         sys.exit(fail(str(error)))
+    except OSError as error:  # a full disk shows wherever something is written; what may pass is worth another attempt
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            sys.exit(fail(str(error)))
+        raise

@@ -67,6 +67,44 @@ def test_resampled_length_is_exact(t, rate_in, rate_out):
     assert np.isfinite(out).all()
 
 
+@pytest.mark.parametrize("rate_in,rate_out", [(44_100, 16_000), (16_000, 11_025), (8000, 16_000)])
+def test_pieces_are_resampled_as_the_whole_within_the_delay(rate_in, rate_out):
+    wave, heard, given = noise(2, 9001), 0, 0
+    pieces, kept = [], audio.delay(rate_in, rate_out)
+
+    def listened():
+        nonlocal heard
+        for piece in np.split(wave, range(rate_in // 100, 9001, rate_in // 100), axis=1):
+            assert heard / rate_in - given / rate_out <= kept + 1e-9
+            heard += piece.shape[1]
+            yield piece
+
+    for piece in audio.resampled(listened(), rate_in, rate_out):
+        given += piece.shape[1]
+        pieces.append(piece)
+    np.testing.assert_array_equal(np.concatenate(pieces, axis=1), audio.resample(wave, rate_in, rate_out))
+    assert audio.delay(rate_in, rate_in) == pytest.approx(0, abs=1e-9)
+
+
+def test_reading_and_writing_in_pieces(tmp_path):
+    wave = np.round(noise(2, 25_000) * 32768) / 32768
+    with audio.writing(tmp_path / "a.flac", 8000, 2) as put:
+        for piece in np.split(wave, [0, 1, 9000], axis=1):
+            put(piece)
+    with audio.reading(tmp_path / "a.flac", seconds=1.0) as (info, pieces):
+        assert info == audio.AudioInfo(8000, 2, 25_000)
+        pieces = list(pieces)
+    assert [piece.shape[1] for piece in pieces] == [8000, 8000, 8000, 1000]
+    np.testing.assert_array_equal(np.concatenate(pieces, axis=1), wave)
+    with pytest.raises(KeyError), audio.writing(tmp_path / "b.wav", 8000, 2) as put:
+        put(wave)
+        raise KeyError
+    for name, words in {name: words for name, words in bad_files(tmp_path).items() if words}.items():
+        with pytest.raises(UserError, match=words), audio.reading(tmp_path / name) as (_, pieces):
+            list(pieces)
+    assert not (tmp_path / "b.wav").exists() and not list(tmp_path.glob(".*"))
+
+
 def test_resampling_keeps_a_tone():
     tone = np.sin(2 * np.pi * 440 * np.arange(48000) / 48000).astype(np.float32)
     want = np.sin(2 * np.pi * 440 * np.arange(16000) / 16000)

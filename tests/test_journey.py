@@ -89,6 +89,16 @@ def test_bad_recordings_are_one_line_each(run, tmp_path):
     assert main(["enhance", str(tmp_path / "good.wav"), str(tmp_path / "out.wav"), "--model", str(tmp_path)]) == 2
 
 
+def test_a_run_becomes_a_bundle(run, tmp_path):
+    from decodec_jax.cli import main
+    from decodec_jax.inference.codec import DeCodec
+
+    assert main(["export", str(run), str(tmp_path / "model")]) == 0
+    assert DeCodec.load(tmp_path / "model").fingerprint == DeCodec.load(run).fingerprint
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert "| training steps | 8 |" in card
+
+
 def test_mistakes_in_training_are_one_line_each(run, tmp_path):
     (tmp_path / "empty").mkdir()
     mistakes = {

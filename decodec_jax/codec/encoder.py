@@ -6,11 +6,11 @@ from jax import Array
 from decodec_jax.codec.layers import LSTM, Conv, Down, ResidualUnit, Snake, fold
 from decodec_jax.config import Model
 
-# Waveforms are divided by this on their way in and multiplied by it on their way out. Speech, of an RMS of 0.05 or so,
-# has one of 0.1 inside, where Snake is nearly linear: a network that begins so finds waveforms sooner than one in which
-# Snakes make noise of larger signals. The factor is fixed, as a gain far below one is learned badly: each of Adam's
-# steps, of one size for all parameters, is a large part of it.
-SCALE = 0.5
+# Waveforms are divided by this on their way in and multiplied by it on their way out: speech, of an RMS of 0.05 or so,
+# has one of 1 inside, where the Snakes of residual units are far from linear (those that carry the waveform begin with
+# small alphas, see start.py). The factor is fixed, as a gain far below one is learned badly: each of Adam's steps, of
+# one size for all parameters, is a large part of it.
+SCALE = 0.05
 
 
 class EncoderBlock(nn.Module):

@@ -95,8 +95,10 @@ def _begin_worker(worker: int, workers: int) -> None:
     os.environ["JAX_PLATFORMS"] = "cpu"
     if "jax" in sys.modules:  # it has read the environment already
         sys.modules["jax"].config.update("jax_platforms", "cpu")
-    # Ctrl-C reaches every process of the terminal; the training process stops its workers itself.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C reaches every process of the terminal, a scheduler's SIGTERM every one of the job; the training process
+    # stops its workers itself.
+    for asked in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(asked, signal.SIG_IGN)
 
     def leave_with_parent():
         parent_process().join()

@@ -1,35 +1,59 @@
-"""`DeCodec`, the codec a user holds: recordings in, recordings out, numpy on both sides."""
+"""`DeCodec`, the codec a user holds: recordings and tokens in, recordings and tokens out, numpy on both sides."""
 
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from decodec_jax import audio
 from decodec_jax import config as settings
-from decodec_jax.codec.model import DeCodecNetwork, Halves, TakenApart
+from decodec_jax.codec.model import DeCodecNetwork, Halves
 from decodec_jax.config import Model
 from decodec_jax.errors import UserError
 from decodec_jax.inference import bundle
+from decodec_jax.inference.alignment import aligned
+from decodec_jax.inference.streaming import Chunked
+from decodec_jax.inference.tokens import STREAMS, Tokens
 
-WINDOW_SECONDS = 12.0  # longer recordings are processed in windows of this length,
-CONTEXT_SECONDS = 1.0  # which overlap by twice this: what lies in it is heard by both and kept from neither
+KEEP = {  # what `decode` may keep of tokens, and what `take_apart` calls it, where codebooks have not started
+    "both": "mixture",
+    "speech": "speech",
+    "background": "background",
+    "semantic": None,
+}
+
+Levels = tuple[int, int] | None  # of speech and background, coarse to fine; 0 leaves a stream out; None: all there are
 
 
 class DeCodec:
     """A trained model and its weights.
 
-    Waveforms are float32 `[t]` or `[channels, t]` in [-1, 1] at any sample rate. Channels are processed one by one;
-    other rates are resampled to the model's (16 kHz: nothing above 8 kHz survives) and back. What comes out has the
-    shape and rate of what went in, to the sample.
+    Waveforms are float32 `[t]` or `[channels, t]` in [-1, 1] at any sample rate (Hz). Channels are coded one by one;
+    other rates are resampled to the model's (16 kHz: nothing above 8 kHz survives) and back. A recording that is made
+    of another has its shape and rate, to the sample.
+
+    Tokens are those of one channel: `[t]` becomes one `Tokens`, `[channels, t]` a list of them, and back.
+
+    Recordings of any length are processed in pieces of a few seconds, which changes nothing, and which need no
+    compilation for each length (codec.stream and its like, for recordings that do not fit in memory). What a stream
+    leaves out is replaced by the codes of blank audio: silence of the same length.
+
+    What is not a waveform, or does not fit the model, is a UserError.
     """
 
-    def __init__(self, config: Model, params: dict, codebook: dict, quantized: bool = True):
+    def __init__(self, config: Model, params: dict, codebook: dict, quantized: bool = True, step: int = 0):
         self.config = config
-        self.quantized = quantized
+        self.params, self.codebook = params, codebook
+        self.quantized = quantized  # False: codebooks have not started, and embeddings take the place of codes
+        self.step = step  # training steps behind it
+        self._network = DeCodecNetwork(config)
         self._variables = {"params": params, "codebook": codebook}
-        self._take_apart = jax.jit(self._apply, static_argnames="part")
+        self._chunked = Chunked(self._network, self._variables)
+        self._blank = functools.lru_cache(maxsize=4)(self._coded_silence)
 
     @classmethod
     def load(cls, path: str | Path) -> "DeCodec":
@@ -39,70 +63,361 @@ class DeCodec:
         """
         folder = Path(path)
         if bundle.is_bundle(folder):
-            return cls(*bundle.load(folder)[:3])
+            read = bundle.load(folder)
+            return cls(read.config, read.params, read.codebook, step=read.step)
         from decodec_jax.training.checkpoint import load_weights  # needs Orbax, which a bundle does not
 
         if not (folder / "config.json").is_file():
             raise UserError(f"{folder} is neither a bundle nor a run folder: it has no config.json")
         config = settings.load(folder / "config.json")
         step, params, codebook = load_weights(config, folder / "checkpoints")
-        return cls(config.model, params, codebook, quantized=step > config.train.continuous_steps)
+        return cls(config.model, params, codebook, quantized=step > config.train.continuous_steps, step=step)
 
-    def reconstruct(self, wave: np.ndarray, sample_rate: int) -> np.ndarray:
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Of settings and weights: 16 hexadecimal digits, which tokens and bundles name."""
+        return bundle.fingerprint_of(self.config, bundle.to_tensors(self.params, self.codebook))
+
+    # --- recordings to recordings -------------------------------------------------------------------------------------
+
+    def reconstruct(self, wave: np.ndarray, sample_rate: int, levels: Levels = None) -> np.ndarray:
         """The whole recording through the codec: Dec(Zs(y) + Zn(y))."""
-        return self._run("mixture", wave, sample_rate)
+        return self._whole(wave, sample_rate, "both", levels)
 
-    def enhance(self, wave: np.ndarray, sample_rate: int) -> np.ndarray:
-        """The speech alone: Dec(Zs(y) + Zn(blank)), blank being silence of the same length."""
-        return self._run("speech", wave, sample_rate)
+    def enhance(self, wave: np.ndarray, sample_rate: int, levels: Levels = None) -> np.ndarray:
+        """The speech alone: Dec(Zs(y) + Zn(blank))."""
+        return self._whole(wave, sample_rate, "speech", levels)
 
-    def background(self, wave: np.ndarray, sample_rate: int) -> np.ndarray:
+    def background(self, wave: np.ndarray, sample_rate: int, levels: Levels = None) -> np.ndarray:
         """The background alone: Dec(Zs(blank) + Zn(y))."""
-        return self._run("background", wave, sample_rate)
+        return self._whole(wave, sample_rate, "background", levels)
 
-    def _apply(self, variables: dict, wave: jax.Array, part: str) -> jax.Array:
-        active = None
-        if not self.quantized:
-            active = Halves(*[jnp.zeros(wave.shape[0] + 1, jnp.int32)] * 2)
-        outcome: TakenApart = DeCodecNetwork(self.config).apply(variables, wave, active, method="take_apart")
-        return getattr(outcome, part)
+    def semantic(self, wave: np.ndarray, sample_rate: int) -> np.ndarray:
+        """What the first speech level carries, the words more than the voice: Dec(Zc(y) + Zn(blank)).
 
-    def _run(self, part: str, wave: np.ndarray, sample_rate: int) -> np.ndarray:
-        wave = np.asarray(wave, np.float32)
-        check_wave(wave)
+        Its codes are `codec.encode(wave, sample_rate).speech[0]`.
+        """
+        return self._whole(wave, sample_rate, "semantic", None)
+
+    def convert(
+        self,
+        source: np.ndarray,
+        reference: np.ndarray,
+        sample_rate: int,
+        reference_rate: int | None = None,
+        alignment: str = "content",
+        keep: str = "speech",
+    ) -> np.ndarray:
+        """One-shot voice conversion: what `source` says in the voice of `reference` (paper section 3).
+
+        The first speech level is the source's, all others are taken from frames of the reference, which `alignment`
+        chooses, see `alignment.aligned`. A reference of several channels is mixed down to one; its rate is that of the
+        source unless given. keep: "both" keeps the background of the source too.
+        """
+        rows = np.atleast_2d(_checked(source))
+        reference = audio.mono(_checked(reference))
+        voice = self.encode(reference, reference_rate or sample_rate)
+        converted = []
+        for tokens in self.encode_batch(rows, sample_rate):
+            frames = aligned(tokens.speech[0], voice.speech[0], self._first_vectors, alignment)
+            speech = np.concatenate([tokens.speech[:1], voice.speech[1:, frames]])
+            converted.append(replace(tokens, speech=speech))
+        return self._as(source, self.decode_batch(converted, keep, sample_rate))
+
+    def recombine(
+        self,
+        speech_from: np.ndarray,
+        background_from: np.ndarray,
+        sample_rate: int,
+        background_rate: int | None = None,
+    ) -> np.ndarray:
+        """The speech of one recording over the background of another: Dec(Zs(y1) + Zn(y2)).
+
+        The second is repeated, or cut, to the length of the first, and mixed down to one channel; its rate is that of
+        the first unless given.
+        """
+        rows = np.atleast_2d(_checked(speech_from))
+        background = audio.mono(_checked(background_from))
+        background = audio.resample(background, background_rate or sample_rate, sample_rate)
+        *own, other = self.encode_batch([*rows, np.resize(background, rows.shape[1])], sample_rate)
+        mixed = [replace(tokens, background=other.background) for tokens in own]
+        return self._as(speech_from, self.decode_batch(mixed, "both", sample_rate))
+
+    def stream(
+        self, pieces: Iterable[np.ndarray], sample_rate: int, keep: str = "both", levels: Levels = None
+    ) -> Iterator[np.ndarray]:
+        """`reconstruct`, `enhance`, `background` or `semantic`, by what they keep, piece by piece in constant memory.
+
+        Pieces `[channels, n]` to pieces `[channels, n]`, as many samples in all. A causal model gives each frame as
+        soon as it has heard it (but resampling keeps it for some ms, see `audio.delay`), others begin when the last
+        piece has come.
+        """
         rate = self.config.sample_rate
-        channels = audio.resample(np.atleast_2d(wave), sample_rate, rate)
-        out = in_windows(
-            lambda x: np.asarray(self._take_apart(self._variables, x, part)),
-            channels, round(WINDOW_SECONDS * rate), round(CONTEXT_SECONDS * rate),
-        )  # fmt: skip
-        return audio.resample(out, rate, sample_rate)[:, : wave.shape[-1]].reshape(wave.shape)
+        _check_rate(sample_rate)
+        self._check_kept(keep, self._levels(levels))
+
+        def process(pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+            own = audio.resampled(pieces, sample_rate, rate)
+            return audio.resampled(self._through(own, keep, levels), rate, sample_rate)
+
+        return _as_long(map(_checked_piece, pieces), process)
+
+    # --- recordings to tokens, and back -------------------------------------------------------------------------------
+
+    def encode(self, wave: np.ndarray, sample_rate: int, levels: Levels = None) -> Tokens | list[Tokens]:
+        """The codes of a recording. Its length in them is that at the model's rate.
+
+        levels: (speech, background), how many of each to keep: 10 bits a frame each in the paper's setting, so that
+        (8, 8) is 8 kbit/s and (1, 0) 0.5; `Tokens.with_levels` does the same later.
+        """
+        tokens = self.encode_batch(np.atleast_2d(_checked(wave)), sample_rate, levels)
+        return tokens[0] if np.ndim(wave) == 1 else tokens
+
+    def encode_batch(self, waves: Sequence[np.ndarray], sample_rate: int, levels: Levels = None) -> list[Tokens]:
+        """`encode` for recordings `[t]` of any lengths. Those of equally many frames are processed side by side."""
+        hop = self.config.hop
+        rows = [self._heard(wave, sample_rate) for wave in waves]
+        tokens: list[Tokens | None] = [None] * len(rows)
+        for frames, alike in _grouped(len(row[::hop]) for row in rows):
+            batch = np.stack([np.pad(rows[i], (0, frames * hop - len(rows[i]))) for i in alike])
+            codes = _joined(self._codes([batch]))
+            for row, i in enumerate(alike):
+                tokens[i] = self._tokens(Halves(*(c[row] for c in codes)), len(rows[i]), levels)
+        return tokens
+
+    def encode_stream(self, pieces: Iterable[np.ndarray], sample_rate: int, levels: Levels = None) -> Iterator[Tokens]:
+        """`encode` for one channel in pieces `[1, n]`, in constant memory: pieces that `tokens.join` makes one of."""
+        _check_rate(sample_rate)
+        heard = given = 0
+
+        def listening() -> Iterator[np.ndarray]:
+            nonlocal heard
+            for piece in audio.resampled(map(_checked_piece, pieces), sample_rate, self.config.sample_rate):
+                heard += piece.shape[1]
+                yield piece
+
+        for codes in self._codes(listening()):
+            length = min(codes.speech.shape[2] * self.config.hop, heard - given)
+            given += length
+            yield self._tokens(Halves(*(c[0] for c in codes)), length, levels)
+
+    def decode(
+        self, tokens: Tokens | Sequence[Tokens], keep: str = "both", sample_rate: int | None = None
+    ) -> np.ndarray:
+        """The recording of tokens, at the model's rate unless another is given: `[t]`, or `[channels, t]` of a list.
+
+        keep: "both", or one part alone: "speech", "background", or "semantic", the first level of the speech.
+        """
+        if isinstance(tokens, Tokens):
+            return self.decode_batch([tokens], keep, sample_rate)[0]
+        if len({each.length for each in tokens}) != 1:
+            raise UserError(f"the channels of a recording are of one length, not {[t.length for t in tokens]}; "
+                            "decode other recordings with `decode_batch`")  # fmt: skip
+        return np.stack(self.decode_batch(tokens, keep, sample_rate))
+
+    def decode_batch(
+        self, tokens: Sequence[Tokens], keep: str = "both", sample_rate: int | None = None
+    ) -> list[np.ndarray]:
+        """`decode` for recordings of any lengths, to `[t]` each."""
+        rate = self.config.sample_rate
+        waves: list[np.ndarray | None] = [None] * len(tokens)
+        for _, alike in _grouped((each.frames, each.levels) for each in tokens):
+            batch = np.concatenate(list(self._sound([tokens[i] for i in alike], keep)), axis=1)
+            for row, i in enumerate(alike):
+                waves[i] = audio.resample(batch[row, : tokens[i].length], rate, sample_rate or rate)
+        return waves
+
+    def decode_stream(self, tokens: Tokens, keep: str = "both", sample_rate: int | None = None) -> Iterator[np.ndarray]:
+        """`decode` in pieces `[1, n]`: tokens of an hour take 12 MB, its samples twenty times as much."""
+        rate = self.config.sample_rate
+        return audio.resampled(self._sound([tokens], keep, tokens.length), rate, sample_rate or rate)
+
+    def blank(self, length: int) -> Tokens:
+        """The codes of silence, of so many samples at the model's rate."""
+        self._check_quantized()
+        return self._tokens(Halves(*(c[0] for c in self._blank(-(-length // self.config.hop)))), length, None)
+
+    def embed(self, wave: np.ndarray, sample_rate: int) -> Halves[np.ndarray]:
+        """The speech and background embeddings S and N before quantization, equation (8), for downstream models.
+
+        float32 `[f, latent]`, or `[channels, f, latent]`, at `model.sample_rate / model.hop` frames a second.
+        """
+        rows = np.stack([self._heard(row, sample_rate) for row in np.atleast_2d(_checked(wave))])
+        halves = _joined(self._chunked.embed([rows]), axis=1)
+        return Halves(*(half[0] if np.ndim(wave) == 1 else half for half in halves))
+
+    # --- what these are made of ---------------------------------------------------------------------------------------
+
+    def _whole(self, wave: np.ndarray, sample_rate: int, keep: str, levels: Levels) -> np.ndarray:
+        pieces = self.stream([np.atleast_2d(_checked(wave))], sample_rate, keep, levels)
+        return np.concatenate(list(pieces), axis=1).reshape(np.shape(wave))
+
+    def _heard(self, wave: np.ndarray, sample_rate: int) -> np.ndarray:
+        """One channel at the model's rate."""
+        _check_rate(sample_rate)
+        wave = _checked(wave)
+        if wave.ndim != 1:
+            raise UserError(f"each recording of a batch is one channel, [t]; this has shape {wave.shape}")
+        return audio.resample(wave, sample_rate, self.config.sample_rate)
+
+    def _through(self, pieces: Iterable[np.ndarray], keep: str, levels: Levels) -> Iterator[np.ndarray]:
+        """`stream` at the model's own rate."""
+        if not self.quantized:
+            parts = self._chunked.take_apart(pieces, (KEEP[keep],), active=Halves(0, 0))
+            return (part[KEEP[keep]] for part in parts)
+        speech, background = self._levels(levels)
+        whole = keep == "both" and speech and background
+
+        def process(pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+            if not whole:  # silence is a recording of its own, coded beside the others
+                pieces = (np.concatenate([piece, np.zeros_like(piece[:1])]) for piece in pieces)
+            return self._chunked.decode(map(chosen, self._codes(pieces)))
+
+        def chosen(codes: Halves[np.ndarray]) -> Halves[np.ndarray]:
+            own = codes if whole else Halves(*(c[:-1] for c in codes))
+            own = Halves(own.speech[:, :speech], own.background[:, :background])
+            return _kept(own, Halves(*(c[-1:] for c in codes)), keep)
+
+        return _as_long(pieces, process)
+
+    def _codes(self, pieces: Iterable[np.ndarray]) -> Iterator[Halves[np.ndarray]]:
+        """Pieces `[b, n]` at the model's rate to codes `[b, k, f]`."""
+        self._check_quantized()
+        return self._chunked.encode(pieces)
+
+    def _sound(self, tokens: Sequence[Tokens], keep: str, length: int | None = None) -> Iterator[np.ndarray]:
+        """Tokens of equally many frames and levels to pieces `[b, n]`."""
+        self._check_quantized()
+        for each in tokens:
+            if each.fingerprint != self.fingerprint:
+                raise UserError(f"the tokens were made with the weights {each.fingerprint}, not with these, "
+                                f"{self.fingerprint}; decode them with the model that made them")  # fmt: skip
+        self._check_kept(keep, tokens[0].levels)
+        codes = Halves(*(np.stack([getattr(each, stream) for each in tokens]) for stream in STREAMS))
+        if keep != "both" or 0 in tokens[0].levels:
+            codes = _kept(codes, self._blank(tokens[0].frames), keep)
+        return self._chunked.decode([codes], length)
+
+    def _coded_silence(self, frames: int) -> Halves[np.ndarray]:
+        piece = np.zeros((1, 256 * self.config.hop), np.float32)
+        whole, rest = divmod(frames, 256)
+        silence = itertools.chain(itertools.repeat(piece, whole), [piece[:, : rest * self.config.hop]])
+        return _joined(self._codes(silence))
+
+    @functools.cached_property
+    def _first_vectors(self) -> np.ndarray:
+        """What each code of the first speech level stands for, `[entries, latent]`."""
+        every = np.arange(self.config.speech.entries)[None, None]
+        codes = Halves(every, np.zeros_like(every))
+        run = jax.jit(functools.partial(self._network.apply, method="vectors"))
+        return np.asarray(run(self._variables, codes).speech[0])
+
+    def _tokens(self, codes: Halves[np.ndarray], length: int, levels: Levels) -> Tokens:
+        model = self.config
+        entries = model.speech.entries, model.background.entries
+        tokens = Tokens(*codes, length, model.sample_rate, model.hop, entries, self.fingerprint)
+        return tokens if levels is None else tokens.with_levels(*self._levels(levels))
+
+    def _levels(self, levels: Levels) -> tuple[int, int]:
+        there = self.config.speech.levels, self.config.background.levels
+        if levels is None:
+            return there
+        self._check_quantized()
+        if len(levels) != 2 or any(not 0 <= n <= k for n, k in zip(levels, there, strict=True)) or not any(levels):
+            raise UserError(f"levels are {tuple(levels)}; this model has {there} of speech and background, "
+                            "of which not both can be 0")  # fmt: skip
+        return tuple(levels)
+
+    def _check_kept(self, keep: str, levels: tuple[int, int]) -> None:
+        """Raise UserError unless tokens of these levels have what is to be kept."""
+        if keep not in KEEP:
+            raise UserError(f"keep is {keep!r}; it must be one of {', '.join(KEEP)}")
+        if KEEP[keep] is None:
+            self._check_quantized()
+        missing = {"speech": not levels[0], "semantic": not levels[0], "background": not levels[1]}
+        if missing.get(keep):
+            raise UserError(f"the {keep} cannot be kept: its stream was left out (levels {levels})")
+
+    def _check_quantized(self) -> None:
+        if not self.quantized:
+            raise UserError("this model has no codes yet: its codebooks have not started; train it for longer")
+
+    @staticmethod
+    def _as(wave: np.ndarray, rows: Sequence[np.ndarray]) -> np.ndarray:
+        """Rows cut to the length and brought to the shape of a waveform."""
+        return np.stack([row[: np.shape(wave)[-1]] for row in rows]).reshape(np.shape(wave))
 
 
-def check_wave(wave: np.ndarray) -> None:
-    """Raise UserError for what is not a waveform."""
+def _kept(codes: Halves[np.ndarray], blank: Halves[np.ndarray], keep: str) -> Halves[np.ndarray]:
+    """Codes `[b, k, f]` with those of silence, `[1, k, f]`, for what is not kept or was left out."""
+    speech, background = codes
+    b = len(speech)
+    if keep == "semantic":
+        speech = speech[:, :1]
+    if keep == "background" or not speech.shape[1]:
+        speech = np.repeat(blank.speech, b, axis=0)
+    if keep in ("speech", "semantic") or not background.shape[1]:
+        background = np.repeat(blank.background, b, axis=0)
+    return Halves(speech, background)
+
+
+def _as_long(
+    pieces: Iterable[np.ndarray], process: Callable[[Iterable[np.ndarray]], Iterable[np.ndarray]]
+) -> Iterator[np.ndarray]:
+    """`process` of pieces `[b, n]`, without what it adds at the end. Raises UserError if there are no samples."""
+    heard = given = 0
+
+    def counted() -> Iterator[np.ndarray]:
+        nonlocal heard
+        for piece in pieces:
+            heard += piece.shape[1]
+            yield piece
+        if not heard:
+            raise UserError("the recording has no samples")
+
+    for wave in process(counted()):
+        wave = wave[:, : heard - given]
+        given += wave.shape[1]
+        if wave.shape[1]:
+            yield wave
+
+
+def _grouped(keys: Iterable) -> list[tuple]:
+    """Each key with the places where it stands."""
+    places: dict = {}
+    for i, key in enumerate(keys):
+        places.setdefault(key, []).append(i)
+    return list(places.items())
+
+
+def _joined(pieces: Iterable[Halves[np.ndarray]], axis: int = 2) -> Halves[np.ndarray]:
+    return Halves(*(np.concatenate(half, axis) for half in zip(*pieces, strict=True)))
+
+
+def _checked(wave: np.ndarray) -> np.ndarray:
+    """A waveform as float32. Raises UserError for what is none."""
+    wave = np.asarray(wave, np.float32)
     if wave.ndim not in (1, 2):
         raise UserError(f"a waveform is [t] or [channels, t]; this has shape {wave.shape}")
     if wave.size == 0:
         raise UserError("the recording has no samples")
+    return _finite(wave)
+
+
+def _checked_piece(wave: np.ndarray) -> np.ndarray:
+    """Part of a waveform, perhaps an empty one."""
+    wave = np.asarray(wave, np.float32)
+    if wave.ndim != 2:
+        raise UserError(f"a piece of a recording is [channels, n]; this has shape {wave.shape}")
+    return _finite(wave)
+
+
+def _finite(wave: np.ndarray) -> np.ndarray:
     if not np.isfinite(wave).all():
         raise UserError(f"the recording has {np.count_nonzero(~np.isfinite(wave))} samples that are NaN or infinite")
+    return wave
 
 
-def in_windows(process, wave: np.ndarray, window: int, context: int) -> np.ndarray:
-    """`process` (`[c, n] -> [c, n]`) on `[c, t]`: whole if t <= window, else in equal windows, cross-faded.
-
-    Windows overlap by 2 `context`: the outer half of each context is dropped, the inner half fades.
-    """
-    t = wave.shape[-1]
-    if t <= window:
-        return process(wave)
-    starts = [*range(0, t - window, window - 2 * context), t - window]
-    edge = np.minimum(np.arange(window) + 1, np.arange(window, 0, -1))
-    weight = np.clip((edge - context / 2) / (context / 2), 1e-6, 1).astype(np.float32)
-    summed, weights = np.zeros_like(wave), np.zeros(t, np.float32)
-    for start in starts:
-        here = slice(start, start + window)
-        summed[:, here] += weight * process(wave[:, here])
-        weights[here] += weight
-    return summed / weights
+def _check_rate(sample_rate: int) -> None:
+    if not sample_rate > 0 or sample_rate != int(sample_rate):
+        raise UserError(f"sample_rate is {sample_rate}; it must be a whole number of Hz above 0")

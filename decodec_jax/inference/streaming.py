@@ -196,13 +196,16 @@ class Chunked:
             state, output = _step(self._apply, self._variables, state, piece, **options)
             yield output
 
-    def _in_windows(self, pieces: Iterable[Frames], context: int, **options) -> Iterator[Frames]:
+    def _in_windows(
+        self, pieces: Iterable[Frames], context: int, groups: tuple[int, ...] | None = None, **options
+    ) -> Iterator[Frames]:
         """A stage of convolutions that hear `context` frames to either side.
 
         What lies so close to a cut is heard by both windows and kept from the one that hears it all. All windows are
-        of one size, the last overlapping more, unless the recording is shorter.
+        of one size, the last overlapping more. A recording that is shorter takes windows of the next smaller group, so
+        that lengths beyond a few frames share what is compiled.
         """
-        block = self._groups[0]
+        block, *smaller = groups or self._groups
         window = block + 2 * context
         held, before, given = None, None, 0  # frames from the next window's start, those before it, how many are done
         for piece in pieces:
@@ -211,6 +214,9 @@ class Chunked:
                 yield _cut(self._applied(_cut(held, 0, window), **options), given, window - context)
                 before, held, given = _cut(held, 0, block), _cut(held, block, None), context
         if held is None:
+            return
+        if before is None and smaller and _count(held) < window:
+            yield from self._in_windows([held], context, tuple(smaller), **options)
             return
         left = _count(held) - given
         if before is not None:

@@ -72,6 +72,12 @@ class Tokens:
         return self.length / self.sample_rate
 
     @property
+    def bitrate(self) -> float:
+        """Bits of codes per second."""
+        bits = (k * (n - 1).bit_length() for k, n in zip(self.levels, self.entries, strict=True))
+        return sum(bits) * self.sample_rate / self.hop
+
+    @property
     def form(self) -> tuple:
         """Everything but the codes and the length; equal in tokens that can be joined."""
         return self.sample_rate, self.hop, self.levels, self.entries, self.fingerprint
@@ -81,6 +87,13 @@ class Tokens:
         speech, background = self.speech[:, first:last], self.background[:, first:last]
         length = min(last * self.hop, self.length) - first * self.hop
         return replace(self, speech=speech, background=background, length=length)
+
+    def with_levels(self, speech: int, background: int) -> "Tokens":
+        """The coarsest so many levels of either stream, 0 leaving it out. Raises UserError for more than there are."""
+        for stream, wanted, there in zip(STREAMS, (speech, background), self.levels, strict=True):
+            if not 0 <= wanted <= there:
+                raise UserError(f"{wanted} levels of {stream} are asked for; there are 0 to {there}")
+        return replace(self, speech=self.speech[:speech], background=self.background[:background])
 
     def __eq__(self, other) -> bool:
         if not isinstance(other, Tokens):

@@ -36,7 +36,7 @@ def train(config: Config, workdir: Path) -> State:
     run, rate = config.train, config.model.sample_rate
     host, hosts = jax.process_index(), jax.process_count()
     mesh = sharding.make_mesh(config.mesh, config.data.batch)
-    changes = open_run_folder(config, workdir)
+    changes = open_run_folder(config, workdir, host)
 
     cache = open_targets(config)
     clips = sources.open_source(config.data, rate, "train")

@@ -9,8 +9,8 @@ from decodec_jax.config import Config
 from decodec_jax.errors import UserError
 
 
-def open_run_folder(config: Config, workdir: Path) -> list[str]:
-    """Create or reopen a run folder and save the configuration in it.
+def open_run_folder(config: Config, workdir: Path, host: int = 0) -> list[str]:
+    """Create or reopen a run folder; the first host saves the configuration in it.
 
     Returns the settings that differ from those the folder was last run with, as "name is new (was old)". Raises
     UserError when the model is another one: its checkpoints would not fit.
@@ -23,9 +23,10 @@ def open_run_folder(config: Config, workdir: Path) -> list[str]:
         if other_model:
             raise UserError(f"{workdir} holds a run of another model: {other_model[0]}; "
                             "give another --workdir, or the settings it was begun with")  # fmt: skip
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(settings.to_dict(config), indent=2) + "\n")
-        os.replace(temporary, path)
+        if host == 0:
+            temporary = path.with_suffix(".tmp")
+            temporary.write_text(json.dumps(settings.to_dict(config), indent=2) + "\n")
+            os.replace(temporary, path)
     except OSError as error:
         raise UserError(f"the run folder {workdir} cannot be written: {error.strerror}") from None
     return changes

@@ -1,72 +1,279 @@
-"""The codec in use: any length, rate and number of channels come back as they went in."""
+"""The codec in use: what the network gives for the whole, whatever the pieces, the batch, the rate and the levels."""
+
+import functools
+from dataclasses import replace
+from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from decodec_jax import testing
+from decodec_jax.codec.model import DeCodecNetwork, Halves, TakenApart
 from decodec_jax.errors import UserError
-from decodec_jax.inference.codec import DeCodec, in_windows
+from decodec_jax.inference import bundle
+from decodec_jax.inference.alignment import aligned
+from decodec_jax.inference.codec import DeCodec
+from decodec_jax.inference.streaming import Chunked
+from decodec_jax.inference.tokens import join
+
+RATE = 16_000
+TASKS = {"reconstruct": "both", "enhance": "speech", "background": "background", "semantic": "semantic"}
+
+
+def make(**changes) -> DeCodec:
+    """Every kind of layer but residual units; groups of frames so small that short clips take several."""
+    config = testing.tiny_model(patch=10, strides=(2,), dilations=(), **changes)
+    network = DeCodecNetwork(config)
+    variables = testing.random_variables(network, np.zeros((1, config.hop), np.float32))
+    codec = DeCodec(config, variables["params"], variables["codebook"])
+    codec._chunked = Chunked(network, variables, groups=(4, 1))
+    return codec
 
 
 @pytest.fixture(scope="module")
 def codec():
-    model = testing.tiny_model()
-    from decodec_jax.codec.model import initialise
-
-    return DeCodec(model, *initialise(model, jax.random.key(0)))
+    return make()
 
 
-@pytest.mark.parametrize("shape", [(1,), (19,), (20,), (4000,), (2, 4001)])
-@pytest.mark.parametrize("rate", [8000, 16_000, 44_100])
-def test_shape_and_rate_are_kept(codec, shape, rate):
-    wave = 0.1 * np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-    for task in (codec.reconstruct, codec.enhance, codec.background):
-        out = task(wave, rate)
-        assert out.shape == shape
-        assert out.dtype == np.float32
-        assert np.isfinite(out).all()
+@pytest.fixture(scope="module")
+def causal():
+    return make(causal=True)
 
 
-def test_channels_are_processed_one_by_one(codec):
-    stereo = testing.speech_clips(2, 3000)
-    together = codec.enhance(stereo, 16_000)
-    for channel in range(2):
-        np.testing.assert_allclose(together[channel], codec.enhance(stereo[channel], 16_000), atol=1e-5)
+@pytest.fixture(params=["codec", "causal"])
+def either(request):
+    return request.getfixturevalue(request.param)
 
 
-def test_blank_is_silence_of_the_same_length(codec):
-    """Enhancing silence and reconstructing it are the same decoding: both streams are blank."""
-    silence = np.zeros(4000, np.float32)
-    np.testing.assert_allclose(codec.enhance(silence, 16_000), codec.reconstruct(silence, 16_000), atol=1e-6)
-    np.testing.assert_allclose(codec.background(silence, 16_000), codec.reconstruct(silence, 16_000), atol=1e-6)
+def clips(t, b=2):
+    return testing.speech_clips(b, t) + testing.background_clips(b, t)
+
+
+WAVE = clips(333)  # 17 frames
+
+
+class Whole(NamedTuple):
+    """What the network gives for `WAVE` at once."""
+
+    embeddings: Halves
+    taken_apart: TakenApart
+
+
+def whole(codec, active=None) -> Whole:
+    def run(network, wave):
+        return Whole(network.embed(wave), network.take_apart(wave, active))
+
+    variables = {"params": codec.params, "codebook": codec.codebook}
+    return jax.jit(lambda v, x: DeCodecNetwork(codec.config).apply(v, x, method=run))(variables, WAVE)
+
+
+@pytest.fixture(scope="module")
+def expected_of():
+    return functools.cache(whole)
+
+
+# --- recordings -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("shape", "rate"), [((1,), 16_000), ((167,), 8000), ((2, 917), 44_100)])
+def test_shape_and_rate_are_kept_and_the_way_over_tokens_is_the_same(codec, shape, rate):
+    wave = clips(shape[-1])[: len(shape)].reshape(shape)
+    tokens = codec.encode(wave, rate)
+    for task, keep in TASKS.items():
+        out = getattr(codec, task)(wave, rate)
+        assert out.shape == shape and out.dtype == np.float32
+        np.testing.assert_allclose(out, codec.decode(tokens, keep, rate)[..., : shape[-1]], atol=1e-5)
+
+
+def test_parts_equal_those_of_the_network(either, expected_of):
+    expected = expected_of(either).taken_apart
+    for task, part in (("reconstruct", "mixture"), ("enhance", "speech"), ("background", "background")):
+        np.testing.assert_allclose(getattr(either, task)(WAVE, RATE), getattr(expected, part), atol=1e-5)
+
+
+def test_pieces_equal_the_whole_at_any_rate(either):
+    for rate in (RATE, 11_025):
+        pieces = np.split(WAVE, [0, 1, 70, 290], axis=1)
+        streamed = np.concatenate(list(either.stream(pieces, rate, "speech")), axis=1)
+        np.testing.assert_allclose(streamed, either.enhance(WAVE, rate), atol=1e-5)
+
+
+def test_a_causal_model_answers_frame_by_frame(causal):
+    heard, given = 0, 0
+
+    def microphone():
+        nonlocal heard
+        for piece in np.split(clips(100, 1), 5, axis=1):
+            assert given == heard
+            heard += 20
+            yield piece
+
+    for wave in causal.stream(microphone(), RATE, "speech"):
+        given += wave.shape[1]
+    assert given == 100
+
+
+def test_silence_is_blank_to_both(codec):
+    silence = np.zeros(333, np.float32)
+    for task in (codec.enhance, codec.background):
+        np.testing.assert_allclose(task(silence, RATE), codec.reconstruct(silence, RATE), atol=1e-6)
+    assert codec.encode(silence, RATE) == codec.blank(333)
+
+
+# --- tokens -----------------------------------------------------------------------------------------------------------
+
+
+def test_codes_equal_those_of_the_network(either, expected_of):
+    codes = expected_of(either).taken_apart.codes
+    tokens = either.encode(WAVE, RATE)
+    assert [each.length for each in tokens] == [333, 333]
+    for row, each in enumerate(tokens):
+        np.testing.assert_array_equal(each.speech, codes.speech[row])
+        np.testing.assert_array_equal(each.background, codes.background[row])
+    assert either.encode(WAVE[0], 11_025).length == -(-333 * 16_000 // 11_025)
+
+
+def test_a_batch_equals_its_recordings_one_by_one(either):
+    waves = [clips(t, 1)[0] for t in (333, 401, 340)]
+    batch = either.encode_batch(waves, RATE)
+    assert batch == [either.encode(wave, RATE) for wave in waves]
+    batch[1] = batch[1].with_levels(1, 0)
+    for tokens, wave in zip(batch, either.decode_batch(batch, "both", 8000), strict=True):
+        assert wave.shape == (-(-tokens.length // 2),)
+        np.testing.assert_allclose(wave, either.decode(tokens, sample_rate=8000), atol=1e-5)
+
+
+def test_pieces_give_the_tokens_of_the_whole_and_back(either):
+    tokens = either.encode(WAVE[0], 11_025)
+    assert join(list(either.encode_stream(np.split(WAVE[:1], [0, 70, 71], axis=1), 11_025))) == tokens
+    sounded = np.concatenate(list(either.decode_stream(tokens, "speech", 44_100)), axis=1)[0]
+    np.testing.assert_allclose(sounded, either.decode(tokens, "speech", 44_100), atol=1e-6)
+
+
+@pytest.mark.parametrize("levels", [(1, 2), (2, 0), (0, 1)])
+def test_levels_are_those_of_the_tokens(codec, levels):
+    wave = WAVE[0]
+    tokens = codec.encode(wave, RATE, levels)
+    assert tokens.levels == levels and tokens == codec.encode(wave, RATE).with_levels(*levels)
+    assert tokens.bitrate == sum(levels) * 4 * 16_000 / 20
+    np.testing.assert_allclose(codec.reconstruct(wave, RATE, levels), codec.decode(tokens), atol=1e-6)
+
+
+def test_what_is_left_out_is_blank(codec):
+    wave = WAVE[0]
+    tokens = codec.encode(wave, RATE)
+    np.testing.assert_array_equal(codec.decode(tokens.with_levels(2, 0)), codec.decode(tokens, "speech"))
+    np.testing.assert_array_equal(codec.decode(tokens.with_levels(1, 0)), codec.semantic(wave, RATE))
+    blank = codec.blank(333)
+    spliced = replace(tokens, background=blank.background)
+    np.testing.assert_array_equal(codec.decode(spliced), codec.decode(tokens, "speech"))
+
+
+def test_embeddings_equal_those_of_the_network(either, expected_of):
+    expected = expected_of(either).embeddings
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), either.embed(WAVE, RATE), expected)
+    assert either.embed(WAVE[0], RATE).speech.shape == (17, 8)
+
+
+# --- two recordings ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("alignment", ["content", "tile"])
+def test_conversion_takes_the_words_from_one_and_the_rest_from_the_other(codec, alignment):
+    source, reference = WAVE[0], clips(257)[1]
+    own, other = codec.encode(source, RATE), codec.encode(reference, RATE)
+    every = jnp.arange(16)[None, None]
+    variables = {"params": codec.params, "codebook": codec.codebook}
+    vectors = DeCodecNetwork(codec.config).apply(variables, Halves(every, every), method="vectors").speech[0]
+    frames = aligned(own.speech[0], other.speech[0], np.asarray(vectors), alignment)
+    mixed = replace(own, speech=np.stack([own.speech[0], other.speech[1, frames]]))
+    for keep in ("speech", "both"):
+        converted = codec.convert(source, reference, RATE, alignment=alignment, keep=keep)
+        np.testing.assert_array_equal(converted, codec.decode(mixed, keep))
+
+
+def test_two_recordings_may_differ_in_rate_and_channels(codec):
+    other = clips(417)
+    assert codec.convert(WAVE, other, RATE, reference_rate=11_025).shape == (2, 333)
+    assert codec.convert(WAVE[0], other, RATE).shape == (333,)
+    assert codec.recombine(WAVE, other[0], RATE, background_rate=44_100).shape == (2, 333)
+
+
+@pytest.mark.parametrize("t", [200, 417])
+def test_another_background_is_repeated_or_cut(codec, t):
+    speech, background = WAVE[0], clips(t)[1]
+    fitted = np.tile(background, 2)[:333]
+    mixed = replace(codec.encode(speech, RATE), background=codec.encode(fitted, RATE).background)
+    np.testing.assert_allclose(codec.recombine(speech, background, RATE), codec.decode(mixed), atol=1e-6)
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("wave", "reason"),
-    [(np.zeros(0), "no samples"), (np.array([0.0, np.nan]), "NaN"), (np.array([np.inf]), "infinite"),
+    [(np.zeros(0), "no samples"), (np.array([0.0, np.nan]), "1 samples that are NaN"), (np.array([np.inf]), "infinite"),
      (np.zeros((1, 2, 3)), "shape")],
 )  # fmt: skip
-def test_what_is_not_a_waveform_is_refused(codec, wave, reason):
+def test_what_is_not_a_waveform(codec, wave, reason):
+    for task in (*TASKS, "encode", "embed"):
+        with pytest.raises(UserError, match=reason):
+            getattr(codec, task)(wave, RATE)
     with pytest.raises(UserError, match=reason):
-        codec.enhance(wave, 16_000)
+        codec.convert(clips(100, 1), wave, RATE)
 
 
-@given(t=st.integers(1, 500), window=st.integers(20, 60), context=st.integers(1, 9))
-def test_windows_hide_nothing_and_repeat_nothing(t, window, context):
-    wave = np.random.default_rng(t).standard_normal((2, t)).astype(np.float32)
-    lengths = []
+def test_what_cannot_be_asked_for(codec, causal):
+    wave = clips(100)
+    tokens = codec.encode(wave[0], RATE)
+    for call, words in [
+        (lambda: codec.enhance(wave, 0), "sample_rate is 0"),
+        (lambda: codec.encode(wave, 44_100.5), "sample_rate is 44100.5"),
+        (lambda: codec.encode(wave, RATE, (3, 1)), r"levels are \(3, 1\); this model has \(2, 2\)"),
+        (lambda: codec.encode(wave, RATE, (0, 0)), "not both can be 0"),
+        (lambda: codec.enhance(wave, RATE, (0, 1)), "the speech cannot be kept"),
+        (lambda: codec.decode(tokens.with_levels(1, 0), "background"), "the background cannot be kept"),
+        (lambda: codec.decode(tokens, "music"), "keep is 'music'; it must be one of both, speech"),
+        (lambda: causal.decode(tokens), f"made with the weights {codec.fingerprint}, not with these"),
+        (lambda: codec.decode([tokens, tokens.cut(0, 1)]), "of one length"),
+        (lambda: codec.encode_batch([wave], RATE), r"one channel, \[t\]"),
+        (lambda: list(codec.stream([wave[0]], RATE)), r"\[channels, n\]"),
+        (lambda: list(codec.stream([wave[:, :0]], RATE)), "no samples"),
+        (lambda: tokens.with_levels(3, 0), "3 levels of speech are asked for; there are 0 to 2"),
+    ]:
+        with pytest.raises(UserError, match=words):
+            call()
 
-    def process(x):
-        lengths.append(x.shape[-1])
-        return x
 
-    np.testing.assert_allclose(in_windows(process, wave, window, context), wave, atol=1e-5)
-    assert set(lengths) == {min(t, window)}  # one shape, so one compilation
+def test_before_codebooks_start_embeddings_take_the_place_of_codes(codec):
+    early = DeCodec(codec.config, codec.params, codec.codebook, quantized=False)
+    expected = whole(early, Halves(*[jnp.zeros(3, jnp.int32)] * 2)).taken_apart
+    np.testing.assert_allclose(early.enhance(WAVE, RATE), expected.speech, atol=1e-5)
+    for call in [
+        lambda: early.encode(WAVE, RATE),
+        lambda: early.semantic(WAVE, RATE),
+        lambda: early.enhance(WAVE, RATE, (1, 1)),
+        lambda: early.decode(codec.encode(WAVE, RATE)),
+        lambda: early.blank(9),
+    ]:
+        with pytest.raises(UserError, match="codebooks have not started"):
+            call()
 
 
-def test_loading_what_is_not_a_run(tmp_path):
+# --- loading ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_bundle_is_the_model(codec, tmp_path):
+    saved = bundle.save(tmp_path / "b", codec.config, codec.params, codec.codebook, step=7)
+    loaded = DeCodec.load(tmp_path / "b")
+    assert loaded.fingerprint == codec.fingerprint == saved.fingerprint
+    assert (loaded.config, loaded.step, loaded.quantized) == (codec.config, 7, True)
+    tokens = codec.encode(clips(100)[0], RATE)
+    np.testing.assert_allclose(loaded.decode(tokens), codec.decode(tokens), atol=1e-5)
+
+
+def test_loading_what_is_not_a_model(tmp_path):
     with pytest.raises(UserError, match="neither a bundle nor a run folder"):
         DeCodec.load(tmp_path / "nowhere")

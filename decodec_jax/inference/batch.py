@@ -1,0 +1,196 @@
+"""Many recordings, one after the other: which file becomes which, what is done already, what went wrong."""
+
+import contextlib
+import glob
+import os
+import sys
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from decodec_jax import audio
+from decodec_jax.errors import UserError
+from decodec_jax.inference import container
+from decodec_jax.inference.pipes import PIPE
+
+RECORDINGS = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64")  # sought in folders
+TOKENS = (".dcc",)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One file to make of another; `-` is standard input or output."""
+
+    source: str
+    target: str
+    into_folder: bool = False  # then folders are made as needed, and what is there already is not made again
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended: "written", "skipped" or "failed", then with the reason."""
+
+    source: str
+    target: str
+    status: str
+    seconds: float | None = None  # of sound
+    error: str | None = None
+    more: dict | None = None  # that is worth telling
+
+
+Work = Callable[[Job, Callable[[float], None]], dict | None]  # does a job, telling as it goes how many more s are done
+
+
+def plan(inputs: Sequence[str], output: str, sought: tuple[str, ...], written: tuple[str, ...]) -> list[Job]:
+    """What is to be made of files, folders and patterns.
+
+    One file becomes `output`, unless that is a folder. Several files, a folder (all files in it whose names end as
+    `sought`, its subfolders kept) or a pattern ("talks/**/*.wav") go into the folder `output`. Files keep their names,
+    those that do not end in one of `written` get the first of these endings. Raises UserError where nothing is found
+    and where two files would become one.
+    """
+    if PIPE in (*inputs, output):
+        if len(inputs) > 1 or (output == PIPE and os.path.isdir(inputs[0])):
+            raise UserError("standard input and output (-) take one recording at a time")
+        return [Job(inputs[0], output)]
+    single = len(inputs) == 1 and not os.path.isdir(inputs[0]) and not _is_pattern(inputs[0])
+    if single and not (os.path.isdir(output) or output.endswith(("/", os.sep))):
+        return [Job(inputs[0], output)]
+    jobs, taken = [], {}
+    for path, relative in (pair for each in inputs for pair in _found(each, Path(output), sought)):
+        target = Path(output) / (relative if relative.suffix.lower() in written else relative.with_suffix(written[0]))
+        if taken.setdefault(target, path) != path:
+            raise UserError(f"{taken[target]} and {path} would both become {target}; give them one after the other")
+        if target.resolve() == path.resolve():
+            raise UserError(f"{path} would be replaced by what is made of it; give another output folder")
+        jobs.append(Job(str(path), str(target), into_folder=True))
+    return jobs
+
+
+def _is_pattern(name: str) -> bool:
+    return glob.has_magic(name) and not os.path.exists(name)
+
+
+def _found(name: str, output: Path, sought: tuple[str, ...]) -> list[tuple[Path, Path]]:
+    """Files that a name stands for, and what they are called below the output folder."""
+    if os.path.isdir(name):
+        base = Path(name)
+        files = (path for path in base.rglob("*") if path.suffix.lower() in sought)
+    elif _is_pattern(name):
+        steps = Path(name).parts
+        fixed = next(i for i, step in enumerate(steps) if glob.has_magic(step))
+        base = Path(*steps[:fixed])
+        files = map(Path, glob.iglob(name, recursive=True))
+    else:
+        return [(Path(name), Path(Path(name).name))]
+    made = output.resolve()
+    inside = base.resolve() in made.parents  # then what was made before lies among what is to be done
+    files = sorted(p for p in files if p.is_file() and not (inside and made in p.resolve().parents))
+    if not files:
+        raise UserError(f"there is no {' or '.join(sought)} file in {name}" if base == Path(name) else
+                        f"no file matches {name}")  # fmt: skip
+    return [(path, path.relative_to(base)) for path in files]
+
+
+def check(job: Job, suffixes: tuple[str, ...]) -> float | None:
+    """Seconds of the source by its header, None for a pipe. Raises UserError for what cannot be read or written.
+
+    suffixes: one of which the target must have. Worth doing for all before long work begins.
+    """
+    target = Path(job.target)
+    if job.target != PIPE and target.suffix.lower() not in suffixes:
+        raise UserError(f"{target} is not written: its name must end in {' or '.join(suffixes)}")
+    if job.target != PIPE and not job.into_folder and not target.parent.is_dir():
+        raise UserError(f"{target} cannot be written: there is no folder {target.parent}")
+    if job.source == PIPE:
+        return None
+    return container.info(job.source).seconds if job.source.endswith(TOKENS) else audio.info(job.source).seconds
+
+
+def run(
+    jobs: Sequence[Job], check: Callable[[Job], float | None], prepare: Callable[[], Work], overwrite: bool = False
+) -> tuple[list[Outcome], float]:
+    """All jobs, with a progress bar where standard error is a terminal. One that fails does not stop the others.
+
+    check:     gives a job's seconds of sound, or raises UserError; called for all before the first begins.
+    prepare:   gives what does a job; called once, unless nothing is left to do.
+    overwrite: make files in folders again.
+
+    Returns how they ended, and the seconds it took to do them.
+    """
+    outcomes: dict[Job, Outcome] = {}
+    lengths: dict[Job, float | None] = {}
+    for job in jobs:
+        if job.into_folder and not overwrite and os.path.exists(job.target):
+            outcomes[job] = Outcome(job.source, job.target, "skipped")
+            continue
+        try:
+            lengths[job] = check(job)
+        except UserError as error:
+            outcomes[job] = _failed(job, error)
+    work = prepare() if lengths else None
+    began = time.perf_counter()
+    with _progress(lengths.values()) as (advance, finish):
+        for job, seconds in lengths.items():
+            try:
+                if job.into_folder:
+                    _make_folder(Path(job.target).parent)
+                more = work(job, advance)
+                outcomes[job] = Outcome(job.source, job.target, "written", seconds, more=more)
+            except UserError as error:
+                outcomes[job] = _failed(job, error)
+            finish()
+    return [outcomes[job] for job in jobs], time.perf_counter() - began
+
+
+def summary(outcomes: Sequence[Outcome], elapsed: float) -> dict:
+    """What happened, in numbers: files by status, seconds of sound and of work, and their ratio."""
+    counts = {status: sum(o.status == status for o in outcomes) for status in ("written", "skipped", "failed")}
+    sound = sum(o.seconds or 0.0 for o in outcomes if o.status == "written")
+    ratio = {"real_time_factor": elapsed / sound} if sound else {}
+    return {**counts, "audio_seconds": sound, "elapsed_seconds": elapsed, **ratio}
+
+
+def _failed(job: Job, error: UserError) -> Outcome:
+    message = str(error)
+    known = job.source == PIPE or job.source in message or job.target in message
+    return Outcome(job.source, job.target, "failed", error=message if known else f"{job.source}: {message}")
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"the folder {path} cannot be made ({error.strerror})") from None
+
+
+class _Speed(ProgressColumn):
+    """Seconds of sound for each second of work, and its inverse, the real-time factor."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.1f}x real time (RTF {1 / task.speed:.3f})" if task.speed else "")
+
+
+@contextlib.contextmanager
+def _progress(
+    lengths: Collection[float | None],
+) -> Iterator[tuple[Callable[[float], None], Callable[[], None]]]:
+    """A bar over seconds of sound on standard error: yields what tells it of seconds, and of finished files."""
+    total = None if None in lengths else sum(lengths)
+    count = TextColumn("{task.fields[done]}/{task.fields[files]} files")
+    columns = count, BarColumn(), _Speed(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
+        task = bar.add_task("", total=total, done=0, files=len(lengths))
+        done = 0
+
+        def finish() -> None:
+            nonlocal done
+            done += 1
+            bar.update(task, done=done)
+
+        yield lambda seconds: bar.advance(task, seconds), finish

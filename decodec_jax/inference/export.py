@@ -1,0 +1,108 @@
+"""What a model is, in numbers and as a bundle with a model card."""
+
+import json
+from pathlib import Path
+
+import jax
+
+from decodec_jax import audio
+from decodec_jax.errors import UserError
+from decodec_jax.inference import bundle, container
+from decodec_jax.inference.codec import DeCodec
+from decodec_jax.inference.streaming import latency
+
+CARD = """\
+# A DeCodec model
+
+Takes recordings apart into speech and background while it codes them (DeCodec, arXiv 2509.09201). Made by
+`decodec export` of decodec_jax, for the command `decodec` and for `decodec_jax.inference.codec.DeCodec`:
+
+    decodec enhance noisy.wav clean.wav --model {name}
+
+| | |
+|---|---|
+{facts}
+
+{measured}
+
+Speech is what the model was trained to keep apart; music, several voices at once, and languages and noises unlike its
+training data are untested unless said so here. One-shot voice conversion can imitate a person: ask that person first.
+"""
+
+
+def describe(path: str) -> dict:
+    """What `decodec info` tells of a model, a .dcc file or a recording. Raises UserError for anything else."""
+    if Path(path).is_dir():
+        return _of_model(DeCodec.load(path))
+    if path.lower().endswith(".dcc"):
+        header = container.info(path)
+        return {
+            "fingerprint": header.fingerprint, "seconds": header.seconds, "sample_rate": header.sample_rate,
+            "levels": list(header.levels), "entries": list(header.entries), "kbit_per_second": header.bitrate / 1000,
+            "bytes": Path(path).stat().st_size,
+        }  # fmt: skip
+    info = audio.info(path)
+    return {"seconds": info.seconds, "sample_rate": info.rate, "channels": info.channels, "samples": info.frames}
+
+
+def export(run: str | Path, out: str | Path) -> dict:
+    """Write a run's averaged weights as a bundle with a model card; returns what `describe` tells of it.
+
+    Raises UserError if there is nothing to export, if it has no codes yet, or if it cannot be written.
+    """
+    codec = DeCodec.load(run)
+    if not codec.quantized:
+        raise UserError(f"{run} has no codes yet: its codebooks have not started; train it for longer")
+    facts = _of_model(codec)
+    bundle.save(out, codec.config, codec.params, codec.codebook, codec.step)
+    lines = "\n".join(f"| {name.replace('_', ' ')} | {shown(value)} |" for name, value in facts.items())
+    card = CARD.format(name=Path(out).name, facts=lines, measured=_measured(Path(run)))
+    with audio.replacing(Path(out) / "README.md") as part:
+        part.write_text(card)
+    return facts
+
+
+def _of_model(codec: DeCodec) -> dict:
+    model = codec.config
+    levels = model.speech.levels, model.background.levels
+    entries = model.speech.entries, model.background.entries
+    bits = sum(k * (n - 1).bit_length() for k, n in zip(levels, entries, strict=True))
+    waits = latency(model)
+    return {
+        "fingerprint": codec.fingerprint,
+        "parameters": sum(a.size for a in jax.tree.leaves(codec.params)),
+        "training_steps": codec.step,
+        "quantized": codec.quantized,
+        "causal": model.causal,
+        "latency_ms": None if waits is None else 1000 * waits / model.sample_rate,
+        "sample_rate": model.sample_rate,
+        "frames_per_second": model.sample_rate / model.hop,
+        "levels": list(levels),
+        "entries": list(entries),
+        "kbit_per_second": bits * model.sample_rate / model.hop / 1000,
+    }
+
+
+def shown(value) -> str:
+    """A fact as people read it."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return " + ".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _measured(run: Path) -> str:
+    """What the run last measured on held-out clips, as a table."""
+    try:
+        rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    except (OSError, json.JSONDecodeError):
+        rows = []
+    held_out = [row for row in rows if any(name.startswith("valid/") for name in row)]
+    if not held_out:
+        return "Nothing has been measured on held-out clips."
+    last = held_out[-1]
+    figures = (f"| {name.removeprefix('valid/')} | {value:.2f} |" for name, value in last.items() if "valid/" in name)
+    return "\n".join([f"On held-out clips at step {last['step']}, ratios in dB:", "", "| | |", "|---|---|", *figures])

@@ -1,0 +1,159 @@
+"""One recording, from file to file: read in pieces, through the codec, written as it comes; `-` is a pipe.
+
+Memory is constant for `transform`, `encode` and `decode` (tokens aside, 12 MB an hour), whatever the length. A file
+appears under its name only when it is complete. Whatever is wrong with one is a UserError that names it.
+"""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from decodec_jax import audio
+from decodec_jax.inference import container, pipes
+from decodec_jax.inference.codec import DeCodec, Levels
+from decodec_jax.inference.live import Stopwatch, warm
+from decodec_jax.inference.pipes import PIPE
+from decodec_jax.inference.tokens import STREAMS, Tokens
+
+LIVE_FRAMES = 4  # processed together at the most, when a causal model listens to a pipe
+
+Advance = Callable[[float], None]  # told how many more seconds are done
+
+
+class Opened(NamedTuple):
+    """A recording to be read."""
+
+    form: pipes.Form
+    pieces: Iterator[np.ndarray]  # [channels, n]
+
+
+def transform(
+    codec: DeCodec,
+    source: str,
+    target: str,
+    advance: Advance,
+    keep: str = "both",
+    levels: Levels = None,
+    raw: int | None = None,
+) -> Stopwatch | None:
+    """Reconstruct, enhance, keep the background or the first speech level, as long as the source, to the sample.
+
+    A causal model that listens to a pipe gives each frame at once; its delays are returned. raw: pipes carry 16-bit
+    samples of one channel at this rate (Hz) without a header, in and out.
+    """
+    live = source == PIPE and codec.config.causal
+    hop, rate = codec.config.hop, codec.config.sample_rate
+    with _opened(source, raw, most=LIVE_FRAMES * hop if live else 5 * rate) as (form, pieces):
+        watch = Stopwatch(codec.config, form.rate) if live else None
+        if live:
+            warm(codec, form, keep, levels, LIVE_FRAMES)
+            pieces = watch.started(pieces)
+        with _created(target, form, raw) as put:
+            for wave in codec.stream(_counted(pieces, form.rate, advance, 0.5), form.rate, keep, levels):
+                put(wave)
+                if watch:
+                    watch.stop()
+                advance(0.5 * wave.shape[1] / form.rate)
+    return watch
+
+
+def encode(codec: DeCodec, source: str, target: str, advance: Advance, levels: Levels = None) -> None:
+    """A recording, its channels mixed down to one, to a .dcc file."""
+    with _opened(source) as (form, pieces):
+        length = None if form.frames is None else -(-form.frames * codec.config.sample_rate // form.rate)
+        mono = (audio.mono(piece)[None] for piece in _counted(pieces, form.rate, advance))
+        with container.Writer(sys.stdout.buffer if target == PIPE else target, length=length) as writer:
+            for tokens in codec.encode_stream(mono, form.rate, levels):
+                writer.write(tokens)
+
+
+def decode(
+    codec: DeCodec,
+    source: str,
+    target: str,
+    advance: Advance,
+    keep: str = "both",
+    rate: int | None = None,
+    recover: bool = False,
+) -> list[container.Damage]:
+    """A .dcc file to a recording at `rate` (Hz; None: the model's). recover: put silence where it is damaged."""
+    file, damaged = sys.stdin.buffer if source == PIPE else source, []
+    if recover:
+        tokens, damaged = container.recover(file, codec.fingerprint)
+        tokens = silenced(codec, tokens, damaged)
+    else:
+        streams = [keep] if keep in STREAMS else STREAMS[:1] if keep == "semantic" else STREAMS
+        tokens = container.read(file, streams=streams, fingerprint=codec.fingerprint)
+    rate = rate or tokens.sample_rate
+    form = pipes.Form(rate, 1, "<i2", -(-tokens.length * rate // tokens.sample_rate))
+    with _created(target, form) as put:
+        for wave in codec.decode_stream(tokens, keep, rate):
+            put(wave)
+            advance(wave.shape[1] / rate)
+    return damaged
+
+
+def convert(
+    codec: DeCodec,
+    source: str,
+    target: str,
+    advance: Advance,
+    reference: tuple[np.ndarray, int],
+    alignment: str = "content",
+    keep: str = "speech",
+) -> None:
+    """Voice conversion of a recording that fits in memory; the reference is a waveform and its rate (Hz)."""
+    with _opened(source) as (form, pieces):
+        wave = np.concatenate(list(_counted(pieces, form.rate, advance, 0.5)), axis=1)
+    with _created(target, form._replace(frames=wave.shape[1])) as put:
+        put(codec.convert(wave, reference[0], form.rate, reference[1], alignment, keep))
+    advance(0.5 * wave.shape[1] / form.rate)
+
+
+def recombine(codec: DeCodec, source: str, target: str, advance: Advance, background: tuple[np.ndarray, int]) -> None:
+    """Another background, a waveform and its rate (Hz), for the speech of a recording that fits in memory."""
+    with _opened(source) as (form, pieces):
+        wave = np.concatenate(list(_counted(pieces, form.rate, advance, 0.5)), axis=1)
+    with _created(target, form._replace(frames=wave.shape[1])) as put:
+        put(codec.recombine(wave, background[0], form.rate, background[1]))
+    advance(0.5 * wave.shape[1] / form.rate)
+
+
+def silenced(codec: DeCodec, tokens: Tokens, damaged: list[container.Damage]) -> Tokens:
+    """Recovered tokens with the codes of silence where a stream was damaged."""
+    codes = {stream: getattr(tokens, stream).copy() for stream in STREAMS}
+    for damage in damaged:
+        held = codes[damage.stream][:, damage.frames]
+        blank = getattr(codec.blank(tokens.length), damage.stream)
+        held[:] = blank[: len(held), damage.frames]
+    return replace(tokens, **codes)
+
+
+@contextlib.contextmanager
+def _opened(source: str, raw: int | None = None, most: int = 1 << 16) -> Iterator[Opened]:
+    if source == PIPE:
+        file, name = sys.stdin.buffer, "standard input"
+        form = pipes.raw(raw) if raw else pipes.read_header(file, name)
+        yield Opened(form, pipes.read_pieces(file, form, name, most))
+        return
+    with audio.reading(source) as (info, pieces):
+        yield Opened(pipes.Form(info.rate, info.channels, "<i2", info.frames), pieces)
+
+
+@contextlib.contextmanager
+def _created(target: str, form: pipes.Form, raw: int | None = None) -> Iterator[Callable[[np.ndarray], None]]:
+    if target == PIPE:
+        yield pipes.writer(sys.stdout.buffer, form, "standard output", header=raw is None)
+        return
+    with audio.writing(target, form.rate, form.channels) as put:
+        yield put
+
+
+def _counted(pieces: Iterator[np.ndarray], rate: int, advance: Advance, share: float = 1.0) -> Iterator[np.ndarray]:
+    for piece in pieces:
+        yield piece
+        advance(share * piece.shape[1] / rate)

@@ -1,0 +1,62 @@
+"""How long a causal model keeps listeners waiting."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from decodec_jax import audio
+from decodec_jax.config import Model
+from decodec_jax.inference.codec import DeCodec, Levels
+from decodec_jax.inference.pipes import Form
+from decodec_jax.inference.streaming import latency
+
+
+@dataclass
+class Stopwatch:
+    """Measures the time from when a piece has come until what it completes is written."""
+
+    model: Model
+    rate: int  # of the pipe, Hz
+    times: list[float] = field(default_factory=list)  # s
+    _began: float = 0.0
+
+    def started(self, pieces: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+        """The same pieces; time runs from when each has come. Ctrl-C while waiting for the next is the end of them."""
+        with contextlib.suppress(KeyboardInterrupt):
+            for piece in pieces:
+                self._began = time.perf_counter()
+                yield piece
+
+    def stop(self) -> None:
+        self.times.append(time.perf_counter() - self._began)
+
+    @property
+    def algorithmic(self) -> float:
+        """How long a sample waits for others (s): for the rest of its frame, and in the resamplers."""
+        own = self.model.sample_rate
+        waiting = latency(self.model) / own
+        return waiting + (0 if self.rate == own else audio.delay(self.rate, own) + audio.delay(own, self.rate))
+
+    def summary(self) -> dict[str, float]:
+        """In ms; no times, where nothing was written."""
+        delays = {"algorithmic_ms": 1000 * self.algorithmic, "pieces": len(self.times)}
+        if self.times:
+            delays |= zip(("compute_p50_ms", "compute_p99_ms"), 1000 * np.percentile(self.times, [50, 99]), strict=True)
+        return delays
+
+    def __str__(self) -> str:
+        delays = self.summary()
+        line = f"latency: {delays['algorithmic_ms']:.1f} ms algorithmic"
+        if self.times:
+            line += f"; computing {delays['compute_p50_ms']:.1f} ms (p50), {delays['compute_p99_ms']:.1f} ms (p99)"
+        return line
+
+
+def warm(codec: DeCodec, form: Form, keep: str, levels: Levels, frames: int) -> None:
+    """Compile what a stream in pieces of up to `frames` needs, before its first piece."""
+    silence = np.zeros((form.channels, (frames + 1) * codec.config.hop), np.float32)
+    for _ in codec.stream([silence], codec.config.sample_rate, keep, levels):
+        pass
