@@ -134,20 +134,19 @@ def _small() -> Config:
     config.model.decoder_lstm = False
     for quantizer in (config.model.speech, config.model.background):
         quantizer.dropout = 0.25
-    config.loss.wave_own = config.loss.mel_own = 0.0  # swapped mixtures alone teach the same in two thirds of the time
-    config.loss.mel_swap = 0.5
+    config.loss.mel_own = config.loss.mel_swap = 0.5
     config.loss.level_free = True
     config.loss.commitment = 0.05
     config.data.batch = 4
-    config.data.snr = (-10.0, 20.0)  # more of what has to be taken apart
+    config.data.snr = (-10.0, 10.0)  # more of what has to be taken apart
     config.data.clean, config.data.background_only, config.data.silent = 0.25, 0.2, 0.05  # a partner without one part
     # makes the swapped target the other alone: what enhancement and extraction are asked for
-    config.optim.lr = 5e-4
+    config.optim.lr = 6e-4
     config.optim.clip = 100.0
-    config.optim.warmup = 200
-    config.optim.decay_steps = 6000
-    config.train.steps = 6000
-    config.train.continuous_steps = 2000
+    config.optim.warmup = 100
+    config.optim.decay_steps = 3300
+    config.train.steps = 3300
+    config.train.continuous_steps = 1000
     config.train.kmeans_batches = 64
     config.train.valid_every = 500
     config.train.save_every = 500

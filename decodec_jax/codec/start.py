@@ -83,7 +83,7 @@ def _dct(size: int) -> np.ndarray:
 
 def _nearly_linear(snake: dict, channels: int) -> dict:
     """A Snake whose first `channels`, those of the transform, have small alphas."""
-    return {"alpha": snake["alpha"].at[:channels].multiply(_ALPHA)}
+    return {"alpha": jnp.asarray(snake["alpha"]).at[:channels].multiply(_ALPHA)}
 
 
 def _with_transform(layer: dict, tap: int, transform: np.ndarray, kept_axis: int) -> dict:

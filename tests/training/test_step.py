@@ -42,7 +42,8 @@ def test_eight_devices_do_what_one_does_and_gather_nothing(make_config):
             current, metrics = step(current, batch, teacher_of(config))
         results.append(jax.device_get((current, metrics)))
     for one, eight in zip(*(jax.tree.leaves(result) for result in results), strict=True):
-        np.testing.assert_allclose(one, eight, rtol=1e-4, atol=1e-5)
+        # rounding is that of an array's largest entries, which the smaller ones were summed with
+        np.testing.assert_allclose(one, eight, rtol=1e-4, atol=1e-5 * max(1, np.max(np.abs(one), initial=0)))
     assert "all-reduce" in step.as_text()
     assert "all-gather" not in step.as_text()
     assert "all-to-all" not in step.as_text()
