@@ -144,9 +144,9 @@ def _small() -> Config:
     config.optim.lr = 6e-4
     config.optim.clip = 100.0
     config.optim.warmup = 100
-    config.optim.decay_steps = 3300
-    config.train.steps = 3300
-    config.train.continuous_steps = 1000
+    config.optim.decay_steps = 1900
+    config.train.steps = 1900
+    config.train.continuous_steps = 700
     config.train.kmeans_batches = 64
     config.train.valid_every = 500
     config.train.save_every = 500

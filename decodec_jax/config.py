@@ -64,7 +64,7 @@ class Data:
     batch: int = 8  # pairs of mixtures a step, over all devices
     seconds: float = 1.0  # length of a training clip
     snr: tuple[float, float] = (-5.0, 40.0)  # dB, speech over background, uniform
-    level: tuple[float, float] = (-35.0, -15.0)  # dB of full scale, RMS of the speech (of the background, where alone)
+    level: tuple[float, float] = (-35.0, -15.0)  # dB of full scale, RMS of a pair's speech; background alone likewise
     clean: float = 0.1  # share of mixtures whose background is silence
     background_only: float = 0.1  # share whose speech is silence
     silent: float = 0.05  # share that are silence altogether: what blank codes are learned from

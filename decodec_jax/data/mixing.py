@@ -69,8 +69,10 @@ class Mixer:
         data, skipped = self.data, 0
         speech, background = np.zeros((2, 2, self.samples), np.float32)
         targets = [self.silence, self.silence]
+        # one level for both, so that in what they exchange, too, each part is heard at the SNRs asked for
+        level = rng.uniform(*data.level)
         for member in range(2):
-            share, level, snr = rng.random(), rng.uniform(*data.level), rng.uniform(*data.snr)
+            share, snr = rng.random(), rng.uniform(*data.snr)
             silent = share < data.silent
             alone = not silent and share < data.silent + data.background_only
             clean = not (silent or alone) and share < data.silent + data.background_only + data.clean

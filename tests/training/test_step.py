@@ -118,7 +118,7 @@ def test_guidance_brings_the_first_level_towards_the_teacher():
     for _ in range(40):
         current, metrics = step(current, batch, teacher_of(config))
         cosines.append(float(metrics["cosine"]))
-    assert np.mean(cosines[-5:]) > np.mean(cosines[:5]) + 0.2
+    assert np.mean(cosines[-5:]) > np.mean(cosines[:5]) + 0.1
 
 
 def test_the_balancer_keeps_the_norms_of_all_terms_of_the_waveform():
