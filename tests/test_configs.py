@@ -78,7 +78,7 @@ def test_recipes_that_change_the_network_train_a_tiny_one(recipe):
     mesh = sharding.make_mesh(config.mesh, config.data.batch)
     teacher = CepstraTeacher() if config.loss.guidance else None
     batch = sharding.place(testing.training_batch(config), mesh)
-    after, metrics = make_train_step(config, mesh)(state.create(config), batch, teacher)
+    after, metrics = make_train_step(config, mesh)(state.fresh(config), batch, teacher)
     assert metrics["not_finite"] == 0
     assert after.step == 1
 

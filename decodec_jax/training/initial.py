@@ -11,7 +11,7 @@ from decodec_jax.errors import UserError
 from decodec_jax.inference import bundle
 from decodec_jax.interop import dac
 from decodec_jax.training.checkpoint import Checkpoints, abstract_like
-from decodec_jax.training.state import State, create
+from decodec_jax.training.state import State, create, fresh
 
 
 def initial_state(config: Config) -> State:
@@ -21,7 +21,7 @@ def initial_state(config: Config) -> State:
     parameters and codebooks; a DAC checkpoint (descript's or transformers' layout) encoder, decoder and such codebooks
     as fit. What a source lacks starts as ever. Raises UserError when there is nothing to read or it does not fit.
     """
-    state = jax.jit(lambda: create(config))()
+    state = fresh(config)
     if not config.train.init_from:
         return state
     path = Path(config.train.init_from)

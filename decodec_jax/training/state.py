@@ -69,3 +69,10 @@ def create(config: Config) -> State:
         discriminator_optimizer=discriminator.init(discriminators),
         gradient_norms=balancer.fresh(output_names(config.loss)) if config.loss.balance else {},
     )
+
+
+def fresh(config: Config) -> State:
+    """`create`, compiled. On CPUs without optimisation, which for its many small draws takes a minute or more."""
+    quick = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    options = quick if jax.default_backend() == "cpu" else None
+    return jax.jit(lambda: create(config)).lower().compile(compiler_options=options)()

@@ -17,7 +17,7 @@ def prepared(config, devices=1):
     config.train.continuous_steps = 0
     config.mesh.data = devices
     mesh = sharding.make_mesh(config.mesh, config.data.batch)
-    fresh = jax.jit(lambda: state.create(config), out_shardings=sharding.replicated(mesh))()
+    fresh = jax.device_put(state.fresh(config), sharding.replicated(mesh))
     return mesh, fresh, sharding.place(testing.training_batch(config), mesh)
 
 
@@ -136,7 +136,7 @@ def test_it_learns_one_batch_by_heart(tiny_config):
     tiny_config.train.continuous_steps = 10**6
     tiny_config.optim.lr = 3e-3
     mesh = sharding.make_mesh(tiny_config.mesh, tiny_config.data.batch)
-    current = state.create(tiny_config)
+    current = state.fresh(tiny_config)
     batch = sharding.place(testing.training_batch(tiny_config), mesh)
     step = make_train_step(tiny_config, mesh)
     losses = []
