@@ -13,12 +13,18 @@ from decodec_jax import testing
 from decodec_jax.codec.model import DeCodecNetwork
 
 # Most of the tests' time is compilation, and many compile the same thing: within one session, all its workers and the
-# processes that tests start included, little is compiled twice. It must not outlive the session, which would test
-# yesterday's code.
+# processes that tests start included, little is compiled twice, and nothing is optimised. What is compiled must not
+# outlive the session, which would test yesterday's code, and has a limit, as only then do processes lock it.
 if "PYTEST_XDIST_WORKER" not in os.environ:  # a worker inherits what its controller made
     _COMPILED = tempfile.TemporaryDirectory(prefix="decodec-compiled-")
-    os.environ |= {"JAX_COMPILATION_CACHE_DIR": _COMPILED.name, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2"}
+    os.environ |= {
+        "JAX_COMPILATION_CACHE_DIR": _COMPILED.name,
+        "JAX_COMPILATION_CACHE_MAX_SIZE": str(8 * 2**30),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0",
+    }
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+jax.config.update("jax_compilation_cache_max_size", int(os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"]))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 jax.config.update("jax_platforms", jax.config.jax_platforms or "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
