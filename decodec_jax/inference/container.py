@@ -19,7 +19,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from decodec_jax.errors import UserError
-from decodec_jax.inference.tokens import MAX_ENTRIES, STREAMS, Tokens, check_following, join
+from decodec_jax.inference.tokens import MAX_ENTRIES, STREAMS, Tokens, bitrate, check_following, code_bits, join
 
 File = str | os.PathLike | BinaryIO
 
@@ -73,12 +73,12 @@ class Header:
     @property
     def bits(self) -> tuple[int, int]:
         """Of one code."""
-        return tuple((n - 1).bit_length() for n in self.entries)
+        return tuple(map(code_bits, self.entries))
 
     @property
     def bitrate(self) -> float:
         """Bits of codes per second, without the file's own overhead."""
-        return sum(k * bits for k, bits in zip(self.levels, self.bits, strict=True)) * self.sample_rate / self.hop
+        return bitrate(self.levels, self.entries, self.sample_rate / self.hop)
 
     @property
     def block_samples(self) -> int:

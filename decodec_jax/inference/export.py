@@ -10,6 +10,7 @@ from decodec_jax.errors import UserError
 from decodec_jax.inference import bundle, container
 from decodec_jax.inference.codec import DeCodec
 from decodec_jax.inference.streaming import latency
+from decodec_jax.inference.tokens import bitrate
 
 CARD = """\
 # A DeCodec model
@@ -66,7 +67,7 @@ def _of_model(codec: DeCodec) -> dict:
     model = codec.config
     levels = model.speech.levels, model.background.levels
     entries = model.speech.entries, model.background.entries
-    bits = sum(k * (n - 1).bit_length() for k, n in zip(levels, entries, strict=True))
+    frames_per_second = model.sample_rate / model.hop
     waits = latency(model)
     return {
         "fingerprint": codec.fingerprint,
@@ -76,10 +77,10 @@ def _of_model(codec: DeCodec) -> dict:
         "causal": model.causal,
         "latency_ms": None if waits is None else 1000 * waits / model.sample_rate,
         "sample_rate": model.sample_rate,
-        "frames_per_second": model.sample_rate / model.hop,
+        "frames_per_second": frames_per_second,
         "levels": list(levels),
         "entries": list(entries),
-        "kbit_per_second": bits * model.sample_rate / model.hop / 1000,
+        "kbit_per_second": bitrate(levels, entries, frames_per_second) / 1000,
     }
 
 

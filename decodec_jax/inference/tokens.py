@@ -74,8 +74,7 @@ class Tokens:
     @property
     def bitrate(self) -> float:
         """Bits of codes per second."""
-        bits = (k * (n - 1).bit_length() for k, n in zip(self.levels, self.entries, strict=True))
-        return sum(bits) * self.sample_rate / self.hop
+        return bitrate(self.levels, self.entries, self.sample_rate / self.hop)
 
     @property
     def form(self) -> tuple:
@@ -105,6 +104,16 @@ class Tokens:
         )
 
     __hash__ = None
+
+
+def code_bits(entries: int) -> int:
+    """Bits of one code of a codebook with so many entries."""
+    return (entries - 1).bit_length()
+
+
+def bitrate(levels: tuple[int, int], entries: tuple[int, int], frames_per_second: float) -> float:
+    """Bits of codes per second. Pairs are of speech and background."""
+    return sum(k * code_bits(n) for k, n in zip(levels, entries, strict=True)) * frames_per_second
 
 
 def join(parts: Sequence[Tokens]) -> Tokens:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from decodec_jax.errors import UserError
-from decodec_jax.inference.tokens import Tokens, join
+from decodec_jax.inference.tokens import Tokens, bitrate, join
 
 GOOD = {
     "speech": np.arange(15).reshape(3, 5), "background": np.zeros((0, 5), np.int32), "length": 99, "sample_rate": 1000,
@@ -15,6 +15,13 @@ def test_codes_are_held_as_int32_and_measured():
     assert tokens.speech.dtype == tokens.background.dtype == np.int32
     assert (tokens.frames, tokens.levels, tokens.seconds) == (5, (3, 0), 0.099)
     assert type(Tokens(**(GOOD | {"length": np.int64(99)})).length) is int
+
+
+@pytest.mark.parametrize(
+    ("levels", "entries", "expected"), [((8, 8), (1024, 1024), 8000), ((3, 0), (1000, 2), 1500), ((0, 2), (2, 3), 200)]
+)
+def test_a_code_takes_the_bits_of_its_largest_value(levels, entries, expected):
+    assert bitrate(levels, entries, 50.0) == expected
 
 
 @pytest.mark.parametrize(
