@@ -6,13 +6,13 @@ Weights are random: they do not matter. Prints one table; `--json FILE` saves it
 import argparse
 import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import jax
 
 from decodec_jax.errors import UserError
 from decodec_jax.evaluation import speed
+from decodec_jax.launching import one_line
 
 PARTS = ("inference", "streaming", "memory")
 
@@ -55,8 +55,5 @@ def model_of(named: str):
 
 
 if __name__ == "__main__":
-    try:
+    with one_line("benchmark.py"):
         main()
-    except UserError as error:
-        print(f"benchmark.py: {error}", file=sys.stderr)
-        sys.exit(2)

@@ -24,6 +24,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from decodec_jax.errors import UserError
+from decodec_jax.launching import one_line, parser
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration, as in configs/decodec.py:paper.")
 OUT = flags.DEFINE_string("out", None, "Folder for the targets, which must not exist yet.")
@@ -70,24 +71,9 @@ def followed(targets: Iterator[tuple[str, np.ndarray]], seconds: dict[str, float
             print(f"{number} of {len(seconds)} clips, {done / 3600:.1f} h of speech; {left:.0f} min left", flush=True)
 
 
-def parse(argv: list[str]) -> list[str]:
-    """absl's parser, except that a mistake in a flag or in the configuration is one line."""
-    try:
-        rest = flags.FLAGS(argv)
-        _ = CONFIG.value.variant  # a configuration that failed to load says so only now
-    except (flags.Error, KeyError, ValueError, AttributeError, TypeError, OSError) as error:
-        sys.exit(fail(str(error.args[0]).strip().splitlines()[-1].strip()))
-    return rest
-
-
-def fail(reason: str) -> int:
-    """Say why there is nothing to be done, and with which exit code."""
-    print(f"cache_targets.py: {reason}", file=sys.stderr)
-    return 2
-
-
 if __name__ == "__main__":
-    try:
-        app.run(main, flags_parser=parse)
-    except (UserError, OSError) as error:
-        sys.exit(fail(str(error)))
+    with one_line("cache_targets.py"):
+        try:
+            app.run(main, flags_parser=parser(CONFIG))
+        except OSError as error:
+            raise UserError(str(error)) from None

@@ -6,14 +6,13 @@ training) and taken_apart.png (one mixture in spectrograms).
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 from decodec_jax.config import Data
 from decodec_jax.data.sources import open_source
-from decodec_jax.errors import UserError
 from decodec_jax.evaluation import figures, separation
 from decodec_jax.inference.codec import DeCodec
+from decodec_jax.launching import one_line
 
 PANELS = {
     "loss": ["loss"],
@@ -54,8 +53,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with one_line("evaluate.py"):
         main()
-    except UserError as error:
-        print(f"evaluate.py: {error}", file=sys.stderr)
-        sys.exit(2)
