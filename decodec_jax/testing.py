@@ -6,8 +6,11 @@ The configs are fresh objects: change them freely. A change may also be given as
 import jax
 import numpy as np
 from flax import linen as nn
+from jax import lax
 
+from decodec_jax.codec.model import DeCodecNetwork, Halves
 from decodec_jax.config import Config, Data, Discriminator, Loss, Mesh, Model, Optim, Quantizer, Train
+from decodec_jax.inference import streaming
 from decodec_jax.objective import cepstra
 
 
@@ -77,6 +80,27 @@ def random_variables(module: nn.Module, *inputs, seed: int = 0) -> dict:
         return drawn.astype(array.dtype)
 
     return jax.tree.map_with_path(draw, jax.eval_shape(module.init, jax.random.key(0), *inputs))
+
+
+def in_frames(network: DeCodecNetwork, variables: dict, wave: np.ndarray) -> tuple[Halves[np.ndarray], np.ndarray]:
+    """Codes `[b, k, f]` and samples `[b, t]` of a causal network's stream, a frame at a time, of whole frames `[b, t]`.
+
+    As a scan, which refuses states that change their structure.
+    """
+
+    @jax.jit
+    def run(variables, states, frames):
+        def step(states, frame):
+            heard, codes = streaming.encode_step(network, variables, states[0], frame)
+            said, sound = streaming.decode_step(network, variables, states[1], codes)
+            return (heard, said), (codes, sound)
+
+        return lax.scan(step, states, frames)[1]
+
+    b, hop = len(wave), network.config.hop
+    states = streaming.encoder_state(network, variables, b), streaming.decoder_state(network, variables, b)
+    codes, sound = run(variables, states, wave.reshape(b, -1, hop).swapaxes(0, 1))
+    return Halves(*(np.concatenate(list(c), axis=2) for c in codes)), np.concatenate(list(sound), axis=1)
 
 
 def speech_clips(count: int, t: int, seed: int = 0, sample_rate: int = 16_000) -> np.ndarray:

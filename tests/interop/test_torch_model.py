@@ -17,13 +17,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import lax
 from safetensors.numpy import load_file
 
 from decodec_jax import config, testing
 from decodec_jax.codec import encoder
 from decodec_jax.codec.model import DeCodecNetwork, Halves, TakenApart
-from decodec_jax.inference import bundle, streaming
+from decodec_jax.inference import bundle
 
 if sys.version_info >= (3, 12):
     pytest.importorskip("torch")
@@ -155,24 +154,6 @@ def in_pieces(model: DeCodec, wave: torch.Tensor, frames: int) -> tuple[Halves[t
     return Halves(*(torch.cat(pieces, dim=-1) for pieces in zip(*codes, strict=True))), torch.cat(sound, dim=-1)
 
 
-def in_frames_by_jax(network: DeCodecNetwork, variables: dict, wave: np.ndarray) -> tuple[Halves, np.ndarray]:
-    """The same of JAX's stream, a frame at a time."""
-
-    @jax.jit
-    def run(variables, states, frames):
-        def step(states, frame):
-            heard, codes = streaming.encode_step(network, variables, states[0], frame)
-            said, sound = streaming.decode_step(network, variables, states[1], codes)
-            return (heard, said), (codes, sound)
-
-        return lax.scan(step, states, frames)[1]
-
-    b, hop = len(wave), network.config.hop
-    states = streaming.encoder_state(network, variables, b), streaming.decoder_state(network, variables, b)
-    codes, sound = run(variables, states, wave.reshape(b, -1, hop).swapaxes(0, 1))
-    return Halves(*(np.concatenate(list(c), axis=2) for c in codes)), np.concatenate(list(sound), axis=1)
-
-
 @pytest.mark.parametrize("both", ["causal"], indirect=True)
 class TestStreams:
     def test_pieces_give_what_the_whole_gives(self, both):
@@ -185,7 +166,7 @@ class TestStreams:
 
     def test_frames_give_what_they_give_in_jax(self, both):
         wave = mixture(2, 13 * both.model.config.hop)
-        theirs, ours = in_pieces(both.model, torch.from_numpy(wave), 1), in_frames_by_jax(*both[:2], wave)
+        theirs, ours = in_pieces(both.model, torch.from_numpy(wave), 1), testing.in_frames(*both[:2], wave)
         for codes, expected in zip(theirs[0], ours[0], strict=True):
             np.testing.assert_array_equal(codes, expected)
         assert_close(theirs[1], ours[1], to=1e-5)
