@@ -67,16 +67,8 @@ def read(
         begin, end = blocks * block_in, min(frames, math.ceil(last * rate_in / rate) + margin)
         if first * rate_in >= frames * rate:
             raise UserError(f"{name} is {frames / rate_in:.3f} s long; nothing can be read at {start:.3f} s")
-        try:
-            file.seek(begin)
-            wave = file.read(end - begin, dtype="float32", always_2d=True)
-        except (soundfile.SoundFileError, OSError) as error:
-            raise UserError(f"{name} is damaged or truncated ({_reason(error)})") from None
-    if len(wave) < end - begin:
-        raise UserError(f"{name} is truncated: it ends {(end - begin - len(wave)) / rate_in:.3f} s early")
-    if not np.isfinite(wave).all():
-        raise UserError(f"{name} contains samples that are not finite numbers (NaN or inf)")
-    wave = resample(wave.T, rate_in, rate)
+        wave = _samples(file, name, end - begin, begin)
+    wave = resample(wave, rate_in, rate)
     skip = first - blocks * block_out
     return np.ascontiguousarray(wave[:, skip : skip + last - first]), rate
 
@@ -204,16 +196,27 @@ def reading(path: str | os.PathLike, seconds: float = 5.0) -> Iterator[tuple[Aud
 def _pieces(file: soundfile.SoundFile, name: str, seconds: float) -> Iterator[np.ndarray]:
     left, count = file.frames, max(1, round(seconds * file.samplerate))
     while left > 0:
-        try:
-            wave = file.read(min(count, left), dtype="float32", always_2d=True)
-        except (soundfile.SoundFileError, OSError) as error:
-            raise UserError(f"{name} is damaged or truncated ({_reason(error)})") from None
-        if len(wave) < min(count, left):
-            raise UserError(f"{name} is truncated: it ends {(left - len(wave)) / file.samplerate:.3f} s early")
-        if not np.isfinite(wave).all():
-            raise UserError(f"{name} contains samples that are not finite numbers (NaN or inf)")
-        left -= len(wave)
-        yield wave.T
+        wave = _samples(file, name, min(count, left))
+        left -= wave.shape[1]
+        yield wave
+
+
+def _samples(file: soundfile.SoundFile, name: str, count: int, begin: int | None = None) -> np.ndarray:
+    """The next `count` samples, or those from sample `begin` on: float32 [channels, count].
+
+    Raises UserError if they are damaged, not all there or not finite.
+    """
+    try:
+        if begin is not None:
+            file.seek(begin)
+        wave = file.read(count, dtype="float32", always_2d=True)
+    except (soundfile.SoundFileError, OSError) as error:
+        raise UserError(f"{name} is damaged or truncated ({_reason(error)})") from None
+    if len(wave) < count:
+        raise UserError(f"{name} is truncated: it ends {(file.frames - file.tell()) / file.samplerate:.3f} s early")
+    if not np.isfinite(wave).all():
+        raise UserError(f"{name} contains samples that are not finite numbers (NaN or inf)")
+    return wave.T
 
 
 @contextlib.contextmanager
