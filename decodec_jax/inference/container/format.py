@@ -1,0 +1,174 @@
+"""The bytes of a .dcc file: the header at both its ends, and the blocks between, of bit-packed codes and checksums."""
+
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from decodec_jax.errors import UserError
+from decodec_jax.inference.tokens import MAX_ENTRIES, Tokens, bitrate, code_bits
+
+VERSION = 1
+MAGIC = b"\x89DCC"
+START = struct.Struct("<4sH")  # magic and version, which every version begins with
+FORM = struct.Struct("<2B5I8s")  # levels, entries (speech, background), sample rate, hop, frames a block, fingerprint
+LENGTH = struct.Struct("<Q")  # in samples; 0: not known yet
+CHECKSUM = struct.Struct("<I")
+POSITION = struct.Struct("<QQB")  # first sample and samples of a block, number of the stream
+HEADER_BYTES = START.size + FORM.size + LENGTH.size + CHECKSUM.size
+MAX_BLOCK_BYTES = 1 << 20  # what a header claims beyond these is not believed
+MAX_SIZE = 1 << 24  # of sample rate, hop and frames a block
+MAX_SECONDS = 1e9
+
+Codes = Sequence[np.ndarray | None]  # of speech and background; None where damaged, left out or not read
+Block = tuple[int, int, Codes]  # with its first sample and number of samples
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says of itself. Pairs are (speech, background). Raises UserError for what no file can hold."""
+
+    sample_rate: int  # Hz
+    hop: int  # samples a frame
+    levels: tuple[int, int]
+    entries: tuple[int, int]
+    fingerprint: str  # of the weights
+    block_frames: int  # of every block but the last
+    length: int | None = None  # samples; None at the head of a file whose end was not known when it was begun
+
+    def __post_init__(self):
+        for name in ("sample_rate", "hop", "block_frames"):
+            if not 1 <= getattr(self, name) <= MAX_SIZE:
+                raise UserError(f"{name} is {getattr(self, name)}; it must be from 1 to {MAX_SIZE}")
+        if not all(2 <= n <= MAX_ENTRIES for n in self.entries):
+            raise UserError(f"entries are {self.entries}; a codebook has from 2 to {MAX_ENTRIES}")
+        if not all(0 <= k <= 255 for k in self.levels) or self.levels == (0, 0):
+            raise UserError(f"levels are {self.levels}; a stream has from 0 to 255, and one of the two at least 1")
+        if self.length is not None and not 1 <= self.length < 2**64:
+            raise UserError(f"length is {self.length} samples; it must be from 1 to {2**64 - 1}")
+        if self.block_bytes > MAX_BLOCK_BYTES:
+            raise UserError(f"blocks of {self.block_samples / self.sample_rate:g} s take {self.block_bytes} bytes; "
+                            f"the limit is {MAX_BLOCK_BYTES}: use shorter ones")  # fmt: skip
+
+    @property
+    def seconds(self) -> float | None:
+        return None if self.length is None else self.length / self.sample_rate
+
+    @property
+    def bits(self) -> tuple[int, int]:
+        """Of one code."""
+        return tuple(map(code_bits, self.entries))
+
+    @property
+    def bitrate(self) -> float:
+        """Bits of codes per second, without the file's own overhead."""
+        return bitrate(self.levels, self.entries, self.sample_rate / self.hop)
+
+    @property
+    def block_samples(self) -> int:
+        return self.block_frames * self.hop
+
+    @property
+    def block_bytes(self) -> int:
+        return sum(self.part_bytes(self.block_samples))
+
+    @property
+    def file_bytes(self) -> int:
+        blocks, rest = divmod(self.length, self.block_samples)
+        return 2 * HEADER_BYTES + blocks * self.block_bytes + sum(self.part_bytes(rest))
+
+    def part_bytes(self, samples: int) -> tuple[int, int]:
+        """Bytes of either stream in a block of so many samples, checksum included."""
+        codes = (self.frames(samples) * k * bits for k, bits in zip(self.levels, self.bits, strict=True))
+        return tuple(-(-bits // 8) + CHECKSUM.size if bits else 0 for bits in codes)
+
+    def frames(self, samples: int) -> int:
+        """Frames that so many samples take."""
+        return -(-samples // self.hop)
+
+    @cached_property
+    def form(self) -> bytes:
+        """All but the length."""
+        fields = *self.levels, *self.entries, self.sample_rate, self.hop, self.block_frames
+        return START.pack(MAGIC, VERSION) + FORM.pack(*fields, bytes.fromhex(self.fingerprint))
+
+    def checksum(self, first: int, samples: int, i: int, payload: bytes) -> bytes:
+        """CRC-32 of the bytes of stream i in the block of `samples` from sample `first`, and of this their place."""
+        return CHECKSUM.pack(zlib.crc32(self.form + POSITION.pack(first, samples, i) + payload))
+
+    def pack(self) -> bytes:
+        """The HEADER_BYTES of it."""
+        length = LENGTH.pack(self.length or 0)
+        return self.form + length + CHECKSUM.pack(zlib.crc32(self.form + length))
+
+    @classmethod
+    def unpack(cls, data: bytes, name: str) -> "Header":
+        """The inverse of `pack`; `name` is what errors call the file."""
+        if not data:
+            raise UserError(f"{name} is empty")
+        if not data.startswith(MAGIC):
+            raise UserError(f"{name} is not a .dcc file, or its first bytes are damaged")
+        if len(data) < HEADER_BYTES:
+            raise UserError(f"{name} is truncated: it ends after {len(data)} bytes, within its header")
+        version = START.unpack_from(data)[1]
+        if version != VERSION:
+            raise UserError(f"{name} is of version {version} of the .dcc format; this decodec_jax reads {VERSION}")
+        if data[-CHECKSUM.size :] != CHECKSUM.pack(zlib.crc32(data[: -CHECKSUM.size])):
+            raise UserError(f"the header of {name} is damaged (its checksum is wrong)")
+        *pairs, rate, hop, block_frames, fingerprint = FORM.unpack_from(data, START.size)
+        length = LENGTH.unpack_from(data, START.size + FORM.size)[0] or None
+        try:
+            return cls(rate, hop, tuple(pairs[:2]), tuple(pairs[2:]), fingerprint.hex(), block_frames, length)
+        except UserError as error:
+            raise UserError(f"{name} cannot be read: its {error}") from None
+
+
+def header_or_none(data: bytes) -> Header | None:
+    """The header that `data` is; None where damaged."""
+    try:
+        return Header.unpack(data, "")
+    except UserError:
+        return None
+
+
+def check_fingerprint(header: Header, wanted: str | None, name: str) -> None:
+    """Raise UserError if the file, called `name`, was made with other weights than those wanted (None: any)."""
+    if wanted not in (None, header.fingerprint):
+        raise UserError(f"{name} was made with the weights {header.fingerprint}, not with these, {wanted}; "
+                        "decode it with the model that made it")  # fmt: skip
+
+
+def pack_codes(codes: np.ndarray, bits: int) -> bytes:
+    """`[k, f]` as f frames of k codes of so many bits, highest bit first; zero bits fill the last byte."""
+    columns = codes.T[..., None] >> np.arange(bits, dtype=np.int32)[::-1] & 1  # [f, k, bits]
+    return np.packbits(columns.astype(np.uint8)).tobytes()
+
+
+def unpack_codes(data: bytes, bits: int, k: int, f: int) -> np.ndarray:
+    """The inverse of `pack_codes`: int32 `[k, f]`."""
+    columns = np.unpackbits(np.frombuffer(data, np.uint8), count=f * k * bits).reshape(f, k, bits)
+    return np.ascontiguousarray((columns @ (1 << np.arange(bits, dtype=np.int32)[::-1])).T)
+
+
+def unpack_part(header: Header, first: int, samples: int, i: int, part: bytes) -> np.ndarray | None:
+    """Codes `[k, f]` of stream i in the block of `samples` from sample `first`; None if damaged or left out."""
+    size = header.part_bytes(samples)[i] - CHECKSUM.size
+    if size < 0 or part[size:] != header.checksum(first, samples, i, part[:size]):
+        return None
+    codes = unpack_codes(part[:size], header.bits[i], header.levels[i], header.frames(samples))
+    return codes if codes.max() < header.entries[i] else None
+
+
+def unpack_block(header: Header, first: int, samples: int, block: bytes) -> Codes:
+    """Codes of both streams in the block of `samples` from sample `first`."""
+    size = header.part_bytes(samples)[0]
+    return tuple(unpack_part(header, first, samples, i, part) for i, part in enumerate((block[:size], block[size:])))
+
+
+def to_tokens(header: Header, samples: int, codes: Codes) -> Tokens:
+    """Codes of so many samples as tokens."""
+    speech, background = (np.zeros((0, header.frames(samples)), np.int32) if c is None else c for c in codes)
+    return Tokens(speech, background, samples, header.sample_rate, header.hop, header.entries, header.fingerprint)
