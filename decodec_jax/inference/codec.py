@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from decodec_jax.config import Model
 from decodec_jax.errors import UserError
 from decodec_jax.inference import bundle
 from decodec_jax.inference.alignment import aligned
+from decodec_jax.inference.halves import joined, kept
+from decodec_jax.inference.recordings import as_long, check_rate, checked, checked_piece, grouped
 from decodec_jax.inference.streaming import Chunked
 from decodec_jax.inference.tokens import STREAMS, Tokens
 
@@ -114,8 +116,8 @@ class DeCodec:
         chooses, see `alignment.aligned`. A reference of several channels is mixed down to one; its rate is that of the
         source unless given. keep: "both" keeps the background of the source too.
         """
-        rows = np.atleast_2d(_checked(source))
-        reference = audio.mono(_checked(reference))
+        rows = np.atleast_2d(checked(source))
+        reference = audio.mono(checked(reference))
         voice = self.encode(reference, reference_rate or sample_rate)
         converted = []
         for tokens in self.encode_batch(rows, sample_rate):
@@ -136,8 +138,8 @@ class DeCodec:
         The second is repeated, or cut, to the length of the first, and mixed down to one channel; its rate is that of
         the first unless given.
         """
-        rows = np.atleast_2d(_checked(speech_from))
-        background = audio.mono(_checked(background_from))
+        rows = np.atleast_2d(checked(speech_from))
+        background = audio.mono(checked(background_from))
         background = audio.resample(background, background_rate or sample_rate, sample_rate)
         *own, other = self.encode_batch([*rows, np.resize(background, rows.shape[1])], sample_rate)
         mixed = [replace(tokens, background=other.background) for tokens in own]
@@ -153,14 +155,14 @@ class DeCodec:
         piece has come.
         """
         rate = self.config.sample_rate
-        _check_rate(sample_rate)
+        check_rate(sample_rate)
         self._check_kept(keep, self._levels(levels))
 
         def process(pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
             own = audio.resampled(pieces, sample_rate, rate)
             return audio.resampled(self._through(own, keep, levels), rate, sample_rate)
 
-        return _as_long(map(_checked_piece, pieces), process)
+        return as_long(map(checked_piece, pieces), process)
 
     # --- recordings to tokens, and back -------------------------------------------------------------------------------
 
@@ -170,7 +172,7 @@ class DeCodec:
         levels: (speech, background), how many of each to keep: 10 bits a frame each in the paper's setting, so that
         (8, 8) is 8 kbit/s and (1, 0) 0.5; `Tokens.with_levels` does the same later.
         """
-        tokens = self.encode_batch(np.atleast_2d(_checked(wave)), sample_rate, levels)
+        tokens = self.encode_batch(np.atleast_2d(checked(wave)), sample_rate, levels)
         return tokens[0] if np.ndim(wave) == 1 else tokens
 
     def encode_batch(self, waves: Sequence[np.ndarray], sample_rate: int, levels: Levels = None) -> list[Tokens]:
@@ -178,21 +180,21 @@ class DeCodec:
         hop = self.config.hop
         rows = [self._heard(wave, sample_rate) for wave in waves]
         tokens: list[Tokens | None] = [None] * len(rows)
-        for frames, alike in _grouped(len(row[::hop]) for row in rows):
+        for frames, alike in grouped(len(row[::hop]) for row in rows):
             batch = np.stack([np.pad(rows[i], (0, frames * hop - len(rows[i]))) for i in alike])
-            codes = _joined(self._codes([batch]))
+            codes = joined(self._codes([batch]))
             for row, i in enumerate(alike):
                 tokens[i] = self._tokens(Halves(*(c[row] for c in codes)), len(rows[i]), levels)
         return tokens
 
     def encode_stream(self, pieces: Iterable[np.ndarray], sample_rate: int, levels: Levels = None) -> Iterator[Tokens]:
         """`encode` for one channel in pieces `[1, n]`, in constant memory: pieces that `tokens.join` makes one of."""
-        _check_rate(sample_rate)
+        check_rate(sample_rate)
         heard = given = 0
 
         def listening() -> Iterator[np.ndarray]:
             nonlocal heard
-            for piece in audio.resampled(map(_checked_piece, pieces), sample_rate, self.config.sample_rate):
+            for piece in audio.resampled(map(checked_piece, pieces), sample_rate, self.config.sample_rate):
                 heard += piece.shape[1]
                 yield piece
 
@@ -221,7 +223,7 @@ class DeCodec:
         """`decode` for recordings of any lengths, to `[t]` each."""
         rate = self.config.sample_rate
         waves: list[np.ndarray | None] = [None] * len(tokens)
-        for _, alike in _grouped((each.frames, each.levels) for each in tokens):
+        for _, alike in grouped((each.frames, each.levels) for each in tokens):
             batch = np.concatenate(list(self._sound([tokens[i] for i in alike], keep)), axis=1)
             for row, i in enumerate(alike):
                 waves[i] = audio.resample(batch[row, : tokens[i].length], rate, sample_rate or rate)
@@ -242,20 +244,20 @@ class DeCodec:
 
         float32 `[f, latent]`, or `[channels, f, latent]`, at `model.sample_rate / model.hop` frames a second.
         """
-        rows = np.stack([self._heard(row, sample_rate) for row in np.atleast_2d(_checked(wave))])
-        halves = _joined(self._chunked.embed([rows]), axis=1)
+        rows = np.stack([self._heard(row, sample_rate) for row in np.atleast_2d(checked(wave))])
+        halves = joined(self._chunked.embed([rows]), axis=1)
         return Halves(*(half[0] if np.ndim(wave) == 1 else half for half in halves))
 
     # --- what these are made of ---------------------------------------------------------------------------------------
 
     def _whole(self, wave: np.ndarray, sample_rate: int, keep: str, levels: Levels) -> np.ndarray:
-        pieces = self.stream([np.atleast_2d(_checked(wave))], sample_rate, keep, levels)
+        pieces = self.stream([np.atleast_2d(checked(wave))], sample_rate, keep, levels)
         return np.concatenate(list(pieces), axis=1).reshape(np.shape(wave))
 
     def _heard(self, wave: np.ndarray, sample_rate: int) -> np.ndarray:
         """One channel at the model's rate."""
-        _check_rate(sample_rate)
-        wave = _checked(wave)
+        check_rate(sample_rate)
+        wave = checked(wave)
         if wave.ndim != 1:
             raise UserError(f"each recording of a batch is one channel, [t]; this has shape {wave.shape}")
         return audio.resample(wave, sample_rate, self.config.sample_rate)
@@ -276,9 +278,9 @@ class DeCodec:
         def chosen(codes: Halves[np.ndarray]) -> Halves[np.ndarray]:
             own = codes if whole else Halves(*(c[:-1] for c in codes))
             own = Halves(own.speech[:, :speech], own.background[:, :background])
-            return _kept(own, Halves(*(c[-1:] for c in codes)), keep)
+            return kept(own, Halves(*(c[-1:] for c in codes)), keep)
 
-        return _as_long(pieces, process)
+        return as_long(pieces, process)
 
     def _codes(self, pieces: Iterable[np.ndarray]) -> Iterator[Halves[np.ndarray]]:
         """Pieces `[b, n]` at the model's rate to codes `[b, k, f]`."""
@@ -295,14 +297,14 @@ class DeCodec:
         self._check_kept(keep, tokens[0].levels)
         codes = Halves(*(np.stack([getattr(each, stream) for each in tokens]) for stream in STREAMS))
         if keep != "both" or 0 in tokens[0].levels:
-            codes = _kept(codes, self._blank(tokens[0].frames), keep)
+            codes = kept(codes, self._blank(tokens[0].frames), keep)
         return self._chunked.decode([codes], length)
 
     def _coded_silence(self, frames: int) -> Halves[np.ndarray]:
         piece = np.zeros((1, 256 * self.config.hop), np.float32)
         whole, rest = divmod(frames, 256)
         silence = itertools.chain(itertools.repeat(piece, whole), [piece[:, : rest * self.config.hop]])
-        return _joined(self._codes(silence))
+        return joined(self._codes(silence))
 
     @functools.cached_property
     def _first_vectors(self) -> np.ndarray:
@@ -346,78 +348,3 @@ class DeCodec:
     def _as(wave: np.ndarray, rows: Sequence[np.ndarray]) -> np.ndarray:
         """Rows cut to the length and brought to the shape of a waveform."""
         return np.stack([row[: np.shape(wave)[-1]] for row in rows]).reshape(np.shape(wave))
-
-
-def _kept(codes: Halves[np.ndarray], blank: Halves[np.ndarray], keep: str) -> Halves[np.ndarray]:
-    """Codes `[b, k, f]` with those of silence, `[1, k, f]`, for what is not kept or was left out."""
-    speech, background = codes
-    b = len(speech)
-    if keep == "semantic":
-        speech = speech[:, :1]
-    if keep == "background" or not speech.shape[1]:
-        speech = np.repeat(blank.speech, b, axis=0)
-    if keep in ("speech", "semantic") or not background.shape[1]:
-        background = np.repeat(blank.background, b, axis=0)
-    return Halves(speech, background)
-
-
-def _as_long(
-    pieces: Iterable[np.ndarray], process: Callable[[Iterable[np.ndarray]], Iterable[np.ndarray]]
-) -> Iterator[np.ndarray]:
-    """`process` of pieces `[b, n]`, without what it adds at the end. Raises UserError if there are no samples."""
-    heard = given = 0
-
-    def counted() -> Iterator[np.ndarray]:
-        nonlocal heard
-        for piece in pieces:
-            heard += piece.shape[1]
-            yield piece
-        if not heard:
-            raise UserError("the recording has no samples")
-
-    for wave in process(counted()):
-        wave = wave[:, : heard - given]
-        given += wave.shape[1]
-        if wave.shape[1]:
-            yield wave
-
-
-def _grouped(keys: Iterable) -> list[tuple]:
-    """Each key with the places where it stands."""
-    places: dict = {}
-    for i, key in enumerate(keys):
-        places.setdefault(key, []).append(i)
-    return list(places.items())
-
-
-def _joined(pieces: Iterable[Halves[np.ndarray]], axis: int = 2) -> Halves[np.ndarray]:
-    return Halves(*(np.concatenate(half, axis) for half in zip(*pieces, strict=True)))
-
-
-def _checked(wave: np.ndarray) -> np.ndarray:
-    """A waveform as float32. Raises UserError for what is none."""
-    wave = np.asarray(wave, np.float32)
-    if wave.ndim not in (1, 2):
-        raise UserError(f"a waveform is [t] or [channels, t]; this has shape {wave.shape}")
-    if wave.size == 0:
-        raise UserError("the recording has no samples")
-    return _finite(wave)
-
-
-def _checked_piece(wave: np.ndarray) -> np.ndarray:
-    """Part of a waveform, perhaps an empty one."""
-    wave = np.asarray(wave, np.float32)
-    if wave.ndim != 2:
-        raise UserError(f"a piece of a recording is [channels, n]; this has shape {wave.shape}")
-    return _finite(wave)
-
-
-def _finite(wave: np.ndarray) -> np.ndarray:
-    if not np.isfinite(wave).all():
-        raise UserError(f"the recording has {np.count_nonzero(~np.isfinite(wave))} samples that are NaN or infinite")
-    return wave
-
-
-def _check_rate(sample_rate: int) -> None:
-    if not sample_rate > 0 or sample_rate != int(sample_rate):
-        raise UserError(f"sample_rate is {sample_rate}; it must be a whole number of Hz above 0")

@@ -44,5 +44,6 @@ def take(file: BinaryIO, count: int) -> bytes:
 
 
 def name_of(file: File) -> str:
+    """What messages call it."""
     name = file if isinstance(file, (str, os.PathLike)) else getattr(file, "name", None)
     return os.fspath(name) if isinstance(name, (str, os.PathLike)) else "the .dcc data"

@@ -1,0 +1,34 @@
+import numpy as np
+import pytest
+
+from decodec_jax.codec.model import Halves
+from decodec_jax.inference.halves import joined, kept
+
+
+def same(halves, expected):
+    return all(map(np.array_equal, halves, expected))
+
+
+def test_pieces_are_joined_in_time():
+    codes = Halves(np.arange(12).reshape(1, 2, 6), np.arange(6).reshape(1, 1, 6))
+    pieces = [Halves(*(c[..., :2] for c in codes)), Halves(*(c[..., 2:] for c in codes))]
+    assert same(joined(pieces), codes)
+
+
+@pytest.mark.parametrize(
+    ("keep", "levels", "speech", "background"),
+    [
+        ("both", (3, 2), 3 * [1], 2 * [2]),
+        ("speech", (3, 2), 3 * [1], 4 * [0]),
+        ("background", (3, 2), 4 * [0], 2 * [2]),
+        ("semantic", (3, 2), [1], 4 * [0]),
+        ("both", (3, 0), 3 * [1], 4 * [0]),
+        ("both", (0, 2), 4 * [0], 2 * [2]),
+    ],
+)
+def test_silence_stands_where_nothing_is_kept(keep, levels, speech, background):
+    codes = Halves(np.full((2, levels[0], 5), 1), np.full((2, levels[1], 5), 2))
+    silence = np.zeros((1, 4, 5), int)
+    given = kept(codes, Halves(silence, silence), keep)
+    assert [half.shape[::2] for half in given] == [(2, 5), (2, 5)]
+    assert [half[1, :, 0].tolist() for half in given] == [speech, background]
