@@ -386,7 +386,7 @@ def test_every_training_command_is_one_that_train_py_takes():
         "    if (child := os.fork()) == 0:\n"  # flags are parsed once a process
         "        sys.argv = ['train.py', *flags]\n"  # where config_flags looks for --config.SECTION.NAME
         "        module = runpy.run_path('launch/train.py')\n"
-        "        assert module['parse'](sys.argv) == ['train.py'], flags\n"
+        "        assert module['parser'](module['CONFIG'])(sys.argv) == ['train.py'], flags\n"
         "        assert module['WORKDIR'].value.startswith(('/', 'runs')), flags\n"
         "        sys.stdout.flush()\n"
         "        os._exit(0)\n"
