@@ -117,6 +117,7 @@ def _paper() -> Config:
 def _plain() -> Config:
     """What CPUs have time for: no adversarial or semantic terms, small discriminators for the recipes that add them."""
     config = Config()
+    config.model.mask = True  # parts are held apart in hundreds of steps, not tens of thousands
     config.loss.guidance = config.loss.adversarial = config.loss.feature = 0.0
     config.discriminator.period_channels = (8, 16, 32, 64, 64)
     config.discriminator.band_channels = 8
@@ -126,28 +127,31 @@ def _plain() -> Config:
 
 def _small() -> Config:
     config = _plain()
-    config.model.patch = 8
-    config.model.channels = 48
-    config.model.strides = (5, 4, 2)
+    config.model.patch = 16
+    config.model.channels = 64
+    config.model.strides = (5, 4)
+    config.model.dilations = (1, 3)
     config.model.latent = 256
-    config.model.decoder_channels = 384
+    config.model.decoder_channels = 256
     config.model.decoder_lstm = False
     for quantizer in (config.model.speech, config.model.background):
-        quantizer.dropout = 0.25
+        quantizer.decay = 0.995
+        quantizer.dropout = 0.2
     config.loss.mel_own = config.loss.mel_swap = 0.5
     config.loss.level_free = True
     config.loss.commitment = 0.05
     config.data.batch = 4
+    config.data.level = (-30.0, -22.0)
     config.data.snr = (-10.0, 10.0)  # more of what has to be taken apart
-    config.data.clean, config.data.background_only, config.data.silent = 0.25, 0.2, 0.05  # a partner without one part
-    # makes the swapped target the other alone: what enhancement and extraction are asked for
+    # where a partner lacks one part, the swapped target is the other part alone: what users will ask for
+    config.data.clean, config.data.background_only, config.data.silent = 0.25, 0.2, 0.05
     config.optim.lr = 6e-4
     config.optim.clip = 100.0
     config.optim.warmup = 100
-    config.optim.decay_steps = 1900
-    config.train.steps = 1900
-    config.train.continuous_steps = 700
-    config.train.kmeans_batches = 64
+    config.optim.decay_steps = 7000
+    config.train.steps = 7000
+    config.train.continuous_steps = 4000
+    config.train.kmeans_batches = 128
     config.train.valid_every = 500
     config.train.save_every = 500
     return config

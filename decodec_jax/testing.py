@@ -23,7 +23,8 @@ def tiny_model(**changes) -> Model:
     """The whole network with every kind of layer in it, at some 6000 parameters and 20 samples a frame."""
     tiny = {
         "patch": 2, "channels": 4, "strides": (2, 5), "dilations": (1, 3), "kernel": 3, "latent": 8,
-        "decoder_channels": 16, "lstm_layers": 1, "speech": tiny_quantizer(), "background": tiny_quantizer(),
+        "decoder_channels": 16, "lstm_layers": 1, "mask": True,
+        "speech": tiny_quantizer(), "background": tiny_quantizer(),
     }  # fmt: skip
     return Model(**(tiny | changes))
 

@@ -1,5 +1,7 @@
 """Waveform to embedding: DAC's strided convolution stack, the paper's LSTM, one last convolution."""
 
+import jax
+import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
@@ -11,6 +13,14 @@ from decodec_jax.config import Model
 # small alphas, see start.py). The factor is fixed, as a gain far below one is learned badly: each of Adam's steps, of
 # one size for all parameters, is a large part of it.
 SCALE = 0.05
+
+
+OPEN = 2.0  # masks begin near 0.9
+
+
+def log_power(x: Array) -> Array:
+    """How loud each channel is, -1.7 (nothing) to 2 or so (loud)."""
+    return 0.25 * jnp.log(x**2 + 1e-3)
 
 
 class EncoderBlock(nn.Module):
@@ -31,6 +41,10 @@ class Encoder(nn.Module):
     """`[b, f hop]` waveform to `[b, f, latent]` embedding (paper section 1, "Encoder / decoder").
 
     In three stages, since a bidirectional LSTM over a long recording needs passes of its own: `front`, `lstm`, `back`.
+
+    With `mask` every element of the embedding is multiplied by one of 0..1, as in Conv-TasNet, so that either half can
+    let go of the other's sound. Sums of filters find that hard to learn: what is to be kept depends on how loud things
+    are, now and before. So the LSTM also hears how loud each channel is, and the mask is made of what it makes of that.
     """
 
     config: Model
@@ -41,6 +55,9 @@ class Encoder(nn.Module):
         self.blocks = [EncoderBlock(config, s, name=f"block{i}") for i, s in enumerate(config.strides)]
         if config.lstm_layers:
             self.lstm = LSTM(config.lstm_layers, bidirectional=not config.causal)
+        if config.mask:
+            self.loudness = Conv(config.channels * 2 ** len(config.strides), 1, config.causal)
+            self.mask = Conv(config.latent, 1, config.causal, gain=0.1)
         self.snake = Snake()
         self.last = Conv(config.latent, 3, config.causal)
 
@@ -49,11 +66,12 @@ class Encoder(nn.Module):
         x = self.first(fold((wave[..., None] / SCALE).astype(self.config.dtype), self.config.patch))
         for block in self.blocks:
             x = block(x)
-        return x
+        return x + self.loudness(log_power(x)) if self.config.mask else x
 
     def back(self, x: Array) -> Array:
         """What becomes of the LSTM's output: `[b, f, c] -> [b, f, latent]`."""
-        return self.last(self.snake(x))
+        embedding = self.last(self.snake(x))
+        return embedding * jax.nn.sigmoid(self.mask(x) + OPEN) if self.config.mask else embedding
 
     def __call__(self, wave: Array) -> Array:
         x = self.front(wave)

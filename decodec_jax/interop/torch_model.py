@@ -74,6 +74,7 @@ class Model:
     decoder_channels: int  # after the decoder's first convolution; halved by every block
     lstm_layers: int
     decoder_lstm: bool
+    mask: bool  # the embedding is multiplied by one of 0..1
     causal: bool
     projection: str  # "learned", "exact" or "none"
     speech: Quantizer
@@ -217,7 +218,18 @@ class LSTM(nn.LSTM):
         return x + y.mT
 
 
+class Loudness(Conv):
+    """x and a mixture of how loud its channels are."""
+
+    def __init__(self, channels: int):
+        super().__init__(channels, channels, 1, (0, 0))
+
+    def forward(self, x: Tensor, stream: Stream | None = None) -> Tensor:
+        return x + super().forward(0.25 * torch.log(x**2 + 1e-3), stream)
+
+
 SCALE = 0.05  # waveforms are divided by this on their way in, multiplied by it on their way out
+OPEN = 2.0  # masks begin near 0.9
 
 
 class Encoder(Chain):
@@ -231,14 +243,23 @@ class Encoder(Chain):
             block |= {"snake": Snake(channels), "down": down(channels, 2 * channels, stride, causal)}
             layers[f"block{i}"] = Chain(block)
             channels *= 2
+        if config.mask:
+            layers["loudness"] = Loudness(channels)
         if config.lstm_layers:
             layers["lstm"] = LSTM(channels, config)
         layers |= {"snake": Snake(channels), "last": same(channels, config.latent, 3, causal)}
+        if config.mask:
+            layers["mask"] = same(channels, config.latent, 1, causal)
         super().__init__(layers)
         self.patch = config.patch
 
     def forward(self, wave: Tensor, stream: Stream | None = None) -> Tensor:
-        return super().forward((wave / SCALE).unflatten(-1, (-1, self.patch)).mT, stream).mT
+        x = (wave / SCALE).unflatten(-1, (-1, self.patch)).mT
+        for name, layer in self.named_children():
+            if name == "snake":
+                heard = x
+            x = x * torch.sigmoid(layer(heard, stream) + OPEN) if name == "mask" else layer(x, stream)
+        return x.mT
 
 
 class Decoder(Chain):

@@ -72,7 +72,7 @@ def create(config: Config) -> State:
 
 
 def fresh(config: Config) -> State:
-    """`create`, compiled. On CPUs without optimisation, which for its many small draws takes a minute or more."""
+    """`create`, compiled. On CPUs without optimisation, which takes long for its many small draws."""
     quick = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
     options = quick if jax.default_backend() == "cpu" else None
     return jax.jit(lambda: create(config)).lower().compile(compiler_options=options)()

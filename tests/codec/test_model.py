@@ -184,6 +184,16 @@ def test_no_output_sample_of_the_causal_network_depends_on_a_later_frame(rng, pa
 # --- silence, sizes, types --------------------------------------------------------------------------------------------
 
 
+def test_a_mask_that_is_closed_lets_nothing_through(waves):
+    network = DeCodecNetwork(bare())
+    params = random_variables(network, jnp.zeros((1, network.config.hop)))["params"]
+    embed = jax.jit(lambda params: network.apply({"params": params}, waves, method="embed"))
+    mask = params["encoder"]["mask"]
+    assert all(np.std(half) > 0 for half in embed(params))
+    params["encoder"]["mask"] = mask | {"bias": np.full_like(mask["bias"], -1e3)}
+    assert all(np.all(half == 0) for half in embed(params))
+
+
 def test_silence_everywhere_gives_a_finite_objective_and_finite_gradients():
     factorised = tiny_quantizer(kind="factorised", dim=4)
     config = tiny_config(dilations=(1,), strides=(5,), decoder_lstm=False, background=factorised)

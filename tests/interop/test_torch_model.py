@@ -43,6 +43,7 @@ MODELS = {
     },
     "uneven": {  # an even kernel, a stride of 1
         "patch": 3, "strides": (3, 1), "kernel": 4, "projection": "none", "lstm_layers": 2, "decoder_lstm": False,
+        "mask": False,
         "speech": testing.tiny_quantizer(first_dim=6),
         "background": testing.tiny_quantizer(kind="factorised", levels=1, first_dim=3),
     },
@@ -305,8 +306,8 @@ def test_its_settings_are_those_of_the_package(cls):
     assert [field.name for field in here] == [field.name for field in there]
 
 
-def test_its_waveforms_are_scaled_as_those_of_the_package():
-    assert torch_model.SCALE == encoder.SCALE
+def test_its_constants_are_those_of_the_package():
+    assert (torch_model.SCALE, torch_model.OPEN) == (encoder.SCALE, encoder.OPEN)
 
 
 class Player(torch.nn.Module):

@@ -119,7 +119,9 @@ signal.signal(signal.SIGTERM, save)
 time.sleep(30)
 """
     environment = stand_in("train", saving)
-    process = subprocess.Popen([LAUNCH / "retry.sh", "train"], env=environment, stderr=subprocess.PIPE)
+    # tests that run in the background of a shell ignore SIGINT, and a script cannot unlearn that
+    heard = ["env", f"--default-signal={number.name.removeprefix('SIG')}", LAUNCH / "retry.sh", "train"]
+    process = subprocess.Popen(heard, env=environment, stderr=subprocess.PIPE)
     while not (tmp_path / "ready").exists():
         time.sleep(0.02)
     process.send_signal(number)
