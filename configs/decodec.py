@@ -148,8 +148,8 @@ def _small() -> Config:
     config.optim.lr = 6e-4
     config.optim.clip = 100.0
     config.optim.warmup = 100
-    config.optim.decay_steps = 7000
-    config.train.steps = 7000
+    config.optim.decay_steps = 6500
+    config.train.steps = 6500
     config.train.continuous_steps = 4000
     config.train.kmeans_batches = 128
     config.train.valid_every = 500

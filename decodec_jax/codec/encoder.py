@@ -15,9 +15,6 @@ from decodec_jax.config import Model
 SCALE = 0.05
 
 
-OPEN = 2.0  # masks begin near 0.9
-
-
 def log_power(x: Array) -> Array:
     """How loud each channel is, -1.7 (nothing) to 2 or so (loud)."""
     return 0.25 * jnp.log(x**2 + 1e-3)
@@ -57,7 +54,7 @@ class Encoder(nn.Module):
             self.lstm = LSTM(config.lstm_layers, bidirectional=not config.causal)
         if config.mask:
             self.loudness = Conv(config.channels * 2 ** len(config.strides), 1, config.causal)
-            self.mask = Conv(config.latent, 1, config.causal, gain=0.1)
+            self.mask = Conv(config.latent, 1, config.causal, gain=0.3)
         self.snake = Snake()
         self.last = Conv(config.latent, 3, config.causal)
 
@@ -71,7 +68,7 @@ class Encoder(nn.Module):
     def back(self, x: Array) -> Array:
         """What becomes of the LSTM's output: `[b, f, c] -> [b, f, latent]`."""
         embedding = self.last(self.snake(x))
-        return embedding * jax.nn.sigmoid(self.mask(x) + OPEN) if self.config.mask else embedding
+        return embedding * jax.nn.sigmoid(self.mask(x)) if self.config.mask else embedding
 
     def __call__(self, wave: Array) -> Array:
         x = self.front(wave)

@@ -49,7 +49,8 @@ def transform_start(params: dict, config: Model) -> dict:
         encoder["loudness"] = _with_transform(encoder["loudness"], 0, np.zeros((1, channels, channels)), 2)
     encoder["snake"] = _nearly_linear(encoder["snake"], channels)
     encoder["last"] = _with_transform(encoder["last"], 2 if config.causal else 1, embedding, 2)
-    decoder["first"] = _with_transform(decoder["first"], present, embedding.transpose(0, 2, 1) / 2, 2)
+    heard = 1 if config.mask else 0.5  # masks begin at one half
+    decoder["first"] = _with_transform(decoder["first"], present, heard * embedding.transpose(0, 2, 1), 2)
     return params | {"encoder": encoder, "decoder": decoder}
 
 

@@ -229,7 +229,6 @@ class Loudness(Conv):
 
 
 SCALE = 0.05  # waveforms are divided by this on their way in, multiplied by it on their way out
-OPEN = 2.0  # masks begin near 0.9
 
 
 class Encoder(Chain):
@@ -258,7 +257,7 @@ class Encoder(Chain):
         for name, layer in self.named_children():
             if name == "snake":
                 heard = x
-            x = x * torch.sigmoid(layer(heard, stream) + OPEN) if name == "mask" else layer(x, stream)
+            x = x * torch.sigmoid(layer(heard, stream)) if name == "mask" else layer(x, stream)
         return x.mT
 
 

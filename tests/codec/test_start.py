@@ -21,7 +21,7 @@ def drawn(network):
     params = traverse_util.flatten_dict(variables["params"])
     for name, array in params.items():
         if name[-1] in ("gain", "alpha"):
-            gains = {"dilated": _QUIET, "pointwise": _QUIET, "mask": 0.1}
+            gains = {"dilated": _QUIET, "pointwise": _QUIET, "mask": 0.3}
             array = np.full_like(array, gains.get(name[-2], 1))
         else:
             array = (0 if name[-1].endswith("bias") else 0.3) * array
