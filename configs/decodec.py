@@ -148,9 +148,9 @@ def _small() -> Config:
     config.optim.lr = 6e-4
     config.optim.clip = 100.0
     config.optim.warmup = 100
-    config.optim.decay_steps = 6500
-    config.train.steps = 6500
-    config.train.continuous_steps = 4000
+    config.optim.decay_steps = 20_000
+    config.train.steps = 20_000
+    config.train.continuous_steps = 12_000
     config.train.kmeans_batches = 128
     config.train.valid_every = 500
     config.train.save_every = 500
