@@ -320,9 +320,7 @@ def cost(compiled: jax.stages.Compiled) -> str:
 def start_codebooks(config: Config, mesh: Mesh, state: State, mixtures: list[Array]) -> State:
     """Set both codebooks by k-means from the latents of several batches of mixtures `[b, 2, t]`."""
     network = DeCodecNetwork(config.model)
-    embed = jax.jit(
-        lambda state, wave: network.apply(_variables(computed_with(state, mesh)), wave, method="embed")
-    )
+    embed = jax.jit(lambda state, wave: network.apply(_variables(computed_with(state, mesh)), wave, method="embed"))
     halves = [embed(state, mixture.reshape(-1, mixture.shape[-1])) for mixture in mixtures]
     latents = Halves(*(jnp.concatenate(same_half) for same_half in zip(*halves, strict=True)))
     key = jax.random.fold_in(jax.random.key(config.train.seed + 2), state.step)

@@ -1,6 +1,7 @@
 """One update: what it leaves alone, what it does on any number of devices, and that it learns."""
 
 import re
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +37,8 @@ def two_steps(mesh_config, remat=False):
         background=testing.tiny_quantizer(kind="factorised", dim=4),
         dilations=(1,), decoder_lstm=False,
     )  # fmt: skip
-    config.model.patch, config.model.strides = 32, (10,)  # fewer layers are sooner compiled
+    config.model.patch, config.model.strides = 32, (10,)  # what is less is sooner compiled
+    config.loss.mel_windows, config.loss.mel_bands = (64,), (10,)
     config.data.batch = 8
     config.optim.lr = 1e-4  # Adam makes whole steps of gradients that are nothing but rounding
     config.mesh, config.train.remat = mesh_config, remat
@@ -75,21 +77,32 @@ def gathered(hlo: str) -> set[tuple[int, ...]]:
 
 
 @pytest.mark.parametrize(
-    ("mesh", "remat"),
-    [(Mesh(data=8), False), (Mesh(1, fsdp=-1, fsdp_from=64), False), (Mesh(2, fsdp=2, model=2, fsdp_from=64), True)],
+    ("config", "splitting", "remat"),
+    [
+        (Mesh(data=8), set(), False),
+        (Mesh(1, fsdp=-1, fsdp_from=64), {"fsdp"}, False),
+        (Mesh(2, fsdp=2, model=2, fsdp_from=64), {"fsdp", "model"}, True),
+    ],
     ids=["data", "fsdp", "mixed and remat"],
 )
-def test_eight_devices_do_what_one_does_and_gather_no_activations(mesh, remat, on_one_device):
+def test_eight_devices_do_what_one_does_and_gather_no_activations(config, splitting, remat, on_one_device):
     """The batch stays where it is: jaxlib < 0.12 would gather it for the FFT."""
-    current, metrics, step = two_steps(mesh, remat)
+    current, metrics, step = two_steps(config, remat)
     assert_but_for_rounding(on_one_device, (current, metrics))
+    mesh = sharding.make_mesh(config, 8)
+    at_rest, in_use = (sharding.layout(current, mesh, *least) for least in ((config.fsdp_from,), ()))
+    assert {axis for lay in jax.tree.leaves(at_rest) for axis in lay.spec if axis} == splitting
+    arrays = zip(jax.tree.leaves(current), jax.tree.leaves(in_use), strict=True)
+    of_the_state = {sizes(lay.shard_shape(array.shape)) for array, lay in arrays}
     hlo = step.as_text()
     assert "all-reduce" in hlo
     assert "all-to-all" not in hlo
-    pieces = [array for array in jax.tree.leaves(current) if not array.is_fully_replicated]
-    assert gathered(hlo) <= {sizes(array.shape) for array in pieces}
-    assert bool(pieces) == (mesh.fsdp != 1)
+    assert gathered(hlo) <= (of_the_state if "fsdp" in splitting else set())
     assert re.search(r"\d+ MiB of memory, \d+ of them state and batch; at least [\d.]+ GFLOP", cost(step))
+
+
+def test_a_backend_that_tells_no_cost_is_no_error():
+    assert "does not tell" in cost(SimpleNamespace(memory_analysis=lambda: None, cost_analysis=lambda: None))
 
 
 def test_remat_is_of_every_block(tiny_model, tiny_network):
