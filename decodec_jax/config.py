@@ -142,9 +142,12 @@ class Optim:
 
 @dataclass
 class Mesh:
-    """Devices along each axis; -1 takes all that are left."""
+    """Devices along each axis; one of them may be -1, which takes all that are left. See training/sharding.py."""
 
-    data: int = -1
+    data: int = -1  # they share the batch; this axis alone is pmap-style large-batch training
+    fsdp: int = 1  # they share the batch and, in pieces, the large arrays of the training state
+    model: int = 1  # they share the channels within residual units; of one host
+    fsdp_from: int = 2**16  # entries from which an array lies in pieces; smaller ones are whole on every device
 
 
 @dataclass
@@ -155,6 +158,8 @@ class Train:
     seed: int = 0
     init_from: str = ""  # a run folder, a bundle or a DAC checkpoint that a new run starts from
     continuous_steps: int = 1000  # the quantizers are bypassed until here, then set by k-means and used
+    accumulate: int = 1  # micro-batches that a step takes its batch in, one after the other: the memory of one
+    remat: bool = False  # blocks are computed again in the backward pass instead of being kept: memory for time
     kmeans_batches: int = 16  # training batches whose latents the codebooks start from; 0: as they come with init_from
     log_every: int = 10
     valid_every: int = 1000
@@ -233,6 +238,7 @@ def check(config: Config) -> None:
         "data.batch": data.batch,
         "data.seconds": data.seconds,
         "train.steps": config.train.steps,
+        "train.accumulate": config.train.accumulate,
         "train.log_every": config.train.log_every,
         "train.valid_every": config.train.valid_every,
         "train.save_every": config.train.save_every,

@@ -27,13 +27,15 @@ class Decoder(nn.Module):
     """`[b, f, latent]` to a float32 waveform `[b, f hop]` in [-1, 1], in stages as the encoder."""
 
     config: Model
+    remat: bool = False
 
     def setup(self):
         config = self.config
+        block = nn.remat(DecoderBlock) if self.remat else DecoderBlock
         self.first = Conv(config.decoder_channels, config.kernel, config.causal)
         if config.lstm_layers and config.decoder_lstm:
             self.lstm = LSTM(config.lstm_layers, bidirectional=not config.causal)
-        self.blocks = [DecoderBlock(config, s, name=f"block{i}") for i, s in enumerate(reversed(config.strides))]
+        self.blocks = [block(config, s, name=f"block{i}") for i, s in enumerate(reversed(config.strides))]
         self.snake = Snake()
         self.last = Conv(config.patch, config.kernel, config.causal)
 

@@ -45,11 +45,13 @@ class Encoder(nn.Module):
     """
 
     config: Model
+    remat: bool = False  # keep no activations of the blocks for the backward pass, which computes them again
 
     def setup(self):
         config = self.config
+        block = nn.remat(EncoderBlock) if self.remat else EncoderBlock
         self.first = Conv(config.channels, config.kernel, config.causal)
-        self.blocks = [EncoderBlock(config, s, name=f"block{i}") for i, s in enumerate(config.strides)]
+        self.blocks = [block(config, s, name=f"block{i}") for i, s in enumerate(config.strides)]
         if config.lstm_layers:
             self.lstm = LSTM(config.lstm_layers, bidirectional=not config.causal)
         if config.mask:

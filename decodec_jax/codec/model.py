@@ -54,10 +54,11 @@ class DeCodecNetwork(nn.Module):
     """The network. f = ceil(t / hop) frames for a waveform of t samples, any t >= 1."""
 
     config: Model
+    remat: bool = False  # no part of `config`, which bundles are made of: it changes no number
 
     def setup(self):
-        self.encoder = Encoder(self.config)
-        self.decoder = Decoder(self.config)
+        self.encoder = Encoder(self.config, self.remat)
+        self.decoder = Decoder(self.config, self.remat)
         self.projection = Projection(self.config.projection)
         self.quantizers = Halves(
             ResidualQuantizer(self.config.speech, self.config.latent, name=STREAMS[0]),

@@ -78,6 +78,13 @@ class Tally(NamedTuple):
     candidates: Array  # [k, n, d] vectors of the batch at random, to replace dead entries
 
 
+def joined(tally: Tally, other: Tally, part: Array, parts: int) -> Tally:
+    """A tally of micro-batches before and that of number `part`; of all `parts`, entries take candidates in turn."""
+    theirs = jnp.arange(tally.counts.shape[-1]) % parts == part
+    candidates = jnp.where(theirs[:, None], other.candidates, tally.candidates)
+    return Tally(tally.counts + other.counts, tally.sums + other.sums, candidates)
+
+
 class Quantized(NamedTuple):
     """Outcome of quantizing `[b, f, c]` with k levels."""
 

@@ -79,9 +79,13 @@ class Checkpoints:
         self._orbax.close()
 
 
-def abstract_like(state: State, sharding: jax.sharding.Sharding) -> State:
-    """Shapes and dtypes of a state (or of `jax.eval_shape` of one), to be read into `sharding`."""
-    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), state)
+def abstract_like(state: State, sharding: jax.sharding.Sharding | State) -> State:
+    """Shapes and dtypes of a state (or of `jax.eval_shape` of one), to be read into `sharding`, one or one an array.
+
+    How the arrays lay on the devices that wrote them, and how many these were, does not matter.
+    """
+    shardings = jax.tree.broadcast(sharding, state)
+    return jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), state, shardings)
 
 
 def load_weights(config: Config, folder: Path) -> tuple[int, dict, dict]:
@@ -91,7 +95,7 @@ def load_weights(config: Config, folder: Path) -> tuple[int, dict, dict]:
     """
     if not folder.is_dir():
         raise UserError(f"{folder} does not exist: this run has no checkpoint yet")
-    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     abstract = abstract_like(jax.eval_shape(lambda: create(config)), here)
     used = ("step", "averaged", "codebook")
     unused = [field.name for field in dataclasses.fields(State) if field.name not in used]

@@ -38,7 +38,7 @@ def initial_state(config: Config) -> State:
 
 def _from_run(state: State, path: Path) -> State:
     source = settings.load(path / "config.json")
-    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     checkpoints = Checkpoints(path / "checkpoints")
     try:
         restored = checkpoints.restore(abstract_like(jax.eval_shape(lambda: create(source)), here))

@@ -35,7 +35,7 @@ def train(config: Config, workdir: Path) -> State:
     settings.check(config)
     run, rate = config.train, config.model.sample_rate
     host, hosts = jax.process_index(), jax.process_count()
-    mesh = sharding.make_mesh(config.mesh, config.data.batch)
+    mesh = sharding.make_mesh(config.mesh, config.data.batch, run.accumulate)
     changes = open_run_folder(config, workdir, host)
 
     cache = open_targets(config)
@@ -43,9 +43,10 @@ def train(config: Config, workdir: Path) -> State:
     held_out = pipeline.validation(sources.open_source(config.data, rate, "valid"), config.data, run.valid_clips // 2)
 
     checkpoints = Checkpoints(workdir / "checkpoints", run.keep)
-    everywhere = sharding.replicated(mesh)
-    restored = checkpoints.restore(abstract_like(jax.eval_shape(lambda: create(config)), everywhere))
-    state, position = restored or (jax.device_put(initial_state(config), everywhere), 0)
+    abstract = jax.eval_shape(lambda: create(config))
+    layout = sharding.layout(abstract, mesh, config.mesh.fsdp_from)
+    restored = checkpoints.restore(abstract_like(abstract, layout))
+    state, position = restored or (sharding.spread(initial_state(config), layout), 0)
     first = int(state.step)
     batches = pipeline.batches(clips, config.data, position, host, hosts, cache)
 
@@ -57,7 +58,7 @@ def train(config: Config, workdir: Path) -> State:
     if restored:
         monitor.say(f"resuming from step {first}" + "".join(f"; {change}" for change in changes))
     teacher = open_teacher(config, mesh)
-    take_apart = step.make_take_apart(config)
+    take_apart = step.make_take_apart(config, mesh)
 
     pace, recent, skipped = Pace(first), [], 0
     try:
@@ -88,6 +89,7 @@ def train(config: Config, workdir: Path) -> State:
                 if now in (first, config.discriminator.start):
                     adversarial = now >= config.discriminator.start
                     train_step = step.compile_train_step(config, mesh, state, teacher, adversarial)
+                    monitor.say(step.cost(train_step))
                 with pace.waiting():
                     batch = next(batches)
                 skipped += int(np.sum(batch.pop("skipped")))
@@ -114,14 +116,16 @@ def start_codebooks(
         mixtures = [next(coming)["mixture"] for _ in range(config.train.kmeans_batches)]
     finally:
         coming.close()
-    return step.start_codebooks(config, state, [sharding.place({"mixture": m}, mesh)["mixture"] for m in mixtures])
+    placed = [sharding.place({"mixture": mixture}, mesh)["mixture"] for mixture in mixtures]
+    return step.start_codebooks(config, mesh, state, placed)
 
 
 def open_teacher(config: Config, mesh: Mesh) -> Teacher | None:
     """What guides the first speech level, its weights on every device; None without guidance or with cached targets."""
     if not config.loss.guidance or config.data.targets:
         return None
-    return jax.device_put(load_teacher(config), sharding.replicated(mesh))
+    teacher = load_teacher(config)
+    return sharding.spread(teacher, sharding.layout(teacher, mesh))
 
 
 def load_teacher(config: Config) -> Teacher:

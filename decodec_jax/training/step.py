@@ -1,6 +1,8 @@
 """One update, jitted and donated; the start of the codebooks; and the validation pass."""
 
 from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +11,7 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding
 
 from decodec_jax.codec.model import STREAMS, DeCodecNetwork, Halves, TakenApart, swap
-from decodec_jax.codec.quantize import Averages, Quantized, move
+from decodec_jax.codec.quantize import Averages, Quantized, Tally, joined, move
 from decodec_jax.config import Config, Loss, Quantizer
 from decodec_jax.objective import balancer, guidance
 from decodec_jax.objective.adversarial import discriminator_loss, generator_losses
@@ -24,7 +26,7 @@ from decodec_jax.objective.losses import (
     weighted_sum,
 )
 from decodec_jax.objective.teacher import Teacher
-from decodec_jax.training.sharding import BATCH, per_device, replicated
+from decodec_jax.training.sharding import BATCH, in_pieces, layout, micro_batches, per_device, put_together, replicated
 from decodec_jax.training.state import State, learning_rate, make_optimizers
 
 # speech, background, mixture, swapped: [b, 2, t], b pairs of clips; where they are cached, targets: [b, 2, f, w]
@@ -68,7 +70,7 @@ def generate(
     latents' terms one by one, too, what the quantizers saw, and the guided level beside `target`, the teacher's
     `[2b, f, w]`.
     """
-    network = DeCodecNetwork(config.model)
+    network = DeCodecNetwork(config.model, config.train.remat)
     variables = {"params": params, "codebook": codebook}
     pairs, _, t = batch["mixture"].shape
     halves = network.apply(variables, batch["mixture"].reshape(2 * pairs, t), method="embed")
@@ -140,25 +142,94 @@ def judge_output(
     (gradient, for_discriminators), terms = jax.grad(total, argnums=(0, 1), has_aux=True)(decoded, discriminators)
     if loss.balance:
         weights = {name: getattr(loss, name) for name in norms}
+        # its gradient is one of the sum over waveforms: the mean of micro-batches would make it smaller
         values, gradient, norms = balancer.balance(
-            lambda wave: of_generator(wave, discriminators), decoded, weights, norms, loss.balance
-        )
+            lambda wave: of_generator(wave, discriminators), decoded, weights, norms,
+            loss.balance * config.train.accumulate,
+        )  # fmt: skip
         terms |= values
     return terms, gradient, for_discriminators, norms
 
 
-def move_codebooks(config: Config, codebook: dict, quantized: Halves[Quantized]) -> tuple[dict, dict]:
+Tallies = Halves[dict[str, Tally]]
+
+
+def move_codebooks(config: Config, codebook: dict, tallies: Tallies) -> tuple[dict, dict]:
     """Moving-average codebooks after one batch, and the number of entries replaced per level."""
     moved, metrics = {}, {}
     for half, name in zip(Halves._fields, STREAMS, strict=True):
         if name not in codebook:
             continue
-        quantizer, tallies = getattr(config.model, half), getattr(quantized, half).tallies
-        outcome = {run: move(codebook[name][run], tallies[run], quantizer.decay, quantizer.revive) for run in tallies}
+        quantizer, tally = getattr(config.model, half), getattr(tallies, half)
+        outcome = {run: move(codebook[name][run], tally[run], quantizer.decay, quantizer.revive) for run in tally}
         moved[name] = {run: averages for run, (averages, _) in outcome.items()}
         replaced = jnp.concatenate([replaced for _, replaced in outcome.values()])
         metrics |= {f"replaced/{half}{level + 1}": count for level, count in enumerate(replaced)}
     return moved, metrics
+
+
+class Means(NamedTuple):
+    """What losses that are means over a batch give: of micro-batches, the mean of theirs."""
+
+    gradient: dict  # for the generator's parameters
+    for_discriminators: dict  # the same for theirs
+    metrics: dict[str, Array]
+
+
+Outcome = tuple[Means, Tallies, dict]  # and the balancer's norms
+
+
+def losses_and_gradients(
+    config: Config, mesh: Mesh, adversarial: bool, state: State, teacher: Teacher | None, batch: Batch, key: Array,
+    norms: dict,
+) -> Outcome:  # fmt: skip
+    """One pass of generator and discriminators over a batch, forward and back; it changes neither."""
+    started = state.step >= config.train.continuous_steps
+    target = guiding(batch, teacher)
+    # the generator runs once: both sides' losses are taken of its output, then the output's gradient is pulled back
+    (decoded, latent_loss), pull, (latents, quantized, semantic) = jax.vjp(
+        lambda params: generate(config, params, state.codebook, batch, key, started, target),
+        state.params, has_aux=True,
+    )  # fmt: skip
+    terms, for_decoded, for_discriminators, norms = judge_output(
+        config, mesh, adversarial, decoded, state.discriminators, norms, batch
+    )
+    (gradient,) = pull((for_decoded, jnp.ones_like(latent_loss)))
+    metrics = {
+        "loss": latent_loss + weighted_sum({name: terms[name] for name in terms if name in OUTPUT_TERMS}, config.loss),
+        **{f"loss/{name}": value for name, value in (latents | terms).items()},
+    }
+    if semantic is not None:
+        metrics["cosine"] = jnp.mean(guidance.mean_cosine(*semantic))
+    tallies = Halves(*(half.tallies for half in quantized))
+    # first summed over the devices, then cut: cut at once, they might have the activations moved that they are made of
+    gradient, for_discriminators, tallies = put_together((gradient, for_discriminators, tallies), mesh)
+    return Means(*in_pieces((gradient, for_discriminators), mesh, config.mesh), metrics), tallies, norms
+
+
+def accumulated(
+    function: Callable[[Batch, Array, dict], Outcome], batch: Batch, key: Array, norms: dict, count: int, mesh: Mesh
+) -> Outcome:
+    """`function(batch, key, norms)` of `count` micro-batches in turn, as one: that of the batch, with less memory.
+
+    What the objective divides by a figure of the batch (the latent's power, relative features) is divided by that of
+    the micro-batch.
+    """
+    parts = micro_batches(batch, count, mesh)
+
+    def add(carry: Outcome, inputs: tuple[Array, Batch]) -> tuple[Outcome, None]:
+        (means, tallies, norms), (part, micro_batch) = carry, inputs
+        more, counted, norms = function(micro_batch, jax.random.fold_in(key, part), norms)
+        means = jax.tree.map(lambda total, value: total + value / count, means, more)
+        tallies = jax.tree.map(
+            lambda tally, other: joined(tally, other, part, count), tallies, counted,
+            is_leaf=lambda node: isinstance(node, Tally),
+        )  # fmt: skip
+        return (means, tallies, norms), None
+
+    shapes = jax.eval_shape(function, jax.tree.map(lambda a: a[0], parts), key, norms)
+    means, tallies, _ = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
+    return jax.lax.scan(add, (means, tallies, norms), (jnp.arange(count), parts))[0]
 
 
 TrainStep = Callable[[State, Batch, Teacher | None], tuple[State, dict[str, Array]]]
@@ -175,21 +246,12 @@ def make_train_step(config: Config, mesh: Mesh, adversarial: bool = True) -> Tra
 
     def train_step(state: State, batch: Batch, teacher: Teacher | None = None):
         key = jax.random.fold_in(jax.random.key(config.train.seed + 1), state.step)
-        started = state.step >= config.train.continuous_steps
-        target = guiding(batch, teacher)
-
-        # the generator runs once: both sides' losses are taken of its output, then the output's gradient is pulled back
-        (decoded, latent_loss), pull, (latents, quantized, semantic) = jax.vjp(
-            lambda params: generate(config, params, state.codebook, batch, key, started, target),
-            state.params, has_aux=True,
-        )  # fmt: skip
-        terms, for_decoded, for_discriminators, norms = judge_output(
-            config, mesh, adversarial, decoded, state.discriminators, state.gradient_norms, batch
-        )
-        (gradient,) = pull((for_decoded, jnp.ones_like(latent_loss)))
-        updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
+        of_batch = partial(losses_and_gradients, config, mesh, adversarial, computed_with(state, mesh), teacher)
+        arguments, count = (batch, key, state.gradient_norms), config.train.accumulate
+        means, tallies, norms = of_batch(*arguments) if count == 1 else accumulated(of_batch, *arguments, count, mesh)
+        updates, optimizer_state = optimizer.update(means.gradient, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
-        codebook, codebook_metrics = move_codebooks(config, state.codebook, quantized)
+        codebook, codebook_metrics = move_codebooks(config, state.codebook, tallies)
         # the average follows closely at first: an early average is mostly its random start
         decay = jnp.minimum(config.optim.ema, (1.0 + state.step) / (10.0 + state.step))
         updated = state.replace(
@@ -200,39 +262,31 @@ def make_train_step(config: Config, mesh: Mesh, adversarial: bool = True) -> Tra
             optimizer=optimizer_state,
             gradient_norms=norms,
         )
-        norm = optax.tree.norm(gradient)
-        loss = latent_loss + weighted_sum({name: terms[name] for name in terms if name in OUTPUT_TERMS}, config.loss)
-        metrics = {
-            "loss": loss,
-            **{f"loss/{name}": value for name, value in (latents | terms).items()},
-            **codebook_metrics,
-            "gradient_norm": norm,
-            "lr": jnp.asarray(rate(state.step)),
-        }
-        if semantic is not None:
-            metrics["cosine"] = jnp.mean(guidance.mean_cosine(*semantic))
-        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        norm = optax.tree.norm(means.gradient)
+        metrics = means.metrics | codebook_metrics | {"gradient_norm": norm, "lr": jnp.asarray(rate(state.step))}
+        finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
         if adversarial:
             updates, optimizer_state = discriminator_optimizer.update(
-                for_discriminators, state.discriminator_optimizer, state.discriminators
+                means.for_discriminators, state.discriminator_optimizer, state.discriminators
             )
             updated = updated.replace(
                 discriminators=optax.apply_updates(state.discriminators, updates),
                 discriminator_optimizer=optimizer_state,
             )
-            metrics["gradient_norm/discriminator"] = optax.tree.norm(for_discriminators)
+            metrics["gradient_norm/discriminator"] = optax.tree.norm(means.for_discriminators)
             finite &= jnp.isfinite(metrics["gradient_norm/discriminator"])
         # one bad batch must not end a long run: a step that is not finite is counted and leaves all as it was
         metrics["not_finite"] = 1 - finite
         unchanged = state.replace(step=state.step + 1)
-        return jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, unchanged), metrics
+        updated = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, unchanged)
+        return in_pieces(updated, mesh, config.mesh), metrics
 
-    return jax.jit(train_step, donate_argnums=0, out_shardings=replicated(mesh))
+    return jax.jit(train_step, donate_argnums=0, out_shardings=(None, replicated(mesh)))
 
 
 def compile_train_step(
     config: Config, mesh: Mesh, state: State, teacher: Teacher | None = None, adversarial: bool = True
-) -> TrainStep:
+) -> jax.stages.Compiled:
     """`make_train_step`, compiled for this state and the config's batches: the first step is no slower than others."""
     t = round(config.data.seconds * config.model.sample_rate)
     shapes = dict.fromkeys(("speech", "background", "mixture", "swapped"), (t,))
@@ -246,15 +300,33 @@ def compile_train_step(
     return make_train_step(config, mesh, adversarial).lower(state, batch, teacher).compile()
 
 
-def start_codebooks(config: Config, state: State, mixtures: list[Array]) -> State:
+def cost(compiled: jax.stages.Compiled) -> str:
+    """Memory and arithmetic of a compiled step on each device, in words, as far as the backend knows them.
+
+    Of a loop (LSTM, levels of a quantizer, micro-batches) XLA counts the arithmetic of one round: it is no less than
+    said.
+    """
+    memory, work = compiled.memory_analysis(), compiled.cost_analysis()
+    said = []
+    if memory is not None:
+        kept, working = memory.argument_size_in_bytes, memory.temp_size_in_bytes
+        new = memory.output_size_in_bytes - memory.alias_size_in_bytes
+        said.append(f"{(kept + new + working) / 2**20:.0f} MiB of memory, {kept / 2**20:.0f} of them state and batch")
+    if work and work.get("flops", 0) > 0:
+        said.append(f"at least {work['flops'] / 1e9:.2f} GFLOP")
+    return f"a step takes, on each device: {'; '.join(said) or 'what this backend does not tell'}"
+
+
+def start_codebooks(config: Config, mesh: Mesh, state: State, mixtures: list[Array]) -> State:
     """Set both codebooks by k-means from the latents of several batches of mixtures `[b, 2, t]`."""
     network = DeCodecNetwork(config.model)
-    embed = jax.jit(lambda state, wave: network.apply(_variables(state.params, state), wave, method="embed"))
+    embed = jax.jit(lambda state, wave: network.apply(_variables(computed_with(state, mesh)), wave, method="embed"))
     halves = [embed(state, mixture.reshape(-1, mixture.shape[-1])) for mixture in mixtures]
     latents = Halves(*(jnp.concatenate(same_half) for same_half in zip(*halves, strict=True)))
     key = jax.random.fold_in(jax.random.key(config.train.seed + 2), state.step)
     params, codebook = jax.jit(
-        lambda state, latents: network.apply(_variables(state.params, state), latents, key, method="started")
+        lambda state, latents: network.apply(_variables(computed_with(state, mesh)), latents, key, method="started"),
+        out_shardings=replicated(mesh),
     )(state, latents)
 
     def per_batch(averages: Averages) -> Averages:
@@ -267,10 +339,11 @@ def start_codebooks(config: Config, state: State, mixtures: list[Array]) -> Stat
         # copies, as the state is donated and may hold no buffer twice
         return tree | {name: tree.get(name, {}) | jax.tree.map(jnp.copy, new) for name, new in params.items() if new}
 
-    return state.replace(params=with_start(state.params), averaged=with_start(state.averaged), codebook=codebook)
+    state = state.replace(params=with_start(state.params), averaged=with_start(state.averaged), codebook=codebook)
+    return jax.device_put(state, layout(state, mesh, config.mesh.fsdp_from))
 
 
-def make_take_apart(config: Config) -> Callable[[State, Array], TakenApart]:
+def make_take_apart(config: Config, mesh: Mesh) -> Callable[[State, Array], TakenApart]:
     """The compiled validation pass over mixtures `[b, t]`, unquantized while the codebooks have not started."""
     network = DeCodecNetwork(config.model)
 
@@ -280,10 +353,17 @@ def make_take_apart(config: Config) -> Callable[[State, Array], TakenApart]:
             jnp.full(mixture.shape[0] + 1, jnp.where(started, q.levels, 0))
             for q in (config.model.speech, config.model.background)
         ))  # fmt: skip
-        return network.apply(_variables(state.averaged, state), mixture, active, method="take_apart")
+        variables = _variables(computed_with(state.replace(params=state.averaged), mesh))
+        return network.apply(variables, mixture, active, method="take_apart")
 
-    return jax.jit(take_apart)
+    return jax.jit(take_apart, out_shardings=replicated(mesh))
 
 
-def _variables(params: dict, state: State) -> dict:
-    return {"params": params, "codebook": state.codebook}
+def computed_with(state: State, mesh: Mesh) -> State:
+    """The state with all that a pass over a batch reads put together."""
+    read = put_together((state.params, state.codebook, state.discriminators), mesh)
+    return state.replace(**dict(zip(("params", "codebook", "discriminators"), read, strict=True)))
+
+
+def _variables(state: State) -> dict:
+    return {"params": state.params, "codebook": state.codebook}

@@ -315,3 +315,13 @@ def test_started_gives_every_variable_of_the_quantizer_in_its_shape(rng, kind, d
 def test_start_from_silence_is_finite(stack):
     started = start(stack, jnp.zeros((300, WIDTH)), "first" in stack, jax.random.key(0))
     assert all(np.all(np.isfinite(a)) for a in jax.tree.leaves(started))
+
+
+def test_tallies_of_micro_batches_add_up_and_candidates_are_of_all():
+    parts = [Tally(jnp.full((2, 4), i + 1.0), jnp.full((2, 4, WIDTH), i + 1.0), jnp.full((2, 4, WIDTH), float(i)))
+             for i in range(2)]  # fmt: skip
+    joined = jax.tree.map(jnp.zeros_like, parts[0])
+    for i, part in enumerate(parts):
+        joined = q.joined(joined, part, i, len(parts))
+    assert np.all(joined.counts == 3) and np.all(joined.sums == 3)
+    np.testing.assert_array_equal(joined.candidates[1, :, 0], [0, 1, 0, 1])

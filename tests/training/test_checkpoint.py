@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+from decodec_jax.config import Mesh
 from decodec_jax.errors import UserError
 from decodec_jax.training import sharding
 from decodec_jax.training.checkpoint import Checkpoints, abstract_like, load_weights
@@ -17,9 +18,12 @@ from decodec_jax.training.state import create
 
 @pytest.fixture
 def saved(tmp_path, tiny_config):
-    """A folder with checkpoints of steps 1 and 2, the state in them, and its abstract form."""
+    """A folder with checkpoints of steps 1 and 2 by eight devices, the state in them, and its abstract form for one."""
     mesh = sharding.make_mesh(tiny_config.mesh, tiny_config.data.batch)
+    eight = Mesh(data=2, fsdp=4, fsdp_from=64)
     current = create(tiny_config)
+    current = sharding.spread(current, sharding.layout(current, sharding.make_mesh(eight, 8), eight.fsdp_from))
+    assert not all(array.is_fully_replicated for array in jax.tree.leaves(current))
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     for step in (1, 2):
         checkpoints.save(current.replace(step=current.step + step), step, 10 * step)
@@ -27,11 +31,15 @@ def saved(tmp_path, tiny_config):
     return tmp_path / "checkpoints", current, abstract_like(current, sharding.replicated(mesh))
 
 
-def test_round_trip(saved):
+def test_what_eight_devices_wrote_any_number_reads(saved):
     folder, state, abstract = saved
-    restored = Checkpoints(folder).restore(abstract)
-    assert restored.position == 20
-    jax.tree.map(np.testing.assert_array_equal, restored.state, state.replace(step=state.step + 2))
+    for config in (Mesh(1), Mesh(1, fsdp=2, fsdp_from=64), Mesh(data=4), Mesh(1, fsdp=2, model=2, fsdp_from=64)):
+        layout = sharding.layout(abstract, sharding.make_mesh(config, 8), config.fsdp_from)
+        restored = Checkpoints(folder).restore(abstract_like(abstract, layout))
+        assert restored.position == 20
+        assert jax.tree.map(lambda array: array.sharding, restored.state) == layout
+        expected = jax.device_get(state.replace(step=state.step + 2))
+        jax.tree.map(np.testing.assert_array_equal, jax.device_get(restored.state), expected)
 
 
 def test_only_the_newest_are_kept(tmp_path, tiny_config):

@@ -1,52 +1,132 @@
 """One update: what it leaves alone, what it does on any number of devices, and that it learns."""
 
+import re
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from decodec_jax import testing
-from decodec_jax.codec.model import swap
+from decodec_jax.codec.model import DeCodecNetwork, swap
+from decodec_jax.config import Mesh
+from decodec_jax.errors import UserError
 from decodec_jax.objective.teacher import CepstraTeacher
 from decodec_jax.training import sharding, state
-from decodec_jax.training.step import levels_in_use, make_train_step
+from decodec_jax.training.step import cost, levels_in_use, make_train_step
 
 
-def prepared(config, devices=1):
+def prepared(config):
     """Mesh, state and placed batch, codebooks in use from the first step."""
     config.train.continuous_steps = 0
-    config.mesh.data = devices
-    mesh = sharding.make_mesh(config.mesh, config.data.batch)
-    fresh = jax.device_put(state.fresh(config), sharding.replicated(mesh))
-    return mesh, fresh, sharding.place(testing.training_batch(config), mesh)
+    mesh = sharding.make_mesh(config.mesh, config.data.batch, config.train.accumulate)
+    fresh = state.fresh(config)
+    placed = jax.device_put(fresh, sharding.layout(fresh, mesh, config.mesh.fsdp_from))
+    return mesh, placed, sharding.place(testing.training_batch(config), mesh)
 
 
 def teacher_of(config):
     return CepstraTeacher() if config.loss.guidance else None
 
 
-@pytest.mark.parametrize("make_config", [testing.tiny_config, testing.full_config])
-def test_eight_devices_do_what_one_does_and_gather_nothing(make_config):
-    """With both kinds of codebook. The batch stays where it is: jaxlib < 0.12 would gather it for the FFT."""
-    results = []
-    for devices in (1, 8):
-        config = make_config(
-            speech=testing.tiny_quantizer(kind="ema", first_dim=6),
-            background=testing.tiny_quantizer(kind="factorised", dim=4),
-        )
-        config.data.batch = 8
-        config.optim.lr = 1e-4  # Adam makes whole steps of gradients that are nothing but rounding
-        mesh, current, batch = prepared(config, devices)
-        step = make_train_step(config, mesh).lower(current, batch, teacher_of(config)).compile()
-        for _ in range(2):
-            current, metrics = step(current, batch, teacher_of(config))
-        results.append(jax.device_get((current, metrics)))
-    for one, eight in zip(*(jax.tree.leaves(result) for result in results), strict=True):
+def two_steps(mesh_config, remat=False):
+    """The whole objective with both kinds of codebook: what two steps leave and say, and the compiled step."""
+    config = testing.full_config(
+        speech=testing.tiny_quantizer(kind="ema", first_dim=6),
+        background=testing.tiny_quantizer(kind="factorised", dim=4),
+        dilations=(1,), decoder_lstm=False,
+    )  # fmt: skip
+    config.model.patch, config.model.strides = 32, (10,)  # what is less is sooner compiled
+    config.loss.mel_windows, config.loss.mel_bands = (64,), (10,)
+    config.data.batch = 8
+    config.optim.lr = 1e-4  # Adam makes whole steps of gradients that are nothing but rounding
+    config.mesh, config.train.remat = mesh_config, remat
+    mesh, current, batch = prepared(config)
+    layout = sharding.layout(current, mesh, mesh_config.fsdp_from)
+    step = make_train_step(config, mesh).lower(current, batch, teacher_of(config)).compile()
+    for _ in range(2):
+        current, metrics = step(current, batch, teacher_of(config))
+    same = jax.tree.map(lambda array, lay: array.sharding.is_equivalent_to(lay, array.ndim), current, layout)
+    assert all(jax.tree.leaves(same))
+    return current, metrics, step
+
+
+@pytest.fixture(scope="module")
+def on_one_device():
+    return jax.device_get(two_steps(Mesh(data=1))[:2])
+
+
+def assert_but_for_rounding(one, other):
+    def assert_close(a, b):
         # rounding is that of an array's largest entries, which the smaller ones were summed with
-        np.testing.assert_allclose(one, eight, rtol=1e-4, atol=1e-5 * max(1, np.max(np.abs(one), initial=0)))
-    assert "all-reduce" in step.as_text()
-    assert "all-gather" not in step.as_text()
-    assert "all-to-all" not in step.as_text()
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * max(1, np.max(np.abs(a), initial=0)))
+
+    jax.tree.map(assert_close, jax.device_get(one), jax.device_get(other))
+
+
+def sizes(shape) -> tuple[int, ...]:
+    """A shape in whatever order the compiler has its dimensions."""
+    return tuple(sorted(size for size in shape if size > 1))
+
+
+def gathered(hlo: str) -> set[tuple[int, ...]]:
+    """What a compiled program gathers from several devices."""
+    results = [line.split(" all-gather")[0] for line in hlo.splitlines() if re.search(r" all-gather(-start)?\(", line)]
+    return {sizes(map(int, filter(None, dims.split(",")))) for r in results for dims in re.findall(r"\[([\d,]*)\]", r)}
+
+
+@pytest.mark.parametrize(
+    ("config", "splitting", "remat"),
+    [
+        (Mesh(data=8), set(), False),
+        (Mesh(1, fsdp=-1, fsdp_from=64), {"fsdp"}, False),
+        (Mesh(2, fsdp=2, model=2, fsdp_from=64), {"fsdp", "model"}, True),
+    ],
+    ids=["data", "fsdp", "mixed and remat"],
+)
+def test_eight_devices_do_what_one_does_and_gather_no_activations(config, splitting, remat, on_one_device):
+    """The batch stays where it is: jaxlib < 0.12 would gather it for the FFT."""
+    current, metrics, step = two_steps(config, remat)
+    assert_but_for_rounding(on_one_device, (current, metrics))
+    mesh = sharding.make_mesh(config, 8)
+    at_rest, in_use = (sharding.layout(current, mesh, *least) for least in ((config.fsdp_from,), ()))
+    assert {axis for lay in jax.tree.leaves(at_rest) for axis in lay.spec if axis} == splitting
+    arrays = zip(jax.tree.leaves(current), jax.tree.leaves(in_use), strict=True)
+    of_the_state = {sizes(lay.shard_shape(array.shape)) for array, lay in arrays}
+    hlo = step.as_text()
+    assert "all-reduce" in hlo
+    assert "all-to-all" not in hlo
+    assert gathered(hlo) <= (of_the_state if "fsdp" in splitting else set())
+    assert re.search(r"\d+ MiB of memory, \d+ of them state and batch; at least [\d.]+ GFLOP", cost(step))
+
+
+def test_a_backend_that_tells_no_cost_is_no_error():
+    assert "does not tell" in cost(SimpleNamespace(memory_analysis=lambda: None, cost_analysis=lambda: None))
+
+
+def test_remat_is_of_every_block(tiny_model, tiny_network):
+    _, variables = tiny_network
+    wave = jnp.zeros((1, tiny_model.hop))
+    for remat in (False, True):
+        forward = str(jax.make_jaxpr(DeCodecNetwork(tiny_model, remat).apply)(variables, wave))
+        assert len(re.findall(r"= (?:remat2?|checkpoint)\[", forward)) == remat * 2 * len(tiny_model.strides)
+
+
+@pytest.mark.parametrize(
+    ("mesh", "batch", "accumulate", "named"),
+    [
+        (Mesh(data=3), 8, 1, "data.batch is 8; it must be a multiple of 3"),
+        (Mesh(data=2, fsdp=2), 8, 4, "a multiple of 16: 4 devices .* train.accumulate=4"),
+        (Mesh(data=-1, fsdp=-1), 8, 1, "mesh.fsdp=-1"),
+        (Mesh(data=0), 8, 1, "mesh.data=0"),
+        (Mesh(data=-1, fsdp=3), 8, 1, "does not fit the devices, of which there are 8"),
+        (Mesh(data=4, fsdp=4), 16, 1, "does not fit the devices, of which there are 8"),
+    ],
+)
+def test_a_mesh_that_cannot_be_is_named(mesh, batch, accumulate, named):
+    with pytest.raises(UserError, match=named):
+        sharding.make_mesh(mesh, batch, accumulate)
 
 
 @pytest.mark.parametrize("make_config", [testing.tiny_config, testing.full_config])
