@@ -109,7 +109,7 @@ def check(job: Job, suffixes: tuple[str, ...]) -> float | None:
         raise UserError(f"{target} cannot be written: there is no folder {target.parent}")
     if job.source == PIPE:
         return None
-    return container.info(job.source).seconds if job.source.endswith(TOKENS) else audio.info(job.source).seconds
+    return container.info(job.source).seconds if job.source.lower().endswith(TOKENS) else audio.info(job.source).seconds
 
 
 def run(

@@ -71,13 +71,16 @@ def save(folder: str | Path, config: Model, params: dict, codebook: dict, step: 
 def load(folder: str | Path) -> Bundle:
     """Read a bundle back. Raises UserError naming what is missing, left over, of another shape or changed."""
     folder = Path(folder)
+    for name in (SETTINGS, WEIGHTS):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder} is not a bundle: {name} is missing")
     try:
         described = json.loads((folder / SETTINGS).read_text())
         tensors = load_file(folder / WEIGHTS)
-    except FileNotFoundError as error:
-        raise UserError(f"{folder} is not a bundle: {Path(error.filename).name} is missing") from None
-    except (json.JSONDecodeError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError) as error:  # ValueError: no JSON, or no text
         raise UserError(f"the bundle {folder} is damaged: {error}") from None
+    if not isinstance(described, dict) or not {"fingerprint", "step"} <= described.keys():
+        raise UserError(f"the bundle {folder} is damaged: {SETTINGS} names no fingerprint and no step")
     if described.get("version") != VERSION or "model" not in described:
         raise UserError(f"{folder} is a bundle of version {described.get('version')}; this decodec_jax reads {VERSION}")
     config = settings.from_dict(Model, described["model"], str(folder / SETTINGS))

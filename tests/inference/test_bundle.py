@@ -1,6 +1,7 @@
 """A bundle is the model, to the bit, or an error that says what is wrong with it."""
 
 import json
+import resource
 
 import jax
 import numpy as np
@@ -92,3 +93,28 @@ def test_half_a_file_no_file_and_a_newer_version_are_one_line_each(folder):
     (folder / "config.json").unlink()
     with pytest.raises(UserError, match=r"config\.json is missing"):
         bundle.load(folder)
+
+
+@pytest.mark.parametrize("content", [b"[]", b"\xff", b"{", b'{"version": 1, "model": {}}'])
+def test_settings_that_are_none(folder, content):
+    (folder / "config.json").write_bytes(content)
+    with pytest.raises(UserError, match="damaged"):
+        bundle.load(folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_file_that_is_missing_is_named(folder, name):
+    (folder / name).unlink()
+    with pytest.raises(UserError, match=f"{name} is missing"):
+        bundle.load(folder)
+
+
+def test_a_full_disk_leaves_no_half_of_a_bundle(model, tmp_path):
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, old[1]))
+    try:
+        with pytest.raises(UserError, match="could not be written"):
+            bundle.save(tmp_path / "b", *model, step=7)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    assert not list((tmp_path / "b").iterdir())

@@ -30,7 +30,7 @@ if sys.version_info >= (3, 12):
 import torch
 
 from decodec_jax.interop import torch_model
-from decodec_jax.interop.torch_model import DeCodec, to_bundle
+from decodec_jax.interop.torch_model import DeCodec, Player, to_bundle, to_torchscript
 
 torch.set_num_threads(1)  # the sizes here are tiny, and other tests run at the same time
 
@@ -310,17 +310,6 @@ def test_its_waveforms_are_scaled_as_those_of_the_package():
     assert torch_model.SCALE == encoder.SCALE
 
 
-class Player(torch.nn.Module):
-    """Codes to sound."""
-
-    def __init__(self, model: DeCodec):
-        super().__init__()
-        self.model = model
-
-    def forward(self, speech: torch.Tensor, background: torch.Tensor) -> torch.Tensor:
-        return self.model.decode(speech, background, speech.shape[-1] * self.model.config.hop)
-
-
 @pytest.mark.parametrize("both", ["uneven"], indirect=True)
 def test_a_decoder_without_lstm_is_exported_for_any_number_of_frames(both, tmp_path):
     player = Player(both.model).eval()
@@ -339,7 +328,7 @@ def test_one_with_lstm_is_exported_for_one_number_or_as_torchscript(both, tmp_pa
     player = Player(both.model).eval()
     codes, longer = (both.model.encode(torch.from_numpy(mixture(1, t))) for t in (200, 500))
     torch.testing.assert_close(torch.export.export(player, codes).module()(*codes), player(*codes), rtol=0, atol=1e-5)
-    torch.jit.trace(player, codes, check_trace=False).save(tmp_path / "player.pt")
+    to_torchscript(both.model, tmp_path / "player.pt")
     traced = torch.jit.load(tmp_path / "player.pt")
     torch.testing.assert_close(traced(*longer), player(*longer), rtol=0, atol=1e-5)
 
