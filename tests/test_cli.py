@@ -15,6 +15,7 @@ from decodec_jax import audio, cli, testing
 from decodec_jax.codec.model import DeCodecNetwork
 from decodec_jax.inference import bundle, container, files
 from decodec_jax.inference.codec import DeCodec
+from decodec_jax.inference.container.format import HEADER_BYTES
 
 RATE = 16_000
 STEP = 1 / 32768
@@ -246,7 +247,7 @@ def test_damage_is_one_line_and_silent_if_recovered(decodec, codec, folder):
     tokens = codec.encode(clips(2 * RATE // 100, 1)[0], RATE)
     container.write(folder / "a.dcc", tokens, block_seconds=0.005)
     data = bytearray((folder / "a.dcc").read_bytes())
-    data[48] ^= 1
+    data[HEADER_BYTES] ^= 1
     (folder / "a.dcc").write_bytes(data)
     code, _, errors = decodec("decode", folder / "a.dcc", folder / "out.wav")
     assert code == 2 and len(errors) == 1 and "the speech from 0.000 to 0.005 s is damaged" in errors[0]
