@@ -7,6 +7,8 @@
         clean = model.enhance(wave)
     to_bundle(model, "fine_tuned")                     # weights back, for JAX
 
+Waveforms are coded as loud as they are; models do best at -26 dB of full scale, to which the JAX package brings them.
+
 A causal model takes a stream as it comes, a frame or more at a time; what it needs of the past is handed in and out:
 
     heard = said = ()
