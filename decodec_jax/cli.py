@@ -56,6 +56,10 @@ Any sample rate, number of channels and length will do. What comes out has those
 to the sample, but nothing above half the model's rate (8 kHz for a model of 16 kHz). Tokens are
 those of one channel: `encode` mixes several down, `decode` gives one, at the model's rate.
 
+Recordings are coded at one level, -26 dB of full scale, and given back at their own. How loud a
+pipe will be is not known when it begins: it is coded as it is, or --gain DB louder. (`convert` and
+`recombine` wait for its end, and measure it.)
+
 A single - is standard input or output, as wav. A causal model answers at once, and tells its
 delays at the end:
 
@@ -89,6 +93,8 @@ def parser() -> argparse.ArgumentParser:
         options[name]("--json", action="store_true", help="tell what happened as JSON, on standard error if OUT is -")
     for name in ("enhance", "background", "reconstruct", "encode"):
         options[name]("--levels", type=_levels, metavar="S,N", help="of speech and background; fewer: a lower bitrate")
+    for name in (*TAKE_APART, "encode"):
+        options[name]("--gain", type=float, metavar="DB", help="code it so much louder (default: to -26 dB; 0 for -)")
     for name in TAKE_APART:
         options[name]("--raw", type=int, metavar="HZ", help="- is 16-bit samples of one channel at this rate, not wav")
     options["decode"]("--keep", default="both", choices=("both", "speech", "background", "semantic"))
@@ -176,7 +182,7 @@ def _do(arguments: argparse.Namespace, codec, job: batch.Job, advance, other) ->
 
     command, task = arguments.command, (codec, job.source, job.target, advance)
     if command == "encode":
-        return files.encode(*task, arguments.levels)
+        return files.encode(*task, arguments.levels, arguments.gain)
     if command == "decode":
         damaged = files.decode(*task, arguments.keep, arguments.rate, arguments.recover)
         for stream, start, end, _ in damaged:
@@ -187,7 +193,7 @@ def _do(arguments: argparse.Namespace, codec, job: batch.Job, advance, other) ->
     if command == "recombine":
         return files.recombine(*task, other)
     keep = {"reconstruct": "both", "enhance": "speech"}.get(command, command)
-    watch = files.transform(*task, keep, getattr(arguments, "levels", None), arguments.raw)
+    watch = files.transform(*task, keep, getattr(arguments, "levels", None), arguments.raw, arguments.gain)
     if watch is None:
         return None
     _say(str(watch))

@@ -15,6 +15,9 @@ from decodec_jax import audio, cli, testing
 from decodec_jax.codec.model import DeCodecNetwork
 from decodec_jax.inference import bundle, container, files
 from decodec_jax.inference.codec import DeCodec
+from decodec_jax.inference.container.format import HEADER_BYTES
+from decodec_jax.inference.loudness import gain_of
+from decodec_jax.inference.tokens import join
 
 RATE = 16_000
 STEP = 1 / 32768
@@ -57,6 +60,11 @@ def decodec(model, capsys):
 
 def clips(t, b=2, seed=0):
     return np.round((testing.speech_clips(b, t, seed) + testing.background_clips(b, t, seed)) / STEP) * STEP
+
+
+def streamed(codec, wave, keep, gain=0.0):
+    """As a pipe is coded, which nobody measures."""
+    return np.concatenate(list(codec.stream([wave], RATE, keep, gain=gain)), axis=1)
 
 
 @pytest.fixture
@@ -133,6 +141,16 @@ def test_folders_are_gone_through_once_and_failures_told_at_the_end(decodec, fol
     assert made == ["deep/stereo.wav", "mono.wav"]
 
 
+def test_a_gain_that_is_asked_for_takes_the_place_of_the_measured_one(decodec, codec, folder):
+    source, wave = folder / "in/mono.wav", clips(139, 1)
+    assert decodec("enhance", source, folder / "out.wav", "--gain", "-6") == (0, [], [])
+    assert_holds(folder / "out.wav", streamed(codec, wave, "speech", -6.0), RATE)
+    assert decodec("encode", source, folder / "a.dcc", "--gain", "2.5") == (0, [], [])
+    assert container.read(folder / "a.dcc") == join(list(codec.encode_stream([wave], RATE, gain=2.5)))
+    code, _, errors = decodec("enhance", source, folder / "bad.wav", "--gain", "nan")
+    assert code == 2 and "gain is nan; it must be a number of dB from -100 to 100" in errors[0]
+
+
 # --- pipes ------------------------------------------------------------------------------------------------------------
 
 
@@ -156,7 +174,7 @@ def test_a_causal_model_answers_a_pipe_and_tells_its_delays(piped, codec, folder
     code, out, errors = piped((folder / "in/mono.wav").read_bytes(), "enhance", "-", "-")
     assert code == 0
     (folder / "out.wav").write_bytes(out)
-    assert_holds(folder / "out.wav", codec.enhance(wave, RATE), RATE)
+    assert_holds(folder / "out.wav", streamed(codec, wave, "speech"), RATE)
     assert len(errors) == 1 and errors[0].startswith("decodec: latency: 1.2 ms algorithmic; computing ")
     data = np.round(wave / STEP).astype("<i2").tobytes()
     code, raw, errors = piped(data, "enhance", "-", "-", "--raw", RATE, "--json")
@@ -164,6 +182,10 @@ def test_a_causal_model_answers_a_pipe_and_tells_its_delays(piped, codec, folder
     delays = json.loads(errors[-1])["files"][0]["more"]
     assert delays["algorithmic_ms"] == 1.25 and delays["pieces"] == 4
     assert 0 < delays["compute_p50_ms"] <= delays["compute_p99_ms"]
+    gain = gain_of(wave, RATE)
+    code, out, _ = piped((folder / "in/mono.wav").read_bytes(), "enhance", "-", "-", "--gain", gain)
+    (folder / "out.wav").write_bytes(out)
+    assert_holds(folder / "out.wav", codec.enhance(wave, RATE), RATE)
     code, told, _ = piped(data, "enhance", "-", folder / "out.wav", "--raw", 8000, "--json")
     assert code == 0 and json.loads(told)["files"][0]["more"]["algorithmic_ms"] > 100  # what resampling keeps
     assert audio.info(folder / "out.wav") == audio.AudioInfo(8000, 1, 139)
@@ -175,7 +197,7 @@ def test_tokens_through_pipes(piped, codec, folder):
     code, out, errors = piped(tokens, "decode", "-", "-")
     assert (code, errors) == (0, [])
     (folder / "out.wav").write_bytes(out)
-    assert_holds(folder / "out.wav", codec.reconstruct(clips(139, 1), RATE), RATE)
+    assert_holds(folder / "out.wav", streamed(codec, clips(139, 1), "both"), RATE)
     code, out, errors = piped(b"nonsense", "enhance", "-", "-")
     assert (code, out) == (2, b"") and errors == ["decodec: standard input is not wav; send it as `ffmpeg -i FILE -f "
                                                   "wav -` does"]  # fmt: skip
@@ -246,7 +268,7 @@ def test_damage_is_one_line_and_silent_if_recovered(decodec, codec, folder):
     tokens = codec.encode(clips(2 * RATE // 100, 1)[0], RATE)
     container.write(folder / "a.dcc", tokens, block_seconds=0.005)
     data = bytearray((folder / "a.dcc").read_bytes())
-    data[48] ^= 1
+    data[HEADER_BYTES] ^= 1
     (folder / "a.dcc").write_bytes(data)
     code, _, errors = decodec("decode", folder / "a.dcc", folder / "out.wav")
     assert code == 2 and len(errors) == 1 and "the speech from 0.000 to 0.005 s is damaged" in errors[0]
@@ -262,12 +284,14 @@ def test_damage_is_one_line_and_silent_if_recovered(decodec, codec, folder):
 
 
 def test_what_things_are(decodec, codec, model, folder):
-    container.write(folder / "a.dcc", codec.encode(clips(139, 1)[0], RATE, (2, 1)))
+    made = codec.encode(clips(139, 1)[0], RATE, (2, 1))
+    container.write(folder / "a.dcc", made)
     names = [str(folder / "a.dcc"), str(folder / "in/deep/stereo.flac"), str(model)]
     code, out, errors = decodec("info", *names, "--json")
     assert (code, errors) == (0, [])
     tokens, recording, described = (json.loads(out[0])["found"][name] for name in names)
     assert (tokens["levels"], tokens["kbit_per_second"], tokens["fingerprint"]) == ([2, 1], 9.6, codec.fingerprint)
+    assert tokens["gain_db"] == made.gain == gain_of(clips(139, 1), RATE) != 0
     assert (recording["channels"], recording["samples"]) == (2, 383)
     assert described["fingerprint"] == codec.fingerprint
     assert (described["latency_ms"], described["training_steps"], described["levels"]) == (1.25, 7, [2, 2])

@@ -17,6 +17,7 @@ from decodec_jax.errors import UserError
 from decodec_jax.inference import bundle
 from decodec_jax.inference.alignment import aligned
 from decodec_jax.inference.halves import joined, kept
+from decodec_jax.inference.loudness import amplitude, gain_of
 from decodec_jax.inference.recordings import as_long, check_rate, checked, checked_piece, grouped
 from decodec_jax.inference.streaming import Chunked
 from decodec_jax.inference.tokens import STREAMS, Tokens
@@ -37,6 +38,9 @@ class DeCodec:
     Waveforms are float32 `[t]` or `[channels, t]` in [-1, 1] at any sample rate (Hz). Channels are coded one by one;
     other rates are resampled to the model's (16 kHz: nothing above 8 kHz survives) and back. A recording that is made
     of another has its shape and rate, to the sample.
+
+    Recordings are coded at one level, -26 dB of full scale as `loudness` measures it, and given back at their own.
+    Nobody knows the level of a stream beforehand: it is coded as it is, or `gain` dB louder, and given back so too.
 
     Tokens are those of one channel: `[t]` becomes one `Tokens`, `[channels, t]` a list of them, and back.
 
@@ -120,7 +124,7 @@ class DeCodec:
         reference = audio.mono(checked(reference))
         voice = self.encode(reference, reference_rate or sample_rate)
         converted = []
-        for tokens in self.encode_batch(rows, sample_rate):
+        for tokens in self.encode(rows, sample_rate):
             frames = aligned(tokens.speech[0], voice.speech[0], self._first_vectors, alignment)
             speech = np.concatenate([tokens.speech[:1], voice.speech[1:, frames]])
             converted.append(replace(tokens, speech=speech))
@@ -136,31 +140,39 @@ class DeCodec:
         """The speech of one recording over the background of another: Dec(Zs(y1) + Zn(y2)).
 
         The second is repeated, or cut, to the length of the first, and mixed down to one channel; its rate is that of
-        the first unless given.
+        the first unless given. Both keep their loudness: they are coded with the gain of the first.
         """
         rows = np.atleast_2d(checked(speech_from))
         background = audio.mono(checked(background_from))
         background = audio.resample(background, background_rate or sample_rate, sample_rate)
-        *own, other = self.encode_batch([*rows, np.resize(background, rows.shape[1])], sample_rate)
+        every = [*rows, np.resize(background, rows.shape[1])]
+        *own, other = self._encoded(every, sample_rate, [gain_of(rows, sample_rate)] * len(every))
         mixed = [replace(tokens, background=other.background) for tokens in own]
         return self._as(speech_from, self.decode_batch(mixed, "both", sample_rate))
 
     def stream(
-        self, pieces: Iterable[np.ndarray], sample_rate: int, keep: str = "both", levels: Levels = None
+        self,
+        pieces: Iterable[np.ndarray],
+        sample_rate: int,
+        keep: str = "both",
+        levels: Levels = None,
+        gain: float = 0.0,
     ) -> Iterator[np.ndarray]:
         """`reconstruct`, `enhance`, `background` or `semantic`, by what they keep, piece by piece in constant memory.
 
         Pieces `[channels, n]` to pieces `[channels, n]`, as many samples in all. A causal model gives each frame as
         soon as it has heard it (but resampling keeps it for some ms, see `audio.delay`), others begin when the last
-        piece has come.
+        piece has come. gain: `loudness.gain_of` tells that of a recording, which makes both ways equal.
         """
         rate = self.config.sample_rate
+        louder, quieter = amplitude(gain), amplitude(-gain)
         check_rate(sample_rate)
         self._check_kept(keep, self._levels(levels))
 
         def process(pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-            own = audio.resampled(pieces, sample_rate, rate)
-            return audio.resampled(self._through(own, keep, levels), rate, sample_rate)
+            own = audio.resampled((piece * louder for piece in pieces), sample_rate, rate)
+            through = (wave * quieter for wave in self._through(own, keep, levels))
+            return audio.resampled(through, rate, sample_rate)
 
         return as_long(map(checked_piece, pieces), process)
 
@@ -172,36 +184,39 @@ class DeCodec:
         levels: (speech, background), how many of each to keep: 10 bits a frame each in the paper's setting, so that
         (8, 8) is 8 kbit/s and (1, 0) 0.5; `Tokens.with_levels` does the same later.
         """
-        tokens = self.encode_batch(np.atleast_2d(checked(wave)), sample_rate, levels)
+        rows = np.atleast_2d(checked(wave))
+        tokens = self._encoded(rows, sample_rate, [gain_of(rows, sample_rate)] * len(rows), levels)
         return tokens[0] if np.ndim(wave) == 1 else tokens
 
     def encode_batch(self, waves: Sequence[np.ndarray], sample_rate: int, levels: Levels = None) -> list[Tokens]:
-        """`encode` for recordings `[t]` of any lengths. Those of equally many frames are processed side by side."""
-        hop = self.config.hop
-        rows = [self._heard(wave, sample_rate) for wave in waves]
-        tokens: list[Tokens | None] = [None] * len(rows)
-        for frames, alike in grouped(len(row[::hop]) for row in rows):
-            batch = np.stack([np.pad(rows[i], (0, frames * hop - len(rows[i]))) for i in alike])
-            codes = joined(self._codes([batch]))
-            for row, i in enumerate(alike):
-                tokens[i] = self._tokens(Halves(*(c[row] for c in codes)), len(rows[i]), levels)
-        return tokens
+        """`encode` for recordings `[t]` of any lengths, each with a gain of its own.
 
-    def encode_stream(self, pieces: Iterable[np.ndarray], sample_rate: int, levels: Levels = None) -> Iterator[Tokens]:
-        """`encode` for one channel in pieces `[1, n]`, in constant memory: pieces that `tokens.join` makes one of."""
+        Those of equally many frames are processed side by side.
+        """
+        return self._encoded(waves, sample_rate, [gain_of(wave, sample_rate) for wave in waves], levels)
+
+    def encode_stream(
+        self, pieces: Iterable[np.ndarray], sample_rate: int, levels: Levels = None, gain: float = 0.0
+    ) -> Iterator[Tokens]:
+        """`encode` for one channel in pieces `[1, n]`, in constant memory: pieces that `tokens.join` makes one of.
+
+        gain: as in `stream`.
+        """
         check_rate(sample_rate)
+        louder = amplitude(gain)
         heard = given = 0
 
         def listening() -> Iterator[np.ndarray]:
             nonlocal heard
-            for piece in audio.resampled(map(checked_piece, pieces), sample_rate, self.config.sample_rate):
+            own = (checked_piece(piece) * louder for piece in pieces)
+            for piece in audio.resampled(own, sample_rate, self.config.sample_rate):
                 heard += piece.shape[1]
                 yield piece
 
         for codes in self._codes(listening()):
             length = min(codes.speech.shape[2] * self.config.hop, heard - given)
             given += length
-            yield self._tokens(Halves(*(c[0] for c in codes)), length, levels)
+            yield self._tokens(Halves(*(c[0] for c in codes)), length, gain, levels)
 
     def decode(
         self, tokens: Tokens | Sequence[Tokens], keep: str = "both", sample_rate: int | None = None
@@ -237,30 +252,49 @@ class DeCodec:
     def blank(self, length: int) -> Tokens:
         """The codes of silence, of so many samples at the model's rate."""
         self._check_quantized()
-        return self._tokens(Halves(*(c[0] for c in self._blank(-(-length // self.config.hop)))), length, None)
+        return self._tokens(Halves(*(c[0] for c in self._blank(-(-length // self.config.hop)))), length, gain=0.0)
 
     def embed(self, wave: np.ndarray, sample_rate: int) -> Halves[np.ndarray]:
         """The speech and background embeddings S and N before quantization, equation (8), for downstream models.
 
+        They are those of the recording at the level at which it is coded, however loud it is.
+
         float32 `[f, latent]`, or `[channels, f, latent]`, at `model.sample_rate / model.hop` frames a second.
         """
-        rows = np.stack([self._heard(row, sample_rate) for row in np.atleast_2d(checked(wave))])
+        rows = np.atleast_2d(checked(wave))
+        gain = gain_of(rows, sample_rate)
+        rows = np.stack([self._heard(row, sample_rate, gain) for row in rows])
         halves = joined(self._chunked.embed([rows]), axis=1)
         return Halves(*(half[0] if np.ndim(wave) == 1 else half for half in halves))
 
     # --- what these are made of ---------------------------------------------------------------------------------------
 
     def _whole(self, wave: np.ndarray, sample_rate: int, keep: str, levels: Levels) -> np.ndarray:
-        pieces = self.stream([np.atleast_2d(checked(wave))], sample_rate, keep, levels)
+        rows = np.atleast_2d(checked(wave))
+        pieces = self.stream([rows], sample_rate, keep, levels, gain_of(rows, sample_rate))
         return np.concatenate(list(pieces), axis=1).reshape(np.shape(wave))
 
-    def _heard(self, wave: np.ndarray, sample_rate: int) -> np.ndarray:
-        """One channel at the model's rate."""
+    def _encoded(
+        self, waves: Sequence[np.ndarray], sample_rate: int, gains: Sequence[float], levels: Levels = None
+    ) -> list[Tokens]:
+        """`encode_batch`, each with its gain."""
+        hop = self.config.hop
+        rows = [self._heard(wave, sample_rate, gain) for wave, gain in zip(waves, gains, strict=True)]
+        tokens: list[Tokens | None] = [None] * len(rows)
+        for frames, alike in grouped(len(row[::hop]) for row in rows):
+            batch = np.stack([np.pad(rows[i], (0, frames * hop - len(rows[i]))) for i in alike])
+            codes = joined(self._codes([batch]))
+            for row, i in enumerate(alike):
+                tokens[i] = self._tokens(Halves(*(c[row] for c in codes)), len(rows[i]), gains[i], levels)
+        return tokens
+
+    def _heard(self, wave: np.ndarray, sample_rate: int, gain: float) -> np.ndarray:
+        """One channel at the model's rate, as loud as it is coded."""
         check_rate(sample_rate)
         wave = checked(wave)
         if wave.ndim != 1:
             raise UserError(f"each recording of a batch is one channel, [t]; this has shape {wave.shape}")
-        return audio.resample(wave, sample_rate, self.config.sample_rate)
+        return audio.resample(wave * amplitude(gain), sample_rate, self.config.sample_rate)
 
     def _through(self, pieces: Iterable[np.ndarray], keep: str, levels: Levels) -> Iterator[np.ndarray]:
         """`stream` at the model's own rate."""
@@ -288,7 +322,7 @@ class DeCodec:
         return self._chunked.encode(pieces)
 
     def _sound(self, tokens: Sequence[Tokens], keep: str, length: int | None = None) -> Iterator[np.ndarray]:
-        """Tokens of equally many frames and levels to pieces `[b, n]`."""
+        """Tokens of equally many frames and levels to pieces `[b, n]`, each as loud as its recording was."""
         self._check_quantized()
         for each in tokens:
             if each.fingerprint != self.fingerprint:
@@ -298,7 +332,8 @@ class DeCodec:
         codes = Halves(*(np.stack([getattr(each, stream) for each in tokens]) for stream in STREAMS))
         if keep != "both" or 0 in tokens[0].levels:
             codes = kept(codes, self._blank(tokens[0].frames), keep)
-        return self._chunked.decode([codes], length)
+        quieter = np.array([[amplitude(-each.gain)] for each in tokens], np.float32)
+        return (wave * quieter for wave in self._chunked.decode([codes], length))
 
     def _coded_silence(self, frames: int) -> Halves[np.ndarray]:
         piece = np.zeros((1, 256 * self.config.hop), np.float32)
@@ -314,10 +349,10 @@ class DeCodec:
         run = jax.jit(functools.partial(self._network.apply, method="vectors"))
         return np.asarray(run(self._variables, codes).speech[0])
 
-    def _tokens(self, codes: Halves[np.ndarray], length: int, levels: Levels) -> Tokens:
+    def _tokens(self, codes: Halves[np.ndarray], length: int, gain: float, levels: Levels = None) -> Tokens:
         model = self.config
         entries = model.speech.entries, model.background.entries
-        tokens = Tokens(*codes, length, model.sample_rate, model.hop, entries, self.fingerprint)
+        tokens = Tokens(*codes, length, model.sample_rate, model.hop, entries, self.fingerprint, gain)
         return tokens if levels is None else tokens.with_levels(*self._levels(levels))
 
     def _levels(self, levels: Levels) -> tuple[int, int]:

@@ -40,7 +40,7 @@ def describe(path: str) -> dict:
         return {
             "fingerprint": header.fingerprint, "seconds": header.seconds, "sample_rate": header.sample_rate,
             "levels": list(header.levels), "entries": list(header.entries), "kbit_per_second": header.bitrate / 1000,
-            "bytes": Path(path).stat().st_size,
+            "gain_db": header.gain, "bytes": Path(path).stat().st_size,
         }  # fmt: skip
     info = audio.info(path)
     return {"seconds": info.seconds, "sample_rate": info.rate, "channels": info.channels, "samples": info.frames}

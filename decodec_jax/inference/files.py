@@ -1,7 +1,8 @@
 """One recording, from file to file: read in pieces, through the codec, written as it comes; `-` is a pipe.
 
-Memory is constant for `transform`, `encode` and `decode` (tokens aside, 12 MB an hour), whatever the length. A file
-appears under its name only when it is complete. Whatever is wrong with one is a UserError that names it.
+Memory is constant for `transform`, `encode` and `decode` (tokens aside, 12 MB an hour), whatever the length: how loud a
+file is takes a pass of its own. A file appears under its name only when it is complete. Whatever is wrong with one is a
+UserError that names it.
 """
 
 import contextlib
@@ -16,6 +17,7 @@ from decodec_jax import audio
 from decodec_jax.inference import container, pipes
 from decodec_jax.inference.codec import DeCodec, Levels
 from decodec_jax.inference.live import Stopwatch, warm
+from decodec_jax.inference.loudness import gain_of_pieces
 from decodec_jax.inference.pipes import PIPE
 from decodec_jax.inference.tokens import STREAMS, Tokens
 
@@ -39,12 +41,15 @@ def transform(
     keep: str = "both",
     levels: Levels = None,
     raw: int | None = None,
+    gain: float | None = None,
 ) -> Stopwatch | None:
     """Reconstruct, enhance, keep the background or the first speech level, as long as the source, to the sample.
 
     A causal model that listens to a pipe gives each frame at once; its delays are returned. raw: pipes carry 16-bit
-    samples of one channel at this rate (Hz) without a header, in and out.
+    samples of one channel at this rate (Hz) without a header, in and out. gain: how much louder it is coded (dB); None:
+    by as much as `loudness` finds for a file, and 0 for a pipe, which cannot be heard twice.
     """
+    gain = _measured(source) if gain is None else gain
     live = source == PIPE and codec.config.causal
     hop, rate = codec.config.hop, codec.config.sample_rate
     with _opened(source, raw, most=LIVE_FRAMES * hop if live else 5 * rate) as (form, pieces):
@@ -53,7 +58,7 @@ def transform(
             warm(codec, form, keep, levels, LIVE_FRAMES)
             pieces = watch.started(pieces)
         with _created(target, form, raw) as put:
-            for wave in codec.stream(_counted(pieces, form.rate, advance, 0.5), form.rate, keep, levels):
+            for wave in codec.stream(_counted(pieces, form.rate, advance, 0.5), form.rate, keep, levels, gain):
                 put(wave)
                 if watch:
                     watch.stop()
@@ -61,13 +66,16 @@ def transform(
     return watch
 
 
-def encode(codec: DeCodec, source: str, target: str, advance: Advance, levels: Levels = None) -> None:
-    """A recording, its channels mixed down to one, to a .dcc file."""
+def encode(
+    codec: DeCodec, source: str, target: str, advance: Advance, levels: Levels = None, gain: float | None = None
+) -> None:
+    """A recording, its channels mixed down to one, to a .dcc file. gain: as in `transform`."""
+    gain = _measured(source, mixed=True) if gain is None else gain
     with _opened(source) as (form, pieces):
         length = None if form.frames is None else -(-form.frames * codec.config.sample_rate // form.rate)
-        mono = (audio.mono(piece)[None] for piece in _counted(pieces, form.rate, advance))
+        mono = _mono(_counted(pieces, form.rate, advance))
         with container.Writer(sys.stdout.buffer if target == PIPE else target, length=length) as writer:
-            for tokens in codec.encode_stream(mono, form.rate, levels):
+            for tokens in codec.encode_stream(mono, form.rate, levels, gain):
                 writer.write(tokens)
 
 
@@ -131,6 +139,18 @@ def silenced(codec: DeCodec, tokens: Tokens, damaged: list[container.Damage]) ->
         blank = getattr(codec.blank(tokens.length), damage.stream)
         held[:] = blank[: len(held), damage.frames]
     return replace(tokens, **codes)
+
+
+def _measured(source: str, mixed: bool = False) -> float:
+    """The gain that a file, or its channels mixed down to one, is coded with; 0 for a pipe."""
+    if source == PIPE:
+        return 0.0
+    with audio.reading(source) as (info, pieces):
+        return gain_of_pieces(_mono(pieces) if mixed else pieces, info.rate)
+
+
+def _mono(pieces: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    return (audio.mono(piece)[None] for piece in pieces)
 
 
 @contextlib.contextmanager

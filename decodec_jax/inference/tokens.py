@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from decodec_jax.errors import UserError
+from decodec_jax.inference.loudness import checked_gain
 
 STREAMS = ("speech", "background")
 MAX_ENTRIES = 65536  # of a codebook; its codes take 16 bits
@@ -29,6 +30,7 @@ class Tokens:
     hop: int  # samples a frame
     entries: tuple[int, int]  # of the codebooks of speech and background
     fingerprint: str  # of the weights that the codes belong to: 16 hexadecimal digits
+    gain: float = 0.0  # dB: how much louder the recording was when it was coded; in single precision, as in a file
 
     def __post_init__(self):
         for name in ("length", "sample_rate", "hop"):
@@ -41,6 +43,7 @@ class Tokens:
         object.__setattr__(self, "entries", tuple(int(n) for n in self.entries))
         if not re.fullmatch("[0-9a-f]{16}", self.fingerprint):
             raise UserError(f"tokens: fingerprint is {self.fingerprint!r}; it must be 16 digits 0-9, a-f")
+        object.__setattr__(self, "gain", float(np.float32(checked_gain(self.gain))))
         for stream, entries in zip(STREAMS, self.entries, strict=True):
             object.__setattr__(self, stream, self._checked(stream, entries))
         if self.levels == (0, 0):
@@ -79,7 +82,7 @@ class Tokens:
     @property
     def form(self) -> tuple:
         """Everything but the codes and the length; equal in tokens that can be joined."""
-        return self.sample_rate, self.hop, self.levels, self.entries, self.fingerprint
+        return self.sample_rate, self.hop, self.levels, self.entries, self.fingerprint, self.gain
 
     def cut(self, first: int, last: int) -> "Tokens":
         """Frames first to last - 1 by themselves. Raises UserError if there are none."""
@@ -129,7 +132,7 @@ def check_following(piece: Tokens, following: Tokens) -> None:
     """Raise UserError if `following` cannot go on where `piece` ends."""
     if following.form != piece.form:
         raise UserError(f"tokens of {following.form} cannot follow those of {piece.form}: "
-                        "sample rate, hop, levels, entries and fingerprint must be the same")  # fmt: skip
+                        "sample rate, hop, levels, entries, fingerprint and gain must be the same")  # fmt: skip
     if piece.length % piece.hop:
         raise UserError(f"tokens that end within a frame ({piece.length} samples, {piece.hop} a frame) must come last")
 

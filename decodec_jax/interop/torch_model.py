@@ -8,6 +8,8 @@
     to_bundle(model, "fine_tuned")                     # weights back, for JAX
     to_torchscript(model, "player.pt")                 # the decoder alone, for C++
 
+Waveforms are coded as loud as they are; models do best at -26 dB of full scale, to which the JAX package brings them.
+
 A causal model takes a stream as it comes, a frame or more at a time; what it needs of the past is handed in and out:
 
     heard = said = ()

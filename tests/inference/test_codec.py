@@ -15,6 +15,7 @@ from decodec_jax.errors import UserError
 from decodec_jax.inference import bundle
 from decodec_jax.inference.alignment import aligned
 from decodec_jax.inference.codec import DeCodec
+from decodec_jax.inference.loudness import amplitude, gain_of
 from decodec_jax.inference.streaming import Chunked
 from decodec_jax.inference.tokens import join
 
@@ -52,10 +53,11 @@ def clips(t, b=2):
 
 
 WAVE = clips(333)  # 17 frames
+GAIN = gain_of(WAVE, RATE)
 
 
 class Whole(NamedTuple):
-    """What the network gives for `WAVE` at once."""
+    """What the network gives at once for `WAVE`, with the gain that it is coded with."""
 
     embeddings: Halves
     taken_apart: TakenApart
@@ -66,7 +68,7 @@ def whole(codec, active=None) -> Whole:
         return Whole(network.embed(wave), network.take_apart(wave, active))
 
     variables = {"params": codec.params, "codebook": codec.codebook}
-    return jax.jit(lambda v, x: DeCodecNetwork(codec.config).apply(v, x, method=run))(variables, WAVE)
+    return jax.jit(lambda v, x: DeCodecNetwork(codec.config).apply(v, x, method=run))(variables, WAVE * amplitude(GAIN))
 
 
 @pytest.fixture(scope="module")
@@ -90,13 +92,15 @@ def test_shape_and_rate_are_kept_and_the_way_over_tokens_is_the_same(codec, shap
 def test_parts_equal_those_of_the_network(either, expected_of):
     expected = expected_of(either).taken_apart
     for task, part in (("reconstruct", "mixture"), ("enhance", "speech"), ("background", "background")):
-        np.testing.assert_allclose(getattr(either, task)(WAVE, RATE), getattr(expected, part), atol=1e-5)
+        quieter = getattr(expected, part) * amplitude(-GAIN)
+        np.testing.assert_allclose(getattr(either, task)(WAVE, RATE), quieter, atol=1e-5)
 
 
 def test_pieces_equal_the_whole_at_any_rate(either):
     for rate in (RATE, 11_025):
         pieces = np.split(WAVE, [0, 1, 70, 290], axis=1)
-        streamed = np.concatenate(list(either.stream(pieces, rate, "speech")), axis=1)
+        gain = gain_of(WAVE, rate)
+        streamed = np.concatenate(list(either.stream(pieces, rate, "speech", gain=gain)), axis=1)
         np.testing.assert_allclose(streamed, either.enhance(WAVE, rate), atol=1e-5)
 
 
@@ -122,13 +126,50 @@ def test_silence_is_blank_to_both(codec):
     assert codec.encode(silence, RATE) == codec.blank(333)
 
 
+# --- level ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rate", [RATE, 11_025])
+def test_a_quieter_recording_has_the_same_codes_and_is_quieter_again(either, rate):
+    """By 18 dB, a power of two, so that no sample is rounded."""
+    quiet = WAVE / 8
+    for own, other in zip(either.encode(WAVE, rate), either.encode(quiet, rate), strict=True):
+        assert other.gain == pytest.approx(own.gain + 20 * np.log10(8), abs=1e-5)
+        assert replace(other, gain=own.gain) == own
+    for task in TASKS:
+        expected = getattr(either, task)(WAVE, rate) / 8
+        np.testing.assert_allclose(getattr(either, task)(quiet, rate), expected, atol=1e-6)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), either.embed(quiet, rate), either.embed(WAVE, rate)
+    )
+
+
+def test_two_recordings_at_their_levels(codec):
+    source, reference = WAVE[0], clips(257)[1]
+    for task in (codec.convert, codec.recombine):
+        assert np.abs(task(source, reference, RATE)).max() > 0.01
+    np.testing.assert_allclose(codec.convert(source / 8, reference, RATE) * 8, codec.convert(source, reference, RATE),
+                               atol=1e-5)  # fmt: skip
+    np.testing.assert_allclose(codec.convert(source, reference / 8, RATE), codec.convert(source, reference, RATE),
+                               atol=1e-5)  # fmt: skip
+    both = codec.recombine(source / 8, reference / 8, RATE)
+    np.testing.assert_allclose(both * 8, codec.recombine(source, reference, RATE), atol=1e-5)
+
+
+def test_channels_keep_their_balance(codec):
+    """One gain for both: the second, by itself much louder than it is here, is not raised to the first."""
+    wave = WAVE * np.float32([[1], [1 / 64]])
+    assert {tokens.gain for tokens in codec.encode(wave, RATE)} == {gain_of(wave, RATE)}
+    assert gain_of(wave[0], RATE) < gain_of(wave, RATE) < gain_of(wave[1], RATE)
+
+
 # --- tokens -----------------------------------------------------------------------------------------------------------
 
 
 def test_codes_equal_those_of_the_network(either, expected_of):
     codes = expected_of(either).taken_apart.codes
     tokens = either.encode(WAVE, RATE)
-    assert [each.length for each in tokens] == [333, 333]
+    assert [(each.length, each.gain) for each in tokens] == [(333, GAIN), (333, GAIN)]
     for row, each in enumerate(tokens):
         np.testing.assert_array_equal(each.speech, codes.speech[row])
         np.testing.assert_array_equal(each.background, codes.background[row])
@@ -136,7 +177,7 @@ def test_codes_equal_those_of_the_network(either, expected_of):
 
 
 def test_a_batch_equals_its_recordings_one_by_one(either):
-    waves = [clips(t, 1)[0] for t in (333, 401, 340)]
+    waves = [gain * clips(t, 1)[0] for t, gain in ((333, 1.0), (401, 0.5), (340, 2.0))]
     batch = either.encode_batch(waves, RATE)
     assert batch == [either.encode(wave, RATE) for wave in waves]
     batch[1] = batch[1].with_levels(1, 0)
@@ -147,7 +188,8 @@ def test_a_batch_equals_its_recordings_one_by_one(either):
 
 def test_pieces_give_the_tokens_of_the_whole_and_back(either):
     tokens = either.encode(WAVE[0], 11_025)
-    assert join(list(either.encode_stream(np.split(WAVE[:1], [0, 70, 71], axis=1), 11_025))) == tokens
+    pieces = np.split(WAVE[:1], [0, 70, 71], axis=1)
+    assert join(list(either.encode_stream(pieces, 11_025, gain=gain_of(WAVE[0], 11_025)))) == tokens
     sounded = np.concatenate(list(either.decode_stream(tokens, "speech", 44_100)), axis=1)[0]
     np.testing.assert_allclose(sounded, either.decode(tokens, "speech", 44_100), atol=1e-6)
 
@@ -205,7 +247,8 @@ def test_two_recordings_may_differ_in_rate_and_channels(codec):
 def test_another_background_is_repeated_or_cut(codec, t):
     speech, background = WAVE[0], clips(t)[1]
     fitted = np.tile(background, 2)[:333]
-    mixed = replace(codec.encode(speech, RATE), background=codec.encode(fitted, RATE).background)
+    other = join(list(codec.encode_stream([fitted[None]], RATE, gain=gain_of(speech, RATE))))
+    mixed = replace(codec.encode(speech, RATE), background=other.background)
     np.testing.assert_allclose(codec.recombine(speech, background, RATE), codec.decode(mixed), atol=1e-6)
 
 
@@ -240,6 +283,8 @@ def test_what_cannot_be_asked_for(codec, causal):
         (lambda: codec.decode([tokens, tokens.cut(0, 1)]), "of one length"),
         (lambda: codec.encode_batch([wave], RATE), r"one channel, \[t\]"),
         (lambda: list(codec.stream([wave[0]], RATE)), r"\[channels, n\]"),
+        (lambda: codec.stream([wave], RATE, gain=np.inf), "gain is inf; it must be a number of dB"),
+        (lambda: list(codec.encode_stream([wave], RATE, gain=-101)), "gain is -101"),
         (lambda: list(codec.stream([wave[:, :0]], RATE)), "no samples"),
         (lambda: tokens.with_levels(3, 0), "3 levels of speech are asked for; there are 0 to 2"),
     ]:
@@ -250,7 +295,7 @@ def test_what_cannot_be_asked_for(codec, causal):
 def test_before_codebooks_start_embeddings_take_the_place_of_codes(codec):
     early = DeCodec(codec.config, codec.params, codec.codebook, quantized=False)
     expected = whole(early, Halves(*[jnp.zeros(3, jnp.int32)] * 2)).taken_apart
-    np.testing.assert_allclose(early.enhance(WAVE, RATE), expected.speech, atol=1e-5)
+    np.testing.assert_allclose(early.enhance(WAVE, RATE), expected.speech * amplitude(-GAIN), atol=1e-5)
     for call in [
         lambda: early.encode(WAVE, RATE),
         lambda: early.semantic(WAVE, RATE),

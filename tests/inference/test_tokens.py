@@ -15,6 +15,7 @@ def test_codes_are_held_as_int32_and_measured():
     assert tokens.speech.dtype == tokens.background.dtype == np.int32
     assert (tokens.frames, tokens.levels, tokens.seconds) == (5, (3, 0), 0.099)
     assert type(Tokens(**(GOOD | {"length": np.int64(99)})).length) is int
+    assert (tokens.gain, Tokens(**(GOOD | {"gain": 0.1})).gain) == (0.0, float(np.float32(0.1)))
 
 
 @pytest.mark.parametrize(
@@ -39,6 +40,9 @@ def test_a_code_takes_the_bits_of_its_largest_value(levels, entries, expected):
         ("entries", (14, 2), "codes from 0 to 14; its codebooks have entries 0 to 13"),
         ("fingerprint", "0123456789ABCDEF", "16 digits"),
         ("fingerprint", "0123456789abcde", "16 digits"),
+        ("gain", float("nan"), "gain is nan; it must be a number of dB from -100 to 100"),
+        ("gain", 100.5, "gain is 100.5"),
+        ("gain", "3", "gain is '3'"),
         ("speech", -np.ones((3, 5), int), "codes from -1"),
         ("speech", np.full((3, 5), 2**40), "codes from 1099511627776"),
         ("speech", np.zeros((3, 5)), "float64"),
@@ -68,5 +72,7 @@ def test_pieces_that_do_not_fit_are_refused():
         join([tokens, tokens])
     with pytest.raises(UserError, match="cannot follow"):
         join([tokens.cut(0, 1), Tokens(**(GOOD | {"fingerprint": 16 * "0"}))])
+    with pytest.raises(UserError, match="and gain must be the same"):
+        join([tokens.cut(0, 1), Tokens(**(GOOD | {"gain": 1.0}))])
     with pytest.raises(UserError, match="length is 0"):
         tokens.cut(2, 2)

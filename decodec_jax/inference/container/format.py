@@ -9,12 +9,13 @@ from functools import cached_property
 import numpy as np
 
 from decodec_jax.errors import UserError
+from decodec_jax.inference.loudness import checked_gain
 from decodec_jax.inference.tokens import MAX_ENTRIES, Tokens, bitrate, code_bits
 
 VERSION = 1
 MAGIC = b"\x89DCC"
 START = struct.Struct("<4sH")  # magic and version, which every version begins with
-FORM = struct.Struct("<2B5I8s")  # levels, entries (speech, background), sample rate, hop, frames a block, fingerprint
+FORM = struct.Struct("<2B5I8sf")  # levels and entries of both, sample rate, hop, frames a block, fingerprint, gain
 LENGTH = struct.Struct("<Q")  # in samples; 0: not known yet
 CHECKSUM = struct.Struct("<I")
 POSITION = struct.Struct("<QQB")  # first sample and samples of a block, number of the stream
@@ -36,6 +37,7 @@ class Header:
     levels: tuple[int, int]
     entries: tuple[int, int]
     fingerprint: str  # of the weights
+    gain: float  # dB: how much louder the recording was when it was coded
     block_frames: int  # of every block but the last
     length: int | None = None  # samples; None at the head of a file whose end was not known when it was begun
 
@@ -47,6 +49,7 @@ class Header:
             raise UserError(f"entries are {self.entries}; a codebook has from 2 to {MAX_ENTRIES}")
         if not all(0 <= k <= 255 for k in self.levels) or self.levels == (0, 0):
             raise UserError(f"levels are {self.levels}; a stream has from 0 to 255, and one of the two at least 1")
+        checked_gain(self.gain)
         if self.length is not None and not 1 <= self.length < 2**64:
             raise UserError(f"length is {self.length} samples; it must be from 1 to {2**64 - 1}")
         if self.block_bytes > MAX_BLOCK_BYTES:
@@ -93,7 +96,7 @@ class Header:
     def form(self) -> bytes:
         """All but the length."""
         fields = *self.levels, *self.entries, self.sample_rate, self.hop, self.block_frames
-        return START.pack(MAGIC, VERSION) + FORM.pack(*fields, bytes.fromhex(self.fingerprint))
+        return START.pack(MAGIC, VERSION) + FORM.pack(*fields, bytes.fromhex(self.fingerprint), self.gain)
 
     def checksum(self, first: int, samples: int, i: int, payload: bytes) -> bytes:
         """CRC-32 of the bytes of stream i in the block of `samples` from sample `first`, and of this their place."""
@@ -118,10 +121,10 @@ class Header:
             raise UserError(f"{name} is of version {version} of the .dcc format; this decodec_jax reads {VERSION}")
         if data[-CHECKSUM.size :] != CHECKSUM.pack(zlib.crc32(data[: -CHECKSUM.size])):
             raise UserError(f"the header of {name} is damaged (its checksum is wrong)")
-        *pairs, rate, hop, block_frames, fingerprint = FORM.unpack_from(data, START.size)
+        *pairs, rate, hop, block_frames, fingerprint, gain = FORM.unpack_from(data, START.size)
         length = LENGTH.unpack_from(data, START.size + FORM.size)[0] or None
         try:
-            return cls(rate, hop, tuple(pairs[:2]), tuple(pairs[2:]), fingerprint.hex(), block_frames, length)
+            return cls(rate, hop, tuple(pairs[:2]), tuple(pairs[2:]), fingerprint.hex(), gain, block_frames, length)
         except UserError as error:
             raise UserError(f"{name} cannot be read: its {error}") from None
 
@@ -171,4 +174,5 @@ def unpack_block(header: Header, first: int, samples: int, block: bytes) -> Code
 def to_tokens(header: Header, samples: int, codes: Codes) -> Tokens:
     """Codes of so many samples as tokens."""
     speech, background = (np.zeros((0, header.frames(samples)), np.int32) if c is None else c for c in codes)
-    return Tokens(speech, background, samples, header.sample_rate, header.hop, header.entries, header.fingerprint)
+    form = header.sample_rate, header.hop, header.entries, header.fingerprint, header.gain
+    return Tokens(speech, background, samples, *form)

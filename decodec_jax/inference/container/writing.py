@@ -56,7 +56,7 @@ class Writer:
         if self._last is None:
             frames = max(1, round(self.block_seconds * tokens.sample_rate / tokens.hop))
             self._header = Header(tokens.sample_rate, tokens.hop, tokens.levels, tokens.entries,
-                                  tokens.fingerprint, frames, self.length)  # fmt: skip
+                                  tokens.fingerprint, tokens.gain, frames, self.length)  # fmt: skip
             self._put(self._header.pack())
         else:
             check_following(self._last, tokens)

@@ -10,10 +10,10 @@ from decodec_jax.inference import container
 from decodec_jax.inference.tokens import STREAMS, Tokens
 
 
-def make(length=16_000, levels=(8, 8), entries=(1024, 1024), sample_rate=16_000, hop=320, seed=0) -> Tokens:
+def make(length=16_000, levels=(8, 8), entries=(1024, 1024), sample_rate=16_000, hop=320, seed=0, gain=-3.7) -> Tokens:
     rng = np.random.default_rng(seed)
     codes = [rng.integers(0, n, (k, -(-length // hop)), np.int32) for k, n in zip(levels, entries, strict=True)]
-    return Tokens(*codes, length, sample_rate, hop, entries, "00112233445566ff")
+    return Tokens(*codes, length, sample_rate, hop, entries, "00112233445566ff", gain)
 
 
 @st.composite
@@ -21,7 +21,8 @@ def any_tokens(draw) -> Tokens:
     levels = draw(st.tuples(st.integers(0, 16), st.integers(0, 16)).filter(any))
     entries = draw(st.tuples(*[st.integers(2, 65536) | st.sampled_from([2, 1024, 65536])] * 2))
     hop, rate = draw(st.integers(1, 40)), draw(st.integers(1, 48_000))
-    return make(draw(st.integers(1, 30 * hop)), levels, entries, rate, hop, seed=draw(st.integers(0, 99)))
+    gain = draw(st.floats(-100, 100))
+    return make(draw(st.integers(1, 30 * hop)), levels, entries, rate, hop, draw(st.integers(0, 99)), gain)
 
 
 def only(tokens: Tokens, stream: str) -> Tokens:

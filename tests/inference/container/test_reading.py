@@ -27,6 +27,7 @@ def test_any_tokens_come_back(tokens, block_frames, draws):
     assert container.recover(io.BytesIO(whole)) == (tokens, [])
     header = container.info(io.BytesIO(whole))
     assert (header.block_frames, header.length, header.file_bytes) == (block_frames, tokens.length, len(whole))
+    assert header.gain == tokens.gain
 
     # in pieces of unknown number, as an encoder that streams gives them: only the length in the first header differs
     cuts = sorted(draws.draw(st.sets(st.integers(1, tokens.frames))) | {0, tokens.frames})
@@ -35,7 +36,7 @@ def test_any_tokens_come_back(tokens, block_frames, draws):
         for first, last in itertools.pairwise(cuts):
             writer.write(tokens.cut(first, last))
     data = file.getvalue()
-    assert data[:36] == whole[:36] and data[HEADER_BYTES:] == whole[HEADER_BYTES:]
+    assert data[:40] == whole[:40] and data[HEADER_BYTES:] == whole[HEADER_BYTES:]
     assert container.read(io.BytesIO(data)) == tokens
     pieces = list(container.read_blocks(Pipe(data)))
     assert join(pieces) == tokens and {piece.frames for piece in pieces[:-1]} <= {block_frames}

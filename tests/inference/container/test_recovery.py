@@ -109,8 +109,8 @@ def test_a_forged_header_is_an_error(data):
     """Random values under a right checksum, at both ends."""
     numbers = [data.draw(st.integers(0, 2**32 - 1) | st.sampled_from([0, 1, 2, 2**24])) for _ in range(5)]
     levels = data.draw(st.tuples(st.integers(0, 255), st.integers(0, 255)))
-    length = data.draw(st.integers(0, 2**64 - 1))
-    unchecked = struct.pack("<4sH2B5I8sQ", b"\x89DCC", 1, *levels, *numbers, bytes(8), length)
+    gain, length = data.draw(st.floats(width=32)), data.draw(st.integers(0, 2**64 - 1))
+    unchecked = struct.pack("<4sH2B5I8sfQ", b"\x89DCC", 1, *levels, *numbers, bytes(8), gain, length)
     header = unchecked + struct.pack("<I", zlib.crc32(unchecked))
     for source in sources(header + bytes(100) + header):
         with pytest.raises(UserError) as caught:
@@ -145,14 +145,14 @@ def test_terabytes_are_not_allocated():
         (lambda data: data[:4] + b"\2" + data[5:], "version 2 of the .dcc format; this decodec_jax reads 1"),
         (lambda data: data[:20] + b"\0" + data[21:], "header of the .dcc data is damaged"),
         (lambda data: data[:30], "ends after 30 bytes, within its header"),
-        (lambda data: data[:2000], "truncated: 2000 of its 3120 bytes are there; `recover`"),
+        (lambda data: data[:2000], "truncated: 2000 of its 3128 bytes are there; `recover`"),
         (lambda data: data[:-1] + b"\xff", "truncated, or its end is damaged"),
         (lambda data: data + b"x", "truncated, or its end is damaged"),
         (lambda data: data[:1500] + data[1500 + 1008 :] + data[:1008], "truncated, or its end is damaged"),
-        (lambda data: data[:1200] + b"x" + data[1200:], "it has 3121 bytes, not 3120"),
+        (lambda data: data[:1200] + b"x" + data[1200:], "it has 3129 bytes, not 3128"),
         (lambda data: data[:100] + b"\0" + data[101:], r"speech from 0\.000 to 1\.000 s is damaged; `recover`"),
         (lambda data: data[:1700] + b"\0" + data[1701:], r"background from 1\.000 to 2\.000 s is damaged"),
-        (lambda data: data[:1056] + data[48:1056] + data[2064:], r"speech from 1\.000 to 2\.000 s is damaged"),
+        (lambda data: data[:1060] + data[52:1060] + data[2068:], r"speech from 1\.000 to 2\.000 s is damaged"),
     ],
 )
 def test_damage_is_called_by_its_name(change, words):
@@ -168,7 +168,7 @@ def test_undamaged_blocks_are_recovered():
     """Block 0 loses its background, 2 and 3 their speech: held frames stand in, and the spans are told."""
     tokens = make(16_000 * 6)
     data = bytearray(packed(tokens))
-    for at in (48 + 600, 48 + 2 * 1008 + 5, 48 + 3 * 1008 + 503):
+    for at in (52 + 600, 52 + 2 * 1008 + 5, 52 + 3 * 1008 + 503):
         data[at] ^= 4
     left, damaged = container.recover(Pipe(bytes(data)))
     assert damaged == [("speech", 2.0, 4.0, slice(100, 200)), ("background", 0.0, 1.0, slice(0, 50))]
@@ -182,7 +182,7 @@ def test_undamaged_blocks_are_recovered():
 
 def test_a_stream_without_an_intact_block_is_left_out():
     data = bytearray(packed(make(levels=(1, 1))))
-    data[50] ^= 1
+    data[54] ^= 1
     left, damaged = container.recover(io.BytesIO(data))
     assert left == only(make(levels=(1, 1)), "background") and damaged == [("speech", 0.0, 1.0, slice(0, 50))]
 
@@ -192,7 +192,7 @@ def test_of_a_truncated_file_the_beginning_is_recovered(length_known):
     """Cut within the background of block 3: its speech is there. A length that was unknown stays so."""
     tokens = make(16_000 * 6 - 100)
     data = packed(tokens) if length_known else streamed(tokens)
-    left, damaged = container.recover(io.BytesIO(data[: 48 + 3 * 1008 + 700]))
+    left, damaged = container.recover(io.BytesIO(data[: 52 + 3 * 1008 + 700]))
     end = tokens.seconds if length_known else float("inf")
     assert damaged == [("speech", 4.0, end, slice(200, 200)), ("background", 3.0, end, slice(150, 200))]
     np.testing.assert_array_equal(left.speech, tokens.speech[:, :200])

@@ -41,7 +41,7 @@ class FullDisk(io.RawIOBase):
         return len(piece)
 
 
-@pytest.mark.parametrize("room", [0, 20, 48, 1000, 3119])
+@pytest.mark.parametrize("room", [0, 20, 52, 1000, 3127])
 def test_a_full_disk_is_one_line_and_what_it_took_reads_as_truncated(room):
     file = FullDisk(room)
     with pytest.raises(UserError, match=r"cannot be written \(No space left on device\)"):
@@ -79,6 +79,9 @@ def test_whatever_interrupts_leaves_nothing_behind(tmp_path):
     with pytest.raises(UserError, match="cannot follow"), Writer(tmp_path / "a.dcc") as writer:
         writer.write(make(320))
         writer.write(make(320, levels=(8, 7)))
+    with pytest.raises(UserError, match="and gain must be the same"), Writer(tmp_path / "a.dcc") as writer:
+        writer.write(make(320))
+        writer.write(make(320, gain=3.7))
     assert list(tmp_path.iterdir()) == []
 
 

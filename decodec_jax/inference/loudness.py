@@ -1,0 +1,72 @@
+"""How loud a recording is, and the gain that brings it to the level at which it is coded.
+
+Where recordings come at all levels, a codebook spends entries on the differences. So models are trained on speech of
+about one level; recordings are brought to it before they are coded, and what is made of them back to their own.
+"""
+
+import numbers
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from decodec_jax.errors import UserError
+from decodec_jax.inference.recordings import check_rate, checked, checked_piece
+
+LEVEL = -26.0  # dB of full scale, of a recording when it is coded
+BLOCK = 0.4  # s
+SILENCE = 1e-7  # power, -70 dB of full scale; blocks are gated as in ITU-R BS.1770, but without its weighting
+PAUSE = 0.1  # of the mean power of blocks that are not silent, -10 dB
+GAINS = (-20.0, 40.0)  # dB, the least and the most that a recording gets
+MAX_GAIN = 100.0  # dB up or down that anybody may ask for
+
+
+def gain_of(wave: np.ndarray, sample_rate: int) -> float:
+    """The gain (dB) that brings a recording, `[t]` or `[channels, t]`, to `LEVEL`: one for all its channels.
+
+    Its level is the RMS of what is neither silence nor pause; where there is nothing else, the gain is 0. Raises
+    UserError for what is not a waveform.
+    """
+    return gain_of_pieces([np.atleast_2d(checked(wave))], sample_rate)
+
+
+def gain_of_pieces(pieces: Iterable[np.ndarray], sample_rate: int) -> float:
+    """`gain_of` for a recording in pieces `[channels, n]`, the same number; all that is kept is two for each block."""
+    check_rate(sample_rate)
+    pieces, size = map(checked_piece, pieces), max(1, round(BLOCK * sample_rate))
+    blocks = [(_power(block), block.shape[1]) for block in _blocks(pieces, size)]
+    power, samples = np.array(blocks, np.float64).reshape(-1, 2).T  # the last block may be short: it weighs less
+    heard = power > SILENCE
+    if not heard.any():
+        return 0.0
+    active = heard & (power > PAUSE * np.average(power[heard], weights=samples[heard]))
+    level = 10 * np.log10(np.average(power[active], weights=samples[active]))
+    return float(np.float32(np.clip(LEVEL - level, *GAINS)))  # as a file holds it
+
+
+def amplitude(gain: float) -> float:
+    """What samples are multiplied by for a gain in dB. Raises UserError if it is none."""
+    return 10.0 ** (checked_gain(gain) / 20)
+
+
+def checked_gain(gain: float) -> float:
+    """A gain in dB. Raises UserError unless it is a number from -100 to 100."""
+    if not isinstance(gain, numbers.Real) or not abs(gain) <= MAX_GAIN:
+        raise UserError(f"gain is {gain!r}; it must be a number of dB from {-MAX_GAIN:g} to {MAX_GAIN:g}")
+    return float(gain)
+
+
+def _blocks(pieces: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
+    """Pieces `[channels, n]` of any lengths to blocks `[channels, size]`, the last one as long as what is left."""
+    held = None
+    for piece in pieces:
+        held = piece if held is None else np.concatenate([held, piece], axis=1)
+        while held.shape[1] >= size:
+            yield held[:, :size]
+            held = held[:, size:]
+    if held is not None and held.shape[1]:
+        yield held
+
+
+def _power(block: np.ndarray) -> float:
+    """Mean square, summed in the same order however the block lies in memory, which tells how it was read."""
+    return np.mean(np.square(block, dtype=np.float64, order="C"))
