@@ -141,7 +141,7 @@ def _small() -> Config:
     config.loss.level_free = True
     config.loss.commitment = 0.05
     config.data.batch = 4
-    config.data.level = (-30.0, -22.0)
+    config.data.level = (-34.0, -22.0)  # recordings are coded at -26, background and all
     config.data.snr = (-10.0, 10.0)  # more of what has to be taken apart
     # where a partner lacks one part, the swapped target is the other part alone: what users will ask for
     config.data.clean, config.data.background_only, config.data.silent = 0.25, 0.2, 0.05

@@ -21,7 +21,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     variant = "configs/decodec.py:small_causal"
     parser.add_argument("--config", default=variant, help="FILE:VARIANT (default: %(default)s)")
-    parser.add_argument("--only", nargs="+", choices=PARTS, help="parts of the table (default: all that the model can do)")
+    parser.add_argument("--only", nargs="+", choices=PARTS, help="parts of the table (default: all the model can do)")
     parser.add_argument("--seconds", type=float, default=10.0, help="of audio for inference and streaming (default 10)")
     parser.add_argument("--minutes", type=float, default=60.0, help="of audio for memory (default 60)")
     parser.add_argument("--json", type=Path, help="file to save the figures in, by name")

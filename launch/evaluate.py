@@ -1,7 +1,7 @@
 """Measure a run on test mixtures: `python launch/evaluate.py --model RUN --root FOLDER --out FOLDER`.
 
 Writes separation.md (the table that is also printed), separation.json (every mixture's scores), curve.png (the run's
-training) and taken_apart.png (one mixture in spectrograms).
+training) and taken_apart.png (one mixture in spectrograms). With --voices it prints a table of voice conversion.
 """
 
 import argparse
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from decodec_jax.config import Data
 from decodec_jax.data.sources import open_source
-from decodec_jax.evaluation import figures, separation
+from decodec_jax.evaluation import conversion, figures, separation
 from decodec_jax.inference.codec import DeCodec
 from decodec_jax.launching import one_line
 
@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the table and the pictures")
     parser.add_argument("--count", type=int, default=32, help="mixtures at each SNR (default 32)")
     parser.add_argument("--seconds", type=float, default=4.0, help="length of a mixture (default 4)")
+    parser.add_argument("--voices", type=int, default=0, help="pairs of speakers for voice conversion (default 0)")
     arguments = parser.parse_args()
     model = DeCodec.load(arguments.model)
     source = open_source(Data(root=arguments.root, cache_mb=0), model.config.sample_rate, "test")
@@ -35,6 +36,8 @@ def main() -> None:
     rows = separation.evaluate(model, mixtures)
     text = separation.table(rows)
     print(text)
+    if arguments.voices:
+        print(conversion.table(conversion.evaluate(model, source, arguments.voices, arguments.seconds)))
 
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "separation.md").write_text(text + "\n")

@@ -1,6 +1,10 @@
 """From nothing to clean speech, as a user goes: the commands themselves, in processes of their own."""
 
+import functools
 import json
+import re
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -118,3 +122,24 @@ def test_mistakes_in_training_are_one_line_each(run, tmp_path):
     assert outcome.returncode == 2
     assert "model.channels is 8 (was 32)" in outcome.stderr
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == before
+
+
+def test_the_readme_can_be_followed(run, tmp_path, monkeypatch):
+    from decodec_jax.cli import main
+    from decodec_jax.inference.codec import DeCodec
+
+    section = (ROOT / "README.md").read_text().partition("## Use it")[2].partition("\n## ")[0]
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/tiny").symlink_to(run)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(DeCodec, "load", functools.cache(DeCodec.load))  # each command would compile anew
+    for language, block in re.findall(r"```(python)?\n(.*?)```", section, re.DOTALL):
+        if language:
+            exec(block, {})
+            continue
+        for line in block.replace("step_0001000", "step_0000008").splitlines():
+            program, *arguments = shlex.split(line, comments=True)
+            assert (shutil.copy(*arguments) if program == "cp" else main(arguments) == 0), line
+    for name in ("speech", "background", "coded", "elsewhere", "converted"):
+        wave, rate = soundfile.read(f"{name}.wav")
+        assert (len(wave), rate) == (soundfile.info("noisy.wav").frames, 16_000) and np.abs(wave).max() > 0

@@ -144,6 +144,7 @@ class DeCodec:
         """
         rows = np.atleast_2d(checked(speech_from))
         background = audio.mono(checked(background_from))
+        check_rate(background_rate or sample_rate)
         background = audio.resample(background, background_rate or sample_rate, sample_rate)
         every = [*rows, np.resize(background, rows.shape[1])]
         *own, other = self._encoded(every, sample_rate, [gain_of(rows, sample_rate)] * len(every))
@@ -237,6 +238,7 @@ class DeCodec:
     ) -> list[np.ndarray]:
         """`decode` for recordings of any lengths, to `[t]` each."""
         rate = self.config.sample_rate
+        check_rate(sample_rate or rate)
         waves: list[np.ndarray | None] = [None] * len(tokens)
         for _, alike in grouped((each.frames, each.levels) for each in tokens):
             batch = np.concatenate(list(self._sound([tokens[i] for i in alike], keep)), axis=1)
@@ -247,6 +249,7 @@ class DeCodec:
     def decode_stream(self, tokens: Tokens, keep: str = "both", sample_rate: int | None = None) -> Iterator[np.ndarray]:
         """`decode` in pieces `[1, n]`: tokens of an hour take 12 MB, its samples twenty times as much."""
         rate = self.config.sample_rate
+        check_rate(sample_rate or rate)
         return audio.resampled(self._sound([tokens], keep, tokens.length), rate, sample_rate or rate)
 
     def blank(self, length: int) -> Tokens:

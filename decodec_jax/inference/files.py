@@ -19,6 +19,7 @@ from decodec_jax.inference.codec import DeCodec, Levels
 from decodec_jax.inference.live import Stopwatch, warm
 from decodec_jax.inference.loudness import gain_of_pieces
 from decodec_jax.inference.pipes import PIPE
+from decodec_jax.inference.recordings import check_rate
 from decodec_jax.inference.tokens import STREAMS, Tokens
 
 LIVE_FRAMES = 4  # processed together at the most, when a causal model listens to a pipe
@@ -97,6 +98,7 @@ def decode(
         streams = [keep] if keep in STREAMS else STREAMS[:1] if keep == "semantic" else STREAMS
         tokens = container.read(file, streams=streams, fingerprint=codec.fingerprint)
     rate = rate or tokens.sample_rate
+    check_rate(rate)
     form = pipes.Form(rate, 1, "<i2", -(-tokens.length * rate // tokens.sample_rate))
     with _created(target, form) as put:
         for wave in codec.decode_stream(tokens, keep, rate):

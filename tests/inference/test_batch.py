@@ -1,5 +1,7 @@
 """Which file becomes which, and that one bad file stops no other."""
 
+import io
+
 import numpy as np
 import pytest
 
@@ -115,3 +117,16 @@ def test_what_is_found_out_before_work_begins(tree, source, target, words):
         batch.check(Job(f"{tree}/in/{source}", f"{tree}/{target}"), AUDIO)
     assert batch.check(Job("-", "-"), AUDIO) is None
     assert batch.check(Job(f"{tree}/in/a.wav", f"{tree}/b.wav"), AUDIO) == 1.0
+
+
+def test_a_terminal_shows_files_and_the_real_time_factor(monkeypatch):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr("sys.stderr", terminal)
+    for name, value in {"TERM": "xterm", "COLUMNS": "120", "TTY_COMPATIBLE": "1", "NO_COLOR": "1"}.items():
+        monkeypatch.setenv(name, value)
+    with batch._progress([2.0, 2.0]) as (advance, finish):
+        advance(1.0)
+        advance(1.0)
+        finish()
+    assert "1/2 files" in terminal.getvalue() and "x real time (RTF " in terminal.getvalue()

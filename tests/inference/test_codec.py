@@ -85,7 +85,7 @@ def test_shape_and_rate_are_kept_and_the_way_over_tokens_is_the_same(codec, shap
     tokens = codec.encode(wave, rate)
     for task, keep in TASKS.items():
         out = getattr(codec, task)(wave, rate)
-        assert out.shape == shape and out.dtype == np.float32
+        assert type(out) is np.ndarray and (out.shape, out.dtype) == (shape, np.float32)
         np.testing.assert_allclose(out, codec.decode(tokens, keep, rate)[..., : shape[-1]], atol=1e-5)
 
 
@@ -252,6 +252,16 @@ def test_another_background_is_repeated_or_cut(codec, t):
     np.testing.assert_allclose(codec.recombine(speech, background, RATE), codec.decode(mixed), atol=1e-6)
 
 
+def test_lengths_share_what_is_compiled(either):
+    def use(t):
+        either.decode(either.encode(clips(t, 1)[0], RATE))
+        either.enhance(clips(t, 1)[0], RATE)
+        return either._chunked._apply._cache_size()
+
+    compiled = [use(t) for t in (333, 350, 601)][-1]
+    assert [use(t) for t in (347, 480, 919)] == 3 * [compiled]
+
+
 # --- what is refused --------------------------------------------------------------------------------------------------
 
 
@@ -278,6 +288,9 @@ def test_what_cannot_be_asked_for(codec, causal):
         (lambda: codec.encode(wave, RATE, (0, 0)), "not both can be 0"),
         (lambda: codec.enhance(wave, RATE, (0, 1)), "the speech cannot be kept"),
         (lambda: codec.decode(tokens.with_levels(1, 0), "background"), "the background cannot be kept"),
+        (lambda: codec.decode(tokens, sample_rate=-5), "sample_rate is -5"),
+        (lambda: codec.decode_stream(tokens, sample_rate=-5), "sample_rate is -5"),
+        (lambda: codec.recombine(wave, wave, RATE, -5), "sample_rate is -5"),
         (lambda: codec.decode(tokens, "music"), "keep is 'music'; it must be one of both, speech"),
         (lambda: causal.decode(tokens), f"made with the weights {codec.fingerprint}, not with these"),
         (lambda: codec.decode([tokens, tokens.cut(0, 1)]), "of one length"),

@@ -19,7 +19,13 @@ def test_codes_are_held_as_int32_and_measured():
 
 
 @pytest.mark.parametrize(
-    ("levels", "entries", "expected"), [((8, 8), (1024, 1024), 8000), ((3, 0), (1000, 2), 1500), ((0, 2), (2, 3), 200)]
+    ("levels", "entries", "expected"),
+    [
+        ((8, 8), (1024, 1024), 8000),
+        ((1, 0), (1024, 1024), 500),
+        ((3, 0), (1000, 2), 1500),
+        ((0, 2), (2, 3), 200),
+    ],
 )
 def test_a_code_takes_the_bits_of_its_largest_value(levels, entries, expected):
     assert bitrate(levels, entries, 50.0) == expected

@@ -56,3 +56,8 @@ def test_a_code_beyond_the_codebook_is_damage():
     data = header.pack() + payload + header.checksum(0, 320, 0, payload) + header.pack()
     with pytest.raises(UserError, match="is damaged"):
         container.read(io.BytesIO(data))
+
+
+def test_nothing_is_unpickled():
+    code = "".join(path.read_text() for path in Path(container.__file__).parents[1].rglob("*.py"))
+    assert not re.search(r"\b(pickle|marshal|shelve|allow_pickle|np\.load)\b", code)
