@@ -23,7 +23,8 @@ def scores(source: np.ndarray, reference: np.ndarray, converted: np.ndarray, rat
     means = [np.mean(log_mel(wave[None], rate, 512, 40)[0], axis=0) for wave in (source, reference, converted)]
     *known, made = (mean - mean.mean() for mean in means)
     away, to = (np.linalg.norm(made - mean) for mean in known)
-    return {"words": float(np.sum(of_source * of_converted) / np.sqrt(power)), "voice": float((away - to) / (away + to))}
+    words = np.sum(of_source * of_converted) / np.sqrt(power)
+    return {"words": float(words), "voice": float((away - to) / (away + to))}
 
 
 def evaluate(
