@@ -117,7 +117,7 @@ def _paper() -> Config:
 def _plain() -> Config:
     """What CPUs have time for: no adversarial or semantic terms, small discriminators for the recipes that add them."""
     config = Config()
-    config.model.mask = True  # parts are held apart in hundreds of steps, not tens of thousands
+    config.model.mask = True  # unlike the paper's: of either half, what is the other's can be let go at once
     config.loss.guidance = config.loss.adversarial = config.loss.feature = 0.0
     config.discriminator.period_channels = (8, 16, 32, 64, 64)
     config.discriminator.band_channels = 8

@@ -13,7 +13,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from decodec_jax.errors import UserError
-from decodec_jax.launching import one_line, parser
+from decodec_jax.launching import keep_freed_memory, one_line, parser
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration, as in configs/decodec.py:small.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Run folder; an existing one is resumed.")
@@ -21,6 +21,7 @@ flags.mark_flags_as_required(["config", "workdir"])
 
 
 def main(_):
+    keep_freed_memory()
     import jax  # after the flags: a mistyped one is told at once
 
     from decodec_jax.training.loop import train
