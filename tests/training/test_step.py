@@ -57,10 +57,10 @@ def on_one_device():
     return jax.device_get(two_steps(Mesh(data=1))[:2])
 
 
-def assert_but_for_rounding(one, other):
+def assert_but_for_rounding(one, other, to=1e-5):
     def assert_close(a, b):
         # rounding is that of an array's largest entries, which the smaller ones were summed with
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * max(1, np.max(np.abs(a), initial=0)))
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=to * max(1, np.max(np.abs(a), initial=0)))
 
     jax.tree.map(assert_close, jax.device_get(one), jax.device_get(other))
 
@@ -87,7 +87,11 @@ def gathered(hlo: str) -> set[tuple[int, ...]]:
 def test_eight_devices_do_what_one_does_and_gather_no_activations(config, splitting, remat, on_one_device):
     """The batch stays where it is: jaxlib < 0.12 would gather it for the FFT."""
     current, metrics, step = two_steps(config, remat)
-    assert_but_for_rounding(on_one_device, (current, metrics))
+    moments = {"optimizer": (), "discriminator_optimizer": ()}
+    (alone, alone_metrics), (split, split_metrics) = on_one_device, (current, metrics)
+    assert_but_for_rounding((alone.replace(**moments), alone_metrics), (split.replace(**moments), split_metrics))
+    for name in moments:  # gradients pass the logarithms of masks and of mel bands, which magnify rounding
+        assert_but_for_rounding(getattr(alone, name), getattr(split, name), to=3e-5)
     mesh = sharding.make_mesh(config, 8)
     at_rest, in_use = (sharding.layout(current, mesh, *least) for least in ((config.fsdp_from,), ()))
     assert {axis for lay in jax.tree.leaves(at_rest) for axis in lay.spec if axis} == splitting
