@@ -25,7 +25,7 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8  # of 
 
 def keep_freed_memory() -> None:
     """Let malloc keep what is freed. On CPUs each step frees and takes the same gigabytes, and glibc gives them back to
-    the system, to be cleared anew page by page: a fifth of the time. To be called first; other C libraries ignore it.
+    the system, to be cleared anew page by page. To be called first; other C libraries ignore it.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", lambda *_: 0)
     for option, value in (
