@@ -1,7 +1,6 @@
 """What the programs in launch/ share: a mistake that one line explains is that line, and exit code 2."""
 
 import contextlib
-import ctypes
 import sys
 from collections.abc import Callable, Iterator
 
@@ -18,20 +17,6 @@ def one_line(program: str) -> Iterator[None]:
     except UserError as error:
         print(f"{program}: {error}", file=sys.stderr)
         sys.exit(2)
-
-
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8  # of malloc.h
-
-
-def keep_freed_memory() -> None:
-    """Let malloc keep what is freed. On CPUs each step frees and takes the same gigabytes, and glibc gives them back to
-    the system, to be cleared anew page by page. To be called first; other C libraries ignore it.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", lambda *_: 0)
-    for option, value in (
-        (_M_ARENA_MAX, 1), (_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 2**28),
-    ):  # fmt: skip
-        mallopt(option, value)
 
 
 def parser(config: flags.FlagHolder) -> Callable[[list[str]], list[str]]:
