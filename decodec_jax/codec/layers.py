@@ -128,7 +128,16 @@ def lstm(
     """
     hidden = recurrent.shape[0]
     driven = x @ kernel.astype(x.dtype) + bias.astype(x.dtype)
-    recurrent = recurrent.astype(x.dtype)
+    if carry is None:
+        zeros = jnp.zeros((x.shape[0], hidden), x.dtype)
+        carry = zeros, zeros
+    carry, outputs = _recurrence(driven.swapaxes(0, 1), recurrent, carry, reverse)
+    return carry, outputs.swapaxes(0, 1)
+
+
+def _steps(driven: Array, recurrent: Array, carry: Carry, reverse: bool) -> tuple[Carry, Array]:
+    """The steps of an LSTM layer, `driven [f, b, 4h]` by its input, from a carry: its last carry and `[f, b, h]`."""
+    recurrent = recurrent.astype(driven.dtype)
 
     def step(carry, gates):
         output, cell = carry
@@ -137,11 +146,28 @@ def lstm(
         output = jax.nn.sigmoid(o) * jnp.tanh(cell)
         return (output, cell), output
 
-    if carry is None:
-        zeros = jnp.zeros((x.shape[0], hidden), x.dtype)
-        carry = zeros, zeros
-    carry, outputs = lax.scan(step, carry, driven.swapaxes(0, 1), reverse=reverse)
-    return carry, outputs.swapaxes(0, 1)
+    return lax.scan(step, carry, driven, reverse=reverse)
+
+
+# The gradient for `recurrent` is one product over all frames, after the scan. Left to autodiff it is summed frame by
+# frame, and where the batch is split over devices it is summed over these frame by frame, too: a hundred times a step.
+_recurrence = jax.custom_vjp(_steps, nondiff_argnums=(3,))
+
+
+def _recurrence_forward(driven: Array, recurrent: Array, carry: Carry, reverse: bool):
+    outcome, pull = jax.vjp(lambda driven, carry: _steps(driven, recurrent, carry, reverse), driven, carry)
+    return outcome, (pull, outcome[1], recurrent, carry[0])
+
+
+def _recurrence_backward(reverse: bool, kept, gradient):
+    pull, outputs, recurrent, first = kept
+    for_driven, for_carry = pull(gradient)
+    before = jnp.concatenate([outputs[1:], first[None]] if reverse else [first[None], outputs[:-1]])
+    for_recurrent = jnp.einsum("fbh,fbg->hg", before, for_driven, preferred_element_type=recurrent.dtype)
+    return for_driven, for_recurrent, for_carry
+
+
+_recurrence.defvjp(_recurrence_forward, _recurrence_backward)
 
 
 # --- modules --------------------------------------------------------------------------------------------------------

@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -75,6 +77,23 @@ def test_values_and_gradients_equal_those_of_torch(golden, name):
     np.testing.assert_allclose(output, case["output"].transpose(order), **close)
     np.testing.assert_allclose(x_gradient, case["grad/x"].transpose(order), **close)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **close), params_gradient, convert(case, "grad/"))
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_gradient_for_the_recurrent_weights_is_that_of_the_steps(rng, reverse):
+    driven, recurrent, output, cell = (
+        jnp.float32(rng.standard_normal(shape)) for shape in ((6, 2, 12), (3, 12), (2, 3), (2, 3))
+    )
+
+    def gradient(recurrence):
+        def total(*arguments):
+            (last_output, last_cell), outputs = recurrence(*arguments, reverse)
+            return jnp.sum(outputs**2) + jnp.sum(last_output * last_cell)
+
+        return jax.grad(total, argnums=(0, 1, 2))(driven, recurrent, (output, cell))
+
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5),
+                 gradient(layers._recurrence), gradient(layers._steps))  # fmt: skip
 
 
 # --- against scipy --------------------------------------------------------------------------------------------------
