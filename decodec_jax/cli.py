@@ -28,6 +28,7 @@ TAKE_APART = {
 CODE = {
     "encode": Command("a recording, mixed down to one channel, to tokens", "talk.wav talk.dcc --model MODEL"),
     "decode": Command("tokens to a recording, or to one part of it", "talk.dcc talk.wav --keep speech --model MODEL"),
+    "embed": Command("a recording, mixed down, to embeddings: what is quantized", "talk.wav talk.npz --model MODEL"),
 }
 COMBINE = {
     "convert": Command("what a recording says, in another voice", "in.wav out.wav --reference voice.wav --model MODEL"),
@@ -53,12 +54,14 @@ skipped, so that the same command goes on where it was stopped:
     decodec enhance recordings cleaned --model MODEL
 
 Any sample rate, number of channels and length will do. What comes out has those of what went in,
-to the sample, but nothing above half the model's rate (8 kHz for a model of 16 kHz). Tokens are
-those of one channel: `encode` mixes several down, `decode` gives one, at the model's rate.
+to the sample, but nothing above half the model's rate (8 kHz for a model of 16 kHz). Tokens and
+embeddings are those of one channel: `encode` and `embed` mix several down, `decode` gives one, at
+the model's rate. What `embed` writes, numpy.load reads: `speech` and `background`, as they are
+before quantization, float32 [frames, width]; `frames_per_second`; the model's `fingerprint`.
 
 Recordings are coded at one level, -26 dB of full scale, and given back at their own. How loud a
-pipe will be is not known when it begins: it is coded as it is, or --gain DB louder. (`convert` and
-`recombine` wait for its end, and measure it.)
+pipe will be is not known when it begins: it is coded as it is, or --gain DB louder. (`embed`,
+`convert` and `recombine` wait for its end, and measure it.)
 
 A single - is standard input or output, as wav. A causal model answers at once, and tells its
 delays at the end:
@@ -108,6 +111,8 @@ def parser() -> argparse.ArgumentParser:
     options["info"]("inputs", nargs="+", metavar="FILE", help=".dcc file, recording, bundle or run folder")
     options["export"]("run", metavar="RUN", help="folder that training wrote")
     options["export"]("output", metavar="OUT", help="folder to write")
+    options["export"]("--check", nargs="+", default=[], metavar="FILE",
+                      help="recordings on which PyTorch, with the bundle, must give what JAX gives")  # fmt: skip
     return top
 
 
@@ -144,15 +149,29 @@ def _info(arguments: argparse.Namespace) -> tuple[dict, list[str]]:
 def _export(arguments: argparse.Namespace) -> tuple[dict, list[str]]:
     from decodec_jax.inference import export
 
+    if arguments.check:
+        try:
+            from decodec_jax.interop import comparison
+        except ImportError:
+            raise UserError("--check needs PyTorch, which is not installed: pip install torch") from None
+    for name in arguments.check:
+        audio.info(name)
     facts = export.export(arguments.run, arguments.output)
     _say(f"{arguments.output} holds the model {facts['fingerprint']}, after {facts['training_steps']} steps")
-    return {"output": arguments.output, **facts}, []
+    if not arguments.check:
+        return {"output": arguments.output, **facts}, []
+    agreements, errors = comparison.compare_files(arguments.output, arguments.check), []
+    for name, agreement in agreements.items():
+        line = f"{name}: of PyTorch and JAX, {agreement}"
+        _say(line) if agreement.good else errors.append(line)
+    checked = {name: vars(agreement) for name, agreement in agreements.items()}
+    return {"output": arguments.output, **facts, "check": checked}, errors
 
 
 def _process(arguments: argparse.Namespace) -> tuple[dict, list[str]]:
     """A command that makes a file of each file."""
     sought = batch.TOKENS if arguments.command == "decode" else batch.RECORDINGS
-    written = batch.TOKENS if arguments.command == "encode" else tuple(audio.FORMATS)
+    written = {"encode": batch.TOKENS, "embed": batch.EMBEDDINGS}.get(arguments.command, tuple(audio.FORMATS))
     jobs = batch.plan(arguments.inputs, arguments.output, sought, written)
     other = audio.read(arguments.other) if "other" in arguments else None
     found = {}
@@ -188,6 +207,8 @@ def _do(arguments: argparse.Namespace, codec, job: batch.Job, advance, other) ->
         for stream, start, end, _ in damaged:
             _say(f"{job.source}: the {stream} from {start:.3f} to {end:.3f} s is damaged, and silent now")
         return {"damaged": [damage[:3] for damage in damaged]}
+    if command == "embed":
+        return files.embed(*task)
     if command == "convert":
         return files.convert(*task, other, arguments.align, arguments.keep)
     if command == "recombine":

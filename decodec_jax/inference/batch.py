@@ -20,6 +20,7 @@ from decodec_jax.inference.pipes import PIPE
 
 RECORDINGS = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64")  # sought in folders
 TOKENS = (".dcc",)
+EMBEDDINGS = (".npz",)
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,8 @@ def load(folder: str | Path) -> Bundle:
     if not isinstance(described, dict) or not {"fingerprint", "step"} <= described.keys():
         raise UserError(f"the bundle {folder} is damaged: {SETTINGS} names no fingerprint and no step")
     if described.get("version") != VERSION or "model" not in described:
-        raise UserError(f"{folder} is a bundle of version {described.get('version')}; this decodec_jax reads {VERSION}")
+        raise UserError(f"{folder} is a bundle of version {described.get('version')}; "
+                        f"this decodec_jax reads {VERSION}: use the one that wrote it")  # fmt: skip
     config = settings.from_dict(Model, described["model"], str(folder / SETTINGS))
     fingerprint = fingerprint_of(config, tensors)
     if fingerprint != described["fingerprint"]:

@@ -192,7 +192,8 @@ class DeCodec:
     def encode_batch(self, waves: Sequence[np.ndarray], sample_rate: int, levels: Levels = None) -> list[Tokens]:
         """`encode` for recordings `[t]` of any lengths, each with a gain of its own.
 
-        Those of equally many frames are processed side by side.
+        Those of equally many frames are processed side by side, 1, 2, 4 or 8 at a time: what is compiled for these
+        numbers serves any.
         """
         return self._encoded(waves, sample_rate, [gain_of(wave, sample_rate) for wave in waves], levels)
 
@@ -242,8 +243,8 @@ class DeCodec:
         waves: list[np.ndarray | None] = [None] * len(tokens)
         for _, alike in grouped((each.frames, each.levels) for each in tokens):
             batch = np.concatenate(list(self._sound([tokens[i] for i in alike], keep)), axis=1)
-            for row, i in enumerate(alike):
-                waves[i] = audio.resample(batch[row, : tokens[i].length], rate, sample_rate or rate)
+            for i, wave in dict(zip(alike, batch, strict=True)).items():
+                waves[i] = audio.resample(wave[: tokens[i].length], rate, sample_rate or rate)
         return waves
 
     def decode_stream(self, tokens: Tokens, keep: str = "both", sample_rate: int | None = None) -> Iterator[np.ndarray]:

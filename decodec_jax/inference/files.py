@@ -6,14 +6,17 @@ UserError that names it.
 """
 
 import contextlib
+import io
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from decodec_jax import audio
+from decodec_jax.errors import UserError
 from decodec_jax.inference import container, pipes
 from decodec_jax.inference.codec import DeCodec, Levels
 from decodec_jax.inference.live import Stopwatch, warm
@@ -107,6 +110,23 @@ def decode(
     return damaged
 
 
+def embed(codec: DeCodec, source: str, target: str, advance: Advance) -> None:
+    """Embeddings of a recording that fits in memory, its channels mixed down to one, as an .npz file.
+
+    It holds `speech` and `background`, float32 `[f, latent]`, `frames_per_second` and the model's `fingerprint`.
+    """
+    wave, form = _whole(source, advance, 1.0)
+    halves = codec.embed(audio.mono(wave), form.rate)
+    rate = codec.config.sample_rate / codec.config.hop
+    content = io.BytesIO()
+    np.savez(content, **halves._asdict(), frames_per_second=rate, fingerprint=codec.fingerprint)
+    if target == PIPE:
+        pipes.put(sys.stdout.buffer, content.getvalue(), "standard output")
+        return
+    with audio.replacing(Path(target)) as part:
+        part.write_bytes(content.getvalue())
+
+
 def convert(
     codec: DeCodec,
     source: str,
@@ -117,18 +137,16 @@ def convert(
     keep: str = "speech",
 ) -> None:
     """Voice conversion of a recording that fits in memory; the reference is a waveform and its rate (Hz)."""
-    with _opened(source) as (form, pieces):
-        wave = np.concatenate(list(_counted(pieces, form.rate, advance, 0.5)), axis=1)
-    with _created(target, form._replace(frames=wave.shape[1])) as put:
+    wave, form = _whole(source, advance)
+    with _created(target, form) as put:
         put(codec.convert(wave, reference[0], form.rate, reference[1], alignment, keep))
     advance(0.5 * wave.shape[1] / form.rate)
 
 
 def recombine(codec: DeCodec, source: str, target: str, advance: Advance, background: tuple[np.ndarray, int]) -> None:
     """Another background, a waveform and its rate (Hz), for the speech of a recording that fits in memory."""
-    with _opened(source) as (form, pieces):
-        wave = np.concatenate(list(_counted(pieces, form.rate, advance, 0.5)), axis=1)
-    with _created(target, form._replace(frames=wave.shape[1])) as put:
+    wave, form = _whole(source, advance)
+    with _created(target, form) as put:
         put(codec.recombine(wave, background[0], form.rate, background[1]))
     advance(0.5 * wave.shape[1] / form.rate)
 
@@ -149,6 +167,15 @@ def _measured(source: str, mixed: bool = False) -> float:
         return 0.0
     with audio.reading(source) as (info, pieces):
         return gain_of_pieces(_mono(pieces) if mixed else pieces, info.rate)
+
+
+def _whole(source: str, advance: Advance, share: float = 0.5) -> tuple[np.ndarray, pipes.Form]:
+    """A recording `[channels, t]`. Raises UserError if a pipe ends before there is any."""
+    with _opened(source) as (form, pieces):
+        wave = list(_counted(pieces, form.rate, advance, share))
+    if not wave:
+        raise UserError("standard input has no samples in it")
+    return np.concatenate(wave, axis=1), form._replace(frames=sum(piece.shape[1] for piece in wave))
 
 
 def _mono(pieces: Iterator[np.ndarray]) -> Iterator[np.ndarray]:

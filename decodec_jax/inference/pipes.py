@@ -97,8 +97,8 @@ def writer(file: BinaryIO, form: Form, name: str, header: bool = True) -> Callab
     """A function that writes `[channels, n]` at once, with 16 bits, after the header of a wav of `form.frames`."""
     form = form._replace(encoding="<i2")
     if header:
-        _put(file, _header(form), name)
-    return lambda wave: _put(file, sixteen_bits(wave.T).astype("<i2").tobytes(), name)
+        put(file, _header(form), name)
+    return lambda wave: put(file, sixteen_bits(wave.T).astype("<i2").tobytes(), name)
 
 
 def _header(form: Form) -> bytes:
@@ -108,7 +108,8 @@ def _header(form: Form) -> bytes:
     return b"RIFF" + total + b"WAVEfmt " + SIZE.pack(len(fields)) + fields + b"data" + SIZE.pack(size)
 
 
-def _put(file: BinaryIO, data: bytes, name: str) -> None:
+def put(file: BinaryIO, data: bytes, name: str) -> None:
+    """Write at once. Raises UserError, naming the pipe, where nobody takes it."""
     try:
         file.write(data)
         file.flush()

@@ -6,6 +6,8 @@ import numpy as np
 
 from decodec_jax.errors import UserError
 
+SIDE_BY_SIDE = 8  # recordings processed as one batch, at the most: memory is theirs together
+
 
 def checked(wave: np.ndarray) -> np.ndarray:
     """A waveform as float32. Raises UserError for what is none."""
@@ -58,9 +60,17 @@ def as_long(
             yield wave
 
 
-def grouped(keys: Iterable) -> list[tuple]:
-    """Each key with the places where it stands."""
+def grouped(keys: Iterable, most: int = SIDE_BY_SIDE) -> list[tuple]:
+    """Each key with the places where it stands, 1, 2, 4 and so on up to `most` at a time, a power of two.
+
+    Where there are fewer the last is repeated: what is compiled for each number is compiled for few.
+    """
     places: dict = {}
     for i, key in enumerate(keys):
         places.setdefault(key, []).append(i)
-    return list(places.items())
+    groups = []
+    for key, alike in places.items():
+        for begin in range(0, len(alike), most):
+            some = alike[begin : begin + most]
+            groups.append((key, some + some[-1:] * ((1 << (len(some) - 1).bit_length()) - len(some))))
+    return groups

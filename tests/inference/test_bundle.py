@@ -2,6 +2,8 @@
 
 import json
 import resource
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -50,6 +52,19 @@ def test_the_fingerprint_names_weights_and_settings(model, folder, tmp_path):
     changed["encoder"]["first"]["bias"][0] += 1e-6
     other = bundle.save(tmp_path / "other", config, changed, codebook, step=7)
     assert same.fingerprint == bundle.load(folder).fingerprint != other.fingerprint
+
+
+def test_using_one_needs_nothing_that_training_or_torch_needs(folder):
+    program = """if True:
+        import sys
+        folder, *others = sys.argv[1:]
+        sys.modules |= dict.fromkeys(others)  # importing them fails
+        from decodec_jax.inference.codec import DeCodec
+        print(DeCodec.load(folder).config.hop)
+    """
+    others = ["orbax", "orbax.checkpoint", "grain", "array_record", "tensorflow", "tensorflow_datasets", "torch"]
+    outcome = subprocess.run([sys.executable, "-c", program, folder, *others], capture_output=True, text=True)
+    assert outcome.stdout == "20\n", outcome.stderr
 
 
 @pytest.mark.parametrize(

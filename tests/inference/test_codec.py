@@ -262,6 +262,18 @@ def test_lengths_share_what_is_compiled(either):
     assert [use(t) for t in (347, 480, 919)] == 3 * [compiled]
 
 
+def test_batches_share_what_is_compiled(causal):
+    def use(b):
+        waves = list(clips(20, b))
+        tokens = causal.encode_batch(waves, RATE)
+        assert [len(wave) for wave in causal.decode_batch(tokens)] == [20] * b
+        return causal._chunked._apply._cache_size()
+
+    compiled = [use(b) for b in (1, 3)][-1]  # 1 and 4 at a time
+    assert [use(b) for b in (4, 3, 1)] == 3 * [compiled]
+    assert use(8) == use(5) == use(7) == use(11) == use(25)  # at the most 8, and 1 or 4 of those that are left
+
+
 # --- what is refused --------------------------------------------------------------------------------------------------
 
 

@@ -23,3 +23,5 @@ def test_what_is_added_at_the_end_is_cut_and_nothing_empty_is_given():
 
 def test_those_of_a_kind_are_side_by_side():
     assert grouped("abcab") == [("a", [0, 3]), ("b", [1, 4]), ("c", [2])]
+    assert grouped("aaa") == [("a", [0, 1, 2, 2])]
+    assert grouped("aaaaaaa", most=4) == [("a", [0, 1, 2, 3]), ("a", [4, 5, 6, 6])]
