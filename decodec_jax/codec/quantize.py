@@ -6,7 +6,9 @@ A `Stack` is an ordered dict of runs of levels of one codebook width, each run h
 Gradients. The quantized vector passes the reconstruction's gradient straight through, level by level, and as the
 residual is *not* detached on that path the whole stack passes it exactly once (for codebooks as wide as the latent: as
 the identity). The commitment of each level sees the residual *detached* from the levels before it; otherwise the
-straight-through terms would cancel and only the first level would pull at the encoder.
+straight-through terms would cancel and only the first level would pull at the encoder. It is no ratio to the latent's
+power: passed straight through, the gradient has the latent grow for ever (at what the decoder was given, moving towards
+the latent, which is larger, always looks better), and only a distance that grows with it holds against that.
 """
 
 from typing import NamedTuple
@@ -91,7 +93,7 @@ class Quantized(NamedTuple):
     vectors: Array  # [b, f, c], straight-through
     first: Array  # [b, f, c], the first level's part of them; where no level is used, the latent itself
     codes: Array  # [b, k, f] int32
-    commitment: Array  # [b] squared distance for the encoder to close, over the latent's power, mean of levels in use
+    commitment: Array  # [b] squared distance for the encoder to close, mean of levels in use
     codebook: Array | None  # [b] the same distance, for the codebooks to close; None where averages move them
     tallies: dict[str, Tally]  # of each run of the stack
 
@@ -108,7 +110,6 @@ def quantize(
     total = sum(run.entries.shape[0] for run in stack.values())
     active = jnp.full((b,), total) if active is None else active
     key = jax.random.key(0) if key is None else key
-    power = lax.stop_gradient(jnp.mean(x**2)) + 1e-8  # makes the distances, and so their weights, free of x's scale
 
     def level_step(carry, inputs):
         residual, summed, of_first = carry
@@ -122,9 +123,8 @@ def quantize(
         passed = lax.stop_gradient(entry) + (z - lax.stop_gradient(z))
         quantized = (passed if level.out is None else level.out(passed)) * used[:, None, None]
 
-        weight = used / power
-        commitment = jnp.mean((committed - lax.stop_gradient(entry)) ** 2, axis=(1, 2)) * weight
-        codebook = jnp.mean((lax.stop_gradient(z) - entry) ** 2, axis=(1, 2)) * weight
+        commitment = jnp.mean((committed - lax.stop_gradient(entry)) ** 2, axis=(1, 2)) * used
+        codebook = jnp.mean((lax.stop_gradient(z) - entry) ** 2, axis=(1, 2)) * used
         tally = _tally(lax.stop_gradient(z), codes, used, level.entries.shape[0], jax.random.fold_in(key, index))
         of_first = jnp.where(index == 0, quantized, of_first)
         return (residual - quantized, summed + quantized, of_first), (codes, commitment, codebook, tally)
