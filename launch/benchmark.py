@@ -1,20 +1,34 @@
 """Measure speed, latency and memory on this machine: `python launch/benchmark.py --config configs/decodec.py:VARIANT`.
 
-Weights are random: they do not matter. Prints one table; `--json FILE` saves it too.
+Weights are random and so is what is measured with: they do not matter. Prints one table, and on standard error what it
+is doing; `--json FILE` saves the figures by name. Parts:
+
+    inference   real-time factors of whole recordings; arithmetic, over what the machine's matrix products reach
+    streaming   what a live stream waits for each frame (causal models)
+    memory      the most memory that a long recording takes
+    train       the training step: audio a second, time, compilation, arithmetic likewise, memory
+    data        training examples a core makes of FLAC, Opus and ArrayRecord; how long a step waits for them
+
+Guidance is left out where the config names no weights for it; `--plain` leaves out discriminators, too. With `--against
+torch`, inference and train are also compared with PyTorch, see decodec_jax/evaluation/against_torch.py.
 """
 
 import argparse
+import functools
 import importlib.util
 import json
 from pathlib import Path
 
 import jax
 
+from decodec_jax.config import Config, check
 from decodec_jax.errors import UserError
-from decodec_jax.evaluation import speed
+from decodec_jax.evaluation import data_speed, speed, train_speed
 from decodec_jax.launching import one_line
+from decodec_jax.training.memory import keep_freed_memory
 
-PARTS = ("inference", "streaming", "memory")
+PARTS = ("inference", "streaming", "memory", "train", "data")
+WAITING_STEPS, WORKERS = 20, 2
 
 
 def main() -> None:
@@ -24,25 +38,62 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=PARTS, help="parts of the table (default: all the model can do)")
     parser.add_argument("--seconds", type=float, default=10.0, help="of audio for inference and streaming (default 10)")
     parser.add_argument("--minutes", type=float, default=60.0, help="of audio for memory (default 60)")
+    parser.add_argument("--batch", type=int, help="pairs of clips a training step takes (default: the config's)")
+    parser.add_argument("--clip", type=float, help="seconds of a training clip (default: the config's)")
+    parser.add_argument("--rounds", type=int, default=5, help="times that a median is taken of (default 5)")
+    parser.add_argument("--plain", action="store_true", help="train without discriminators and guidance")
+    parser.add_argument("--against", choices=["torch"], help="compare inference and train with PyTorch, in turn")
     parser.add_argument("--json", type=Path, help="file to save the figures in, by name")
     arguments = parser.parse_args()
-    config = model_of(arguments.config)
-    codec = speed.random_codec(config)
-    measures = {
-        "inference": lambda: speed.inference(codec, arguments.seconds),
-        "streaming": lambda: speed.streaming(codec, arguments.seconds),
-        "memory": lambda: speed.memory(config, arguments.minutes),
-    }
-    wanted = arguments.only or [part for part in PARTS if config.causal or part != "streaming"]
-    rows = [row for part in wanted for row in measures[part]()]
+    config = config_of(arguments.config)
+    config.data.batch = arguments.batch or config.data.batch
+    config.data.seconds = arguments.clip or config.data.seconds
+    check(config)
+    wanted = arguments.only or [part for part in PARTS if config.model.causal or part != "streaming"]
+    measures = measures_of(config, arguments)
+    if arguments.against:
+        try:
+            from decodec_jax.evaluation import against_torch
+        except ImportError as error:
+            raise UserError(f"--against torch: {error}; pip install torch transformers") from None
+        measures["inference"].append(lambda: against_torch.inference(config, arguments.seconds, arguments.rounds))
+        measures["train"].append(lambda: against_torch.training(config, arguments.rounds))
+    rows = []
+    for part in (part for part in PARTS if part in wanted):
+        speed.say(f"{part} of {arguments.config}")
+        rows += [row for measure in measures[part] for row in measure()]
     print(f"{arguments.config} on {jax.device_count()} x {jax.devices()[0].device_kind}, jax {jax.__version__}\n")
     print(speed.table(rows))
     if arguments.json:
         arguments.json.write_text(json.dumps({row.name: row.value for row in rows}, indent=1) + "\n")
 
 
-def model_of(named: str):
-    """The model's settings of FILE:VARIANT. Raises UserError where there is none."""
+def measures_of(config: Config, arguments: argparse.Namespace) -> dict[str, list]:
+    """What gives the rows of each part."""
+    seconds, rounds, rate = arguments.seconds, arguments.rounds, config.model.sample_rate
+    codec = functools.cache(lambda: speed.random_codec(config.model))
+
+    @functools.cache
+    def run() -> train_speed.SyntheticRun:
+        keep_freed_memory()  # as launch/train.py does
+        trained = train_speed.trainable(config, arguments.plain)
+        speed.say(f"train: compiling the step of {config.variant}")
+        return train_speed.SyntheticRun(trained, trained.train.continuous_steps)
+
+    return {
+        "inference": [lambda: speed.inference(codec(), seconds, rounds)],
+        "streaming": [lambda: speed.streaming(codec(), seconds)],
+        "memory": [lambda: speed.memory(config.model, arguments.minutes)],
+        "train": [lambda: train_speed.train(run(), rounds)],
+        "data": [
+            lambda: data_speed.throughput(config.data, rate),
+            lambda: data_speed.waiting(config, run().step, WAITING_STEPS, WORKERS),
+        ],
+    }
+
+
+def config_of(named: str) -> Config:
+    """The config FILE:VARIANT. Raises UserError where there is none."""
     path, _, variant = named.partition(":")
     spec = importlib.util.spec_from_file_location("variants", path)
     if spec is None or not Path(path).is_file():
@@ -50,7 +101,7 @@ def model_of(named: str):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     try:
-        return module.get_config(*([variant] if variant else [])).model
+        return module.get_config(*([variant] if variant else []))
     except ValueError as error:
         raise UserError(str(error)) from None
 

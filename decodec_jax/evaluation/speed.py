@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import soundfile
 
-from decodec_jax.codec.model import initialise
+from decodec_jax.codec.model import DeCodecNetwork, initialise
 from decodec_jax.config import Model
 from decodec_jax.errors import UserError
 from decodec_jax.inference import files
 from decodec_jax.inference.codec import DeCodec
 from decodec_jax.inference.live import Stopwatch
+from decodec_jax.training.cost import products
 
 
 class Row(NamedTuple):
@@ -34,21 +36,61 @@ def random_codec(config: Model) -> DeCodec:
 
 
 def inference(codec: DeCodec, seconds: float, repeats: int = 5) -> list[Row]:
-    """Real-time factors (processing time over duration) of whole recordings, medians of `repeats`, compiling aside."""
+    """Real-time factors (processing time over duration) of whole recordings, medians of `repeats`, compiling aside.
+
+    With the products and convolutions that the network asks for, and the share of the machine's own rate at which they
+    are done: all else that the codec does counts as time alone.
+    """
     rate = codec.config.sample_rate
     wave = noise(seconds, rate)
     tokens = codec.encode(wave, rate)
     tasks = {
         "encode": lambda: codec.encode(wave, rate),
         "decode": lambda: codec.decode(tokens),
+        "encode+decode": lambda: codec.decode(codec.encode(wave, rate)),
         "enhance": lambda: codec.enhance(wave, rate),
     }
-    rows = []
+    peak, work = matmul_rate(codec.config.dtype), arithmetic(codec.config, seconds)
+    rows = [Row("inference/matmul_rate", peak / 1e9, f"GFLOP/s in {codec.config.dtype}")]
     for name, task in tasks.items():
         task()
         taken = np.median([timed(task) for _ in range(repeats)])
         rows.append(Row(f"inference/{name}/real_time_factor", taken / seconds, ""))
+        if name in work:
+            rows.append(Row(f"inference/{name}/work", work[name] / seconds / 1e9, "GFLOP a second of audio"))
+            rows.append(Row(f"inference/{name}/of_matmul_rate", 100 * work[name] / taken / peak, "%"))
     return rows
+
+
+def arithmetic(config: Model, seconds: float) -> dict[str, float]:
+    """FLOPs of the products and convolutions that encoding and decoding a recording take."""
+    network = DeCodecNetwork(config)
+    wave = jax.ShapeDtypeStruct((1, round(seconds * config.sample_rate)), jnp.float32)
+    variables = jax.eval_shape(network.init, jax.random.key(0), wave)
+
+    def encode(variables, wave):
+        return network.apply(variables, wave, method="encode")
+
+    def decode(variables, codes):
+        return network.apply(variables, network.apply(variables, codes, method="vectors"), wave.size, method="decode")
+
+    arguments = {"encode": (encode, wave), "decode": (decode, jax.eval_shape(encode, variables, wave))}
+    flops = {name: products(jax.make_jaxpr(f)(variables, x).jaxpr).flops for name, (f, x) in arguments.items()}
+    return flops | {"encode+decode": sum(flops.values())}
+
+
+def matmul_rate(dtype: str) -> float:
+    """FLOP/s of one device in its best product of two square matrices of this dtype: the yardstick of all the rest."""
+    best = 0.0
+    for size in (1024, 2048, 4096, 8192):
+        matrix = jnp.asarray(noise(size, size).reshape(size, size), dtype)
+        product = jax.jit(jnp.matmul)
+        product(matrix, matrix).block_until_ready()
+        seconds = min(timed(lambda: product(matrix, matrix).block_until_ready()) for _ in range(5))  # noqa: B023
+        best = max(best, 2 * size**3 / seconds)
+        if seconds > 0.05:  # long enough for what starting it takes not to show
+            break
+    return best
 
 
 def streaming(codec: DeCodec, seconds: float) -> list[Row]:
@@ -93,6 +135,11 @@ def table(rows: list[Row]) -> str:
     return "\n".join(["| what | measured |", "|---|---|", *lines])
 
 
+def say(text: str) -> None:
+    """Tell on standard error what is being done."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def noise(seconds: float, rate: int, seed: int = 0) -> np.ndarray:
     """Something to process, `[t]`."""
     return np.float32(0.05) * np.random.default_rng(seed).standard_normal(round(seconds * rate), np.float32)
@@ -105,13 +152,7 @@ def timed(task) -> float:
     return time.perf_counter() - began
 
 
-def _enhanced(config: Model, source: str, target: str) -> tuple[float, float]:
-    codec = random_codec(config)
-    seconds = timed(lambda: files.transform(codec, source, target, lambda _: None, "speech"))
-    return seconds, _most_memory()
-
-
-def _most_memory() -> float:
+def most_memory() -> float:
     """The most that this process has held, MB; getrusage would count its parent's, up to exec, where /proc is there."""
     try:
         status = Path("/proc/self/status").read_text()
@@ -119,3 +160,9 @@ def _most_memory() -> float:
         unit = 1e6 if sys.platform == "darwin" else 1e3
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
     return int(status.partition("VmHWM:")[2].split()[0]) / 1e3
+
+
+def _enhanced(config: Model, source: str, target: str) -> tuple[float, float]:
+    codec = random_codec(config)
+    seconds = timed(lambda: files.transform(codec, source, target, lambda _: None, "speech"))
+    return seconds, most_memory()

@@ -1,21 +1,58 @@
 """What launch/benchmark.py measures of which model."""
 
+import json
 import runpy
+import sys
 from pathlib import Path
 
 import pytest
 
-from decodec_jax.evaluation import speed
+from decodec_jax.errors import UserError
+from decodec_jax.evaluation import data_speed, speed, train_speed
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize(("variant", "parts"), [("small", 2), ("small_causal", 3)])
-def test_what_fits_the_model_is_measured(variant, parts, monkeypatch, capsys):
+@pytest.fixture
+def benchmark(monkeypatch):
+    """The program, with measures that take no time, as a function of its arguments."""
     program = runpy.run_path(str(ROOT / "launch/benchmark.py"))
+    monkeypatch.setitem(program["main"].__globals__, "keep_freed_memory", lambda: None)  # of the tests' own process
     monkeypatch.setattr(speed, "random_codec", lambda config: None)
-    for part in program["PARTS"]:
-        monkeypatch.setattr(speed, part, lambda *_, part=part: [speed.Row(f"{part}/x", 1.0, "ms")])
-    monkeypatch.setattr("sys.argv", ["benchmark.py", "--config", f"{ROOT}/configs/decodec.py:{variant}"])
-    program["main"]()
-    assert capsys.readouterr().out.count("/x | 1 ms |") == parts
+    monkeypatch.setattr(train_speed.SyntheticRun, "__init__", lambda *_: None)
+    measures = [(speed, name) for name in ("inference", "streaming", "memory")]
+    measures += [(train_speed, "train"), (data_speed, "throughput"), (data_speed, "waiting")]
+    for module, name in measures:
+        monkeypatch.setattr(module, name, lambda *_, name=name: [speed.Row(f"{name}/x", 1.0, "ms")])
+
+    def run(variant, *arguments):
+        named = ["benchmark.py", "--config", f"{ROOT}/configs/decodec.py:{variant}", *arguments]
+        monkeypatch.setattr(sys, "argv", named)
+        program["main"]()
+
+    return run
+
+
+@pytest.mark.parametrize(("variant", "rows"), [("small", 5), ("small_causal", 6)])
+def test_what_fits_the_model_is_measured(variant, rows, benchmark, capsys):
+    benchmark(variant)
+    assert capsys.readouterr().out.count("/x | 1 ms |") == rows
+
+
+def test_parts_and_sizes_are_chosen_and_figures_saved(benchmark, monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr(train_speed.SyntheticRun, "__init__", lambda self, config, step: seen.append((config, step)))
+    saved = tmp_path / "figures.json"
+    benchmark("paper", "--only", "train", "--batch", "1", "--clip", "0.5", "--plain", "--json", str(saved))
+    ((config, step),) = seen
+    assert (config.data.batch, config.data.seconds, step) == (1, 0.5, 1000)
+    assert not (config.loss.adversarial or config.loss.feature or config.loss.guidance)
+    assert json.loads(saved.read_text()) == {"train/x": 1.0}
+
+
+def test_without_torch_one_line_says_what_to_install(benchmark, monkeypatch):
+    monkeypatch.delitem(sys.modules, "decodec_jax.evaluation.against_torch", raising=False)
+    monkeypatch.delattr("decodec_jax.evaluation.against_torch", raising=False)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(UserError, match=r"torch.*pip install torch transformers"):
+        benchmark("small", "--against", "torch")
