@@ -13,6 +13,8 @@ from decodec_jax.interop import dac
 from decodec_jax.training.checkpoint import Checkpoints, abstract_like
 from decodec_jax.training.state import State, create, fresh
 
+SEMANTIC = "semantic_projection"  # of the network's modules, the one that only guidance needs
+
 
 def initial_state(config: Config) -> State:
     """A state at step 0, from `train.init_from` where that is set.
@@ -55,7 +57,10 @@ def _from_run(state: State, path: Path) -> State:
 
 
 def _with_weights(state: State, params: dict, codebook: dict, path: Path) -> State:
-    """The state with these weights; every one of them must fit."""
+    """The state with these weights; every one must fit, but what only guidance needs may be on one side."""
+    params = {name: part for name, part in params.items() if name != SEMANTIC or name in state.params}
+    if SEMANTIC in state.params:
+        params = {SEMANTIC: state.params[SEMANTIC]} | params
     for ours, theirs in ((state.params, params), (state.codebook, codebook)):
         ours, theirs = _shapes(ours), _shapes(theirs)
         differing = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))

@@ -79,6 +79,7 @@ def train(config: Config, workdir: Path) -> State:
                         monitor.say(f"step {now}: {report(scores)}; listen in {folder}")
                     pace, recent = Pace(now), []
                 if moved and (last or stopping or now % run.save_every == 0):
+                    monitor.publish()
                     checkpoints.save(state, now, batches.position)
                 if stopping and moved and not last:
                     monitor.say(f"asked to stop: saved at step {now}; the same command goes on from there")

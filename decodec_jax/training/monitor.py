@@ -15,6 +15,7 @@ from decodec_jax import audio
 from decodec_jax.evaluation import figures
 
 _QUIET_SECONDS = 20  # between progress lines where nobody watches a terminal
+_PUBLISH_SECONDS = 60  # between rows published; a bucket takes no more than one change of a file a second
 
 
 class Monitor:
@@ -33,7 +34,7 @@ class Monitor:
         self.progress.start()
         self._metrics_path = workdir / "metrics.jsonl"
         forget_after(self._metrics_path, start)
-        self._metrics = self._metrics_path.open("a")
+        self._open_metrics()
         self._tensorboard = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
 
     def say(self, text: str) -> None:
@@ -48,6 +49,8 @@ class Monitor:
         row = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
         self._metrics.write(json.dumps({"step": step, **row}) + "\n")
         self._metrics.flush()
+        if time.monotonic() - self._published >= _PUBLISH_SECONDS:
+            self.publish()
         for name, value in metrics.items():
             self._tensorboard.add_scalar(name, value, step)
         note = f"loss {metrics['loss']:.3f}  {1000 * metrics['seconds/step']:.0f} ms a step"
@@ -55,6 +58,12 @@ class Monitor:
         if not self.console.is_terminal and time.monotonic() - self._last_line > _QUIET_SECONDS:
             self._last_line = time.monotonic()
             self.say(f"step {step}  {note}")
+
+    def publish(self) -> None:
+        """Close metrics.jsonl and open it again: a bucket has rows, for others and for good, only once it is closed."""
+        if self.workdir is not None:
+            self._metrics.close()
+            self._open_metrics()
 
     def samples(self, step: int, clips: list[dict[str, dict[str, np.ndarray]]], sample_rate: int) -> Path | None:
         """Sound and picture of clips taken apart, `clips[i][row][part]` a waveform `[t]`, into `samples/`."""
@@ -75,6 +84,9 @@ class Monitor:
             self.progress.stop()
             self._metrics.close()
             self._tensorboard.close()
+
+    def _open_metrics(self) -> None:
+        self._metrics, self._published = self._metrics_path.open("a"), time.monotonic()
 
 
 def forget_after(path: Path, step: int) -> None:

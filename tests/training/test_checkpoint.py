@@ -1,6 +1,5 @@
 """Whatever happens to a checkpoint, the ones before it can be had."""
 
-import logging
 import resource
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from decodec_jax.config import Mesh
 from decodec_jax.errors import UserError
 from decodec_jax.training import sharding
 from decodec_jax.training.checkpoint import Checkpoints, abstract_like, load_weights
+from decodec_jax.training.loop import train
 from decodec_jax.training.state import create
 
 
@@ -50,15 +50,19 @@ def test_only_the_newest_are_kept(tmp_path, tiny_config):
     assert checkpoints.steps() == [2, 3]
 
 
-def test_a_damaged_newest_falls_back_to_the_one_before(saved, caplog):
-    folder, _, abstract = saved
-    for path in (folder / "2").rglob("*"):
+def test_training_goes_on_from_the_one_before_a_damaged_newest_and_says_so(
+    tmp_path, tiny_config, whole, caplog, capsys
+):
+    folder = whole.copied_to(tmp_path / "run")
+    for path in (folder / "checkpoints" / "6").rglob("*"):
         if path.is_file() and path.stat().st_size > 1000:
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with caplog.at_level(logging.WARNING):
-        restored = Checkpoints(folder).restore(abstract)
-    assert restored.state.step == 1
-    assert "unreadable" in caplog.text
+    state = train(tiny_config, folder)
+    assert [(record.levelname, record.getMessage().partition(" (")[0]) for record in caplog.records
+            if record.name == "decodec_jax.training.checkpoint"] == [
+                ("WARNING", f"checkpoint {folder / 'checkpoints' / '6'} is unreadable")]  # fmt: skip
+    assert "resuming from step 3" in capsys.readouterr().out
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), whole.state)
 
 
 def test_nothing_readable_is_an_error_not_a_fresh_start(saved):

@@ -36,17 +36,22 @@ def test_from_a_run_with_optimizer_and_discriminators(run):
         assert_equal(getattr(state, part), getattr(trained, part))
 
 
-def test_from_a_run_without_discriminators_they_start_as_ever(run, tmp_path):
-    config = testing.tiny_config(patch=4, strides=(8, 10), semantic=39)
+def test_what_a_plain_run_lacks_starts_as_ever_and_what_only_guidance_needs_is_left(run, tmp_path):
+    config = testing.tiny_config(patch=4, strides=(8, 10))
     config.data.seconds = 0.2
     config.train.steps = config.train.save_every = config.train.valid_every = 1
     trained = train(config, tmp_path)
     full = testing.full_config()
+    fresh = initial.initial_state(full)
     full.train.init_from = str(tmp_path)
     state = initial.initial_state(full)
-    assert_equal(state.params, trained.averaged)
-    full.train.init_from = ""
-    assert_equal(state.discriminators, initial.initial_state(full).discriminators)
+    assert_equal(state.params, trained.averaged | {initial.SEMANTIC: fresh.params[initial.SEMANTIC]})
+    assert_equal(state.discriminators, fresh.discriminators)
+
+    config.train.init_from = str(run[1])
+    averaged = dict(run[2].averaged)
+    del averaged[initial.SEMANTIC]
+    assert_equal(initial.initial_state(config).params, averaged)
 
 
 def test_a_bundle_is_a_start_and_its_codebooks_are_kept(run, tmp_path):
