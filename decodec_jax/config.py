@@ -85,7 +85,7 @@ class Loss:
     mel_swap: float = 1.0  # small beside the waveform's, which it can drown: its gradient is the larger
     mel_own: float = 1.0
     perp: float = 10.0  # L_perp, equation (5)
-    commitment: float = 0.1
+    commitment: float = 1.0  # also what holds the latent's scale, see codec/quantize.py
     codebook: float = 1.0  # of factorised codebooks; moving-average ones have no such loss
     guidance: float = 150.0  # L_SG, equation (7)
     guidance_form: str = "time"  # the paper's; "features": frame by frame; "cosine": 1 - cosine, frame by frame

@@ -65,7 +65,7 @@ def by_hand(x, stack, normalised, active):
                     residual = residual - (entries[code] if out is None else entries[code] @ out.kernel + out.bias)
                     distance[b] += np.mean((z - entries[code]) ** 2) / item.shape[0]
             vectors[b, f] = vector - residual if active[b] else vector
-    return vectors, codes, distance / np.maximum(active, 1) / np.mean(x**2)
+    return vectors, codes, distance / np.maximum(active, 1)
 
 
 @pytest.mark.parametrize("normalised", [False, True])
@@ -122,13 +122,20 @@ def test_full_width_stack_passes_the_gradient_exactly_once(x, rng, active):
     np.testing.assert_allclose(gradient, pull, atol=1e-6)
 
 
+def test_commitment_grows_with_the_scale_which_nothing_else_holds(x, rng):
+    stack = {"levels": make_levels(rng, 3)}
+    larger = {"levels": stack["levels"]._replace(entries=3 * stack["levels"].entries)}
+    one, other = quantize(x, stack, False).commitment, quantize(3 * x, larger, False).commitment
+    np.testing.assert_allclose(other, 9 * one, rtol=1e-5)
+
+
 def test_every_level_commits_the_encoder(x, rng):
     # in encodec issue 25 the straight-through terms cancel, and levels from the second on pull at nothing
     stack = {"levels": make_levels(rng, 3)}
     gradient = jax.grad(lambda x: quantize(x, stack, False).commitment.sum())(x)
     codes = quantize(x, stack, False).codes
     left = [x - q.dequantize(codes[:, : k + 1], stack) for k in range(3)]  # what level k leaves over
-    per_level = [2 * np.asarray(r) / (5 * WIDTH) / 3 / np.mean(np.square(x)) for r in left]
+    per_level = [2 * np.asarray(r) / (5 * WIDTH) / 3 for r in left]
     np.testing.assert_allclose(gradient, sum(per_level), atol=1e-5)
     assert np.abs(per_level[1]).max() > 1e-3 and np.abs(per_level[2]).max() > 1e-3
 

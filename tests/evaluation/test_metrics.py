@@ -1,7 +1,17 @@
+import librosa
 import numpy as np
 import pytest
 
-from decodec_jax.evaluation.metrics import perplexity, sdr, separation, si_sdr
+from decodec_jax.evaluation.metrics import (
+    mel_distance,
+    perplexity,
+    sdr,
+    separation,
+    si_sdr,
+    surprise,
+    usage,
+    word_errors,
+)
 from decodec_jax.testing import background_clips, speech_clips
 
 
@@ -89,3 +99,45 @@ def test_perplexity_lies_between_one_and_the_entries_and_pools_the_batch(rng):
     expected = [np.exp(-sum(p * np.log(p) for p in share if p > 0)) for share in shares]
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     assert np.all(found > 1) and np.all(found < 16)
+
+
+def test_mel_distance_equals_that_of_librosa_s_spectrograms(clips):
+    expected = 0.0
+    for window, bands in ((2048, 150), (512, 80)):
+        mels = [
+            librosa.feature.melspectrogram(
+                y=np.float64(clips[part]), sr=16_000, n_fft=window, hop_length=window // 4, n_mels=bands, power=1,
+                pad_mode="reflect",
+            )
+            for part in ("mixture", "speech")
+        ]  # fmt: skip
+        logs = [np.log10(np.maximum(mel, 1e-5) ** 2) for mel in mels]
+        expected += np.abs(mels[0] - mels[1]).mean((1, 2)) + np.abs(logs[0] - logs[1]).mean((1, 2))
+    np.testing.assert_allclose(mel_distance(clips["mixture"], clips["speech"], 16_000), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("t", [1, 700])
+def test_mel_distance_of_any_length_is_zero_for_the_same_and_finite_for_silence(clips, t):
+    wave = clips["speech"][:, :t]
+    np.testing.assert_array_equal(mel_distance(wave, wave, 16_000), np.zeros(3))
+    assert np.all(mel_distance(np.zeros_like(wave), wave + 0.01, 16_000) > 0)
+
+
+def test_the_mean_surprise_is_the_entropy(rng):
+    codes = np.minimum(rng.geometric(0.3, (4, 3, 50)) - 1, 15)
+    bits = surprise(codes, 16)
+    assert bits.shape == (4, 3)
+    np.testing.assert_allclose(bits.mean(0), np.log2(perplexity(codes, 16)), rtol=1e-6)
+
+
+def test_usage_counts_the_entries_that_occur():
+    codes = np.stack([np.full(64, 3), np.arange(64) % 16, np.arange(64) % 2], axis=0)[None]
+    np.testing.assert_allclose(usage(codes, 16), [1 / 16, 1, 2 / 16])
+
+
+@pytest.mark.parametrize(("said", "heard", "errors"), [
+    ("a b c", "a b c", 0), ("a b c", "", 3), ("", "a", 1), ("a b c", "a c", 1), ("a c", "a b c", 1),
+    ("a b c", "a x c", 1), ("a b c d", "b c d e", 2), ("a b", "b a", 2),
+])  # fmt: skip
+def test_word_errors(said, heard, errors):
+    assert word_errors(said.split(), heard.split()) == errors
