@@ -173,6 +173,17 @@ def test_sine_squared_and_its_gradient_equal_those_of_numpy(reach, error):
     np.testing.assert_allclose(gradient, np.sin(2 * x.astype(np.float64)), atol=5 * error)
 
 
+def test_gradient_of_snake_equals_that_of_its_formula(rng):
+    x, pull = (jnp.float32(rng.standard_normal((2, 50, 3))) for _ in range(2))
+    alpha = jnp.float32([0.3, 1.0, 4.0])
+
+    def formula(x, alpha):
+        return x + jnp.sin(alpha * x) ** 2 / alpha
+
+    ours, theirs = (jax.vjp(function, x, alpha)[1](pull) for function in (layers.snake, formula))
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), ours, theirs)
+
+
 def test_snake_equals_its_formula_and_a_dead_alpha_is_the_identity(rng):
     x = rng.standard_normal((2, 5, 3)).astype(np.float32)
     alpha = np.array([0.0, 0.5, 2.0], np.float32)
