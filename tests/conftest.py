@@ -35,9 +35,12 @@ hypothesis.settings.register_profile("tests", deadline=None, derandomize=True, m
 hypothesis.settings.load_profile("tests")
 
 
+_LONG = {"training", "launch", "test_journey.py", "test_notebooks.py", "test_configs.py", "test_torch_model.py"}
+
+
 def pytest_collection_modifyitems(items):
     """The longest files first: what comes last is one worker's alone."""
-    items.sort(key=lambda item: item.path.parent.name != "training" and item.path.name != "test_journey.py")
+    items.sort(key=lambda item: _LONG.isdisjoint((item.path.parent.name, item.path.name)))
 
 
 @pytest.fixture
