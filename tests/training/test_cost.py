@@ -113,7 +113,8 @@ def test_a_step_on_eight_devices_reduces_each_gradient_once():
     config.loss.mel_own = config.loss.mel_swap = 0.0
     step = cost.compiled(config, 8, "data", 1)
     parts = cost.state_bytes(config)
-    assert step.reduced - step.reduced_in_loops == pytest.approx(parts["params"], rel=0.02)
+    # any gradient that was reduced frame by frame would add many times this tolerance
+    assert step.reduced - step.reduced_in_loops == pytest.approx(parts["params"], rel=0.05)
     assert step.reduced_in_loops > parts["codebook"] / 2
     assert step.gathered == 0
     assert step.temporary > 0 < step.flops
