@@ -3,6 +3,8 @@
 The configs are fresh objects: change them freely. A change may also be given as a keyword, `tiny_model(causal=True)`.
 """
 
+from pathlib import Path
+
 import jax
 import numpy as np
 from flax import linen as nn
@@ -10,7 +12,7 @@ from jax import lax
 
 from decodec_jax.codec.model import DeCodecNetwork, Halves
 from decodec_jax.config import Config, Data, Discriminator, Loss, Mesh, Model, Optim, Quantizer, Train
-from decodec_jax.inference import streaming
+from decodec_jax.inference import bundle, streaming
 from decodec_jax.objective import cepstra
 
 
@@ -130,3 +132,10 @@ def training_batch(config: Config, seed: int = 0) -> dict[str, np.ndarray]:
     background = background_clips(2 * b, t, seed).reshape(b, 2, t)
     swapped = speech + background[:, ::-1]
     return {"speech": speech, "background": background, "mixture": speech + background, "swapped": swapped}
+
+
+def random_bundle(folder: Path, config: Model) -> Path:
+    """The folder, with a bundle of a model at random in it, as after step 7."""
+    variables = random_variables(DeCodecNetwork(config), np.zeros((1, config.hop), np.float32))
+    bundle.save(folder, config, variables["params"], variables["codebook"], step=7)
+    return folder

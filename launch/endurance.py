@@ -29,8 +29,7 @@ import numpy as np
 from decodec_jax import config as settings
 from decodec_jax.errors import UserError
 from decodec_jax.launching import one_line
-from decodec_jax.training.checkpoint import Checkpoints, abstract_like
-from decodec_jax.training.state import create
+from decodec_jax.training import checkpoint
 
 TRAIN = Path(__file__).with_name("train.py")
 STARTING = 0.2  # share of the kills that come before the first step
@@ -206,13 +205,7 @@ def differences(one: Path, other: Path) -> list[str]:
 
 def last_state(run: Path) -> dict[str, bytes]:
     """All that the newest checkpoint of a run holds, its position included, by name."""
-    config = settings.load(run / "config.json")
-    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    checkpoints = Checkpoints(run / "checkpoints")
-    try:
-        restored = checkpoints.restore(abstract_like(jax.eval_shape(lambda: create(config)), here))
-    finally:
-        checkpoints.close()
+    restored = checkpoint.load(settings.load(run / "config.json"), run / "checkpoints")
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf).tobytes()
         for path, leaf in jax.tree.leaves_with_path(restored)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from decodec_jax.config import Data
 from decodec_jax.data.sources import open_source
+from decodec_jax.errors import UserError
 from decodec_jax.evaluation import conversion, figures, separation
 from decodec_jax.inference.codec import DeCodec
 from decodec_jax.launching import one_line
@@ -31,6 +32,8 @@ def main() -> None:
     parser.add_argument("--voices", type=int, default=0, help="pairs of speakers for voice conversion (default 0)")
     arguments = parser.parse_args()
     model = DeCodec.load(arguments.model)
+    if arguments.voices and not model.quantized:
+        raise UserError(f"--voices needs codes, and the codebooks of {arguments.model} have not started yet")
     source = open_source(Data(root=arguments.root, cache_mb=0), model.config.sample_rate, "test")
     mixtures = separation.make_mixtures(source, arguments.count, arguments.seconds)
     rows = separation.evaluate(model, mixtures)

@@ -126,8 +126,8 @@ def snake(x: Array, alpha: Array) -> Array:
     return x + sine_squared(alpha.astype(x.dtype) * x) / (alpha.astype(x.dtype) + 1e-9)
 
 
-# Its gradient is made of x anew. Autodiff would keep every term of the series, fourteen times the memory of x, and
-# writing them takes seventeen times as long as the activation itself.
+# Its gradient is made of x anew. Autodiff would keep every term of the series, and writing them down takes many times
+# as long as the activation itself.
 def _snake_forward(x: Array, alpha: Array):
     return snake(x, alpha), (x, alpha)
 

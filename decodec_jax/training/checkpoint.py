@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -88,28 +89,34 @@ def abstract_like(state: State, sharding: jax.sharding.Sharding | State) -> Stat
     return jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), state, shardings)
 
 
-def load_weights(config: Config, folder: Path) -> tuple[int, dict, dict]:
-    """Step, averaged parameters and codebooks of the newest readable checkpoint in `folder`, on the default device.
+_FIELDS = tuple(field.name for field in dataclasses.fields(State))
 
-    Raises UserError where there is none. What only training needs is not read.
+
+def load(config: Config, folder: Path, fields: Sequence[str] = _FIELDS) -> Restored:
+    """The newest readable checkpoint in `folder`, on the default device; of its state only `fields` are read.
+
+    Raises UserError where there is none.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} does not exist: this run has no checkpoint yet")
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     abstract = abstract_like(jax.eval_shape(lambda: create(config)), here)
-    used = ("step", "averaged", "codebook")
-    unused = [field.name for field in dataclasses.fields(State) if field.name not in used]
-    wanted = abstract.replace(
-        **{name: jax.tree.map(lambda _: ocp.PLACEHOLDER, getattr(abstract, name)) for name in unused}
-    )
+    unread = {name: jax.tree.map(lambda _: ocp.PLACEHOLDER, getattr(abstract, name)) for name in _FIELDS
+              if name not in fields}  # fmt: skip
     checkpoints = Checkpoints(folder)
     try:
-        restored = checkpoints.restore(wanted)
+        restored = checkpoints.restore(abstract.replace(**unread))
     finally:
         checkpoints.close()
     if restored is None:
         raise UserError(f"{folder} holds no finished checkpoint yet")
-    return int(restored.state.step), restored.state.averaged, restored.state.codebook
+    return restored
+
+
+def load_weights(config: Config, folder: Path) -> tuple[int, dict, dict]:
+    """Step, averaged parameters and codebooks of what `load` loads, and of it nothing that only training needs."""
+    state = load(config, folder, ("step", "averaged", "codebook")).state
+    return int(state.step), state.averaged, state.codebook
 
 
 class _explained:

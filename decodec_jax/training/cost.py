@@ -18,9 +18,9 @@ from jax.extend import core
 
 from decodec_jax.config import Config, Mesh
 from decodec_jax.objective.teacher import CepstraTeacher, Hubert, HubertSizes, HubertTeacher, Teacher
-from decodec_jax.training.sharding import BATCH, layout, make_mesh, replicated
+from decodec_jax.training.sharding import layout, make_mesh, replicated
 from decodec_jax.training.state import create
-from decodec_jax.training.step import make_train_step
+from decodec_jax.training.step import trace_train_step
 
 # --- the program ----------------------------------------------------------------------------------------------------
 
@@ -44,13 +44,7 @@ def traced_step(config: Config, mesh: sharding.Mesh, adversarial: bool = True) -
         lambda a, lay: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=lay),
         state, layout(state, mesh, config.mesh.fsdp_from),
     )  # fmt: skip
-    t = round(config.data.seconds * config.model.sample_rate)
-    shapes = dict.fromkeys(("speech", "background", "mixture", "swapped"), (t,))
-    if config.loss.guidance and config.data.targets:
-        shapes["targets"] = (-(-t // config.model.hop), config.model.semantic)
-    batch = {name: jax.ShapeDtypeStruct((config.data.batch, 2, *shape), jnp.float32) for name, shape in shapes.items()}
-    batch = _placed(batch, sharding.NamedSharding(mesh, BATCH))
-    return make_train_step(config, mesh, adversarial).trace(state, batch, abstract_teacher(config, mesh))
+    return trace_train_step(config, mesh, state, abstract_teacher(config, mesh), adversarial)
 
 
 def state_bytes(config: Config) -> dict[str, int]:

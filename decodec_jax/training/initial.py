@@ -10,8 +10,8 @@ from decodec_jax.config import Config
 from decodec_jax.errors import UserError
 from decodec_jax.inference import bundle
 from decodec_jax.interop import dac
-from decodec_jax.training.checkpoint import Checkpoints, abstract_like
-from decodec_jax.training.state import State, create, fresh
+from decodec_jax.training import checkpoint
+from decodec_jax.training.state import State, fresh
 
 SEMANTIC = "semantic_projection"  # of the network's modules, the one that only guidance needs
 
@@ -39,16 +39,7 @@ def initial_state(config: Config) -> State:
 
 
 def _from_run(state: State, path: Path) -> State:
-    source = settings.load(path / "config.json")
-    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    checkpoints = Checkpoints(path / "checkpoints")
-    try:
-        restored = checkpoints.restore(abstract_like(jax.eval_shape(lambda: create(source)), here))
-    finally:
-        checkpoints.close()
-    if restored is None:
-        raise UserError(f"train.init_from: {path} holds no finished checkpoint yet")
-    theirs = restored.state
+    theirs = checkpoint.load(settings.load(path / "config.json"), path / "checkpoints").state
     state = _with_weights(state, theirs.averaged, theirs.codebook, path)
     for part in ("optimizer", "discriminators", "discriminator_optimizer"):
         if _shapes(getattr(state, part)) == _shapes(getattr(theirs, part)):

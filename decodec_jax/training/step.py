@@ -294,10 +294,10 @@ def make_train_step(config: Config, mesh: Mesh, adversarial: bool = True) -> Tra
     return jax.jit(train_step, donate_argnums=0, out_shardings=(None, replicated(mesh)))
 
 
-def compile_train_step(
+def trace_train_step(
     config: Config, mesh: Mesh, state: State, teacher: Teacher | None = None, adversarial: bool = True
-) -> jax.stages.Compiled:
-    """`make_train_step`, compiled for this state and the config's batches: the first step is no slower than others."""
+) -> jax.stages.Traced:
+    """`make_train_step`, traced for this state and teacher, or their shapes, and the config's batches."""
     t = round(config.data.seconds * config.model.sample_rate)
     shapes = dict.fromkeys(("speech", "background", "mixture", "swapped"), (t,))
     if config.loss.guidance and config.data.targets:
@@ -307,7 +307,14 @@ def compile_train_step(
         name: jax.ShapeDtypeStruct((config.data.batch, 2, *shape), jnp.float32, sharding=placed)
         for name, shape in shapes.items()
     }
-    return make_train_step(config, mesh, adversarial).lower(state, batch, teacher).compile()
+    return make_train_step(config, mesh, adversarial).trace(state, batch, teacher)
+
+
+def compile_train_step(
+    config: Config, mesh: Mesh, state: State, teacher: Teacher | None = None, adversarial: bool = True
+) -> jax.stages.Compiled:
+    """The same, compiled: the first step is no slower than others."""
+    return trace_train_step(config, mesh, state, teacher, adversarial).lower().compile()
 
 
 def cost(compiled: jax.stages.Compiled) -> str:

@@ -4,13 +4,10 @@ import io
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 from sounds import RATE, clips
 
 from decodec_jax import audio, cli, testing
-from decodec_jax.codec.model import DeCodecNetwork
-from decodec_jax.inference import bundle
 from decodec_jax.inference.codec import DeCodec
 
 
@@ -18,10 +15,7 @@ from decodec_jax.inference.codec import DeCodec
 def model(tmp_path_factory):
     """A bundle of a causal model."""
     config = testing.tiny_model(patch=10, strides=(2,), dilations=(), causal=True)
-    variables = testing.random_variables(DeCodecNetwork(config), np.zeros((1, config.hop), np.float32))
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    bundle.save(folder, config, variables["params"], variables["codebook"], step=7)
-    return folder
+    return testing.random_bundle(tmp_path_factory.mktemp("models") / "tiny", config)
 
 
 @pytest.fixture(scope="module")

@@ -3,12 +3,9 @@
 import json
 import sys
 
-import numpy as np
 import pytest
 
 from decodec_jax import audio, cli, testing
-from decodec_jax.codec.model import DeCodecNetwork
-from decodec_jax.inference import bundle
 from decodec_jax.inference.codec import DeCodec
 
 if sys.version_info >= (3, 12):  # as in test_torch_model.py
@@ -25,10 +22,7 @@ RATE = 16_000
 def folder(request, tmp_path_factory):
     """A bundle."""
     config = testing.tiny_model(patch=10, strides=(2,), dilations=(), causal=request.param)
-    variables = testing.random_variables(DeCodecNetwork(config), np.zeros((1, config.hop), np.float32))
-    path = tmp_path_factory.mktemp("models") / "tiny"
-    bundle.save(path, config, variables["params"], variables["codebook"], step=7)
-    return path
+    return testing.random_bundle(tmp_path_factory.mktemp("models") / "tiny", config)
 
 
 @pytest.fixture(scope="module")
