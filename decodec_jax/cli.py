@@ -1,9 +1,10 @@
-"""The `decodec` command: a thin skin over `inference`."""
+"""The `decodec` command: a thin skin over `inference` and `evaluation`."""
 
 import argparse
 import json
 import logging
 import sys
+from pathlib import Path
 from typing import NamedTuple
 
 from decodec_jax import audio
@@ -38,7 +39,14 @@ MODELS = {
     "info": Command("what a .dcc file, a recording or a model is", "talk.dcc"),
     "export": Command("a bundle of a training run, with a model card", "runs/small models/small"),
 }
-GROUPS = {"take recordings apart": TAKE_APART, "code": CODE, "combine": COMBINE, "look and keep": MODELS}
+MEASURE = {
+    "evaluate": Command("tables of how good models are", "--suite enhancement --model MODEL --data TEST --out OUT"),
+    "page": Command("a folder to listen to: recordings, pictures, tables", "--model MODEL --data TEST --out PAGE"),
+}
+GROUPS = {
+    "take recordings apart": TAKE_APART, "code": CODE, "combine": COMBINE, "look and keep": MODELS, "measure": MEASURE,
+}  # fmt: skip
+SUITES = ("reconstruction", "enhancement", "conversion", "ablation", "leakage")
 
 PAGE = """\
 Take recordings apart into speech and background, and code them, with a trained DeCodec model.
@@ -88,7 +96,7 @@ def parser() -> argparse.ArgumentParser:
         description = f"{command.what[0].upper()}{command.what[1:]}.\n\nexample: decodec {name} {command.example}"
         one = commands.add_parser(name, prog=f"decodec {name}", description=description, formatter_class=raw)
         options[name] = one.add_argument
-        if name not in MODELS:
+        if name not in MODELS | MEASURE:
             options[name]("inputs", nargs="+", metavar="IN", help="file, folder, pattern, or - for standard input")
             options[name]("output", metavar="OUT", help="file or folder to write, or - for standard output")
             options[name]("--model", required=True, help="bundle or run folder")
@@ -113,14 +121,35 @@ def parser() -> argparse.ArgumentParser:
     options["export"]("output", metavar="OUT", help="folder to write")
     options["export"]("--check", nargs="+", default=[], metavar="FILE",
                       help="recordings on which PyTorch, with the bundle, must give what JAX gives")  # fmt: skip
+    _measuring(options["evaluate"], options["page"])
     return top
+
+
+def _measuring(evaluate, page) -> None:
+    """The options of the commands that measure."""
+    evaluate("--suite", nargs="+", required=True, choices=SUITES, metavar="SUITE", help=" | ".join(SUITES))
+    evaluate("--model", nargs="+", default=[], metavar="[NAME=]MODEL", help="bundles or run folders, a column each")
+    page("--model", required=True, metavar="[NAME=]MODEL", help="bundle or run folder")
+    for option in (evaluate, page):
+        option("--data", required=True, metavar="FOLDER", help='with a test split in its manifest.csv; "": synthetic')
+        option("--out", required=True, type=Path, metavar="FOLDER", help="where to write; of what is there, files of "
+               "the same names are replaced")  # fmt: skip
+        option("--baselines", nargs="+", default=[], metavar="NAME", help="such as mixture silence oracle noisereduce "
+               "opus:8; a wrong name lists them all")  # fmt: skip
+        option("--seconds", type=float, default=4.0, help="length of a mixture (default 4)")
+    evaluate("--limit", type=int, default=16, metavar="N", help="mixtures at each SNR, clips, pairs (default 16)")
+    evaluate("--whisper", default="", metavar="FOLDER", help="Whisper's weights, for word error rates")
+    evaluate("--speaker", default="", metavar="FOLDER", help="WavLM's weights, for speaker similarity")
+    page("--limit", type=int, default=1, metavar="N", help="mixtures at each SNR, clips, pairs (default 1)")
+    page("--tables", default="", metavar="FOLDER", help="what `decodec evaluate --out` wrote, to be shown too")
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 2 after a line for each thing that was wrong, 130 after Ctrl-C."""
     arguments = parser().parse_args(argv)
     logging.getLogger("absl").setLevel(logging.ERROR)
-    command = {"info": _info, "export": _export}.get(arguments.command, _process)
+    commands = {"info": _info, "export": _export, "evaluate": _evaluate, "page": _page}
+    command = commands.get(arguments.command, _process)
     try:
         result, errors = command(arguments)
     except UserError as error:
@@ -166,6 +195,30 @@ def _export(arguments: argparse.Namespace) -> tuple[dict, list[str]]:
         _say(line) if agreement.good else errors.append(line)
     checked = {name: vars(agreement) for name, agreement in agreements.items()}
     return {"output": arguments.output, **facts, "check": checked}, errors
+
+
+def _evaluate(arguments: argparse.Namespace) -> tuple[dict, list[str]]:
+    from decodec_jax.evaluation import commands
+
+    tables = commands.evaluate(
+        arguments.suite, arguments.data, arguments.out, arguments.model, arguments.baselines, arguments.limit,
+        arguments.seconds, arguments.whisper, arguments.speaker,
+    )  # fmt: skip
+    if not arguments.json:
+        for heading, table in ((heading, table) for suite in tables.values() for heading, table in suite.items()):
+            print(f"{heading}\n\n{table}\n")
+    return {"out": str(arguments.out), "tables": tables}, []
+
+
+def _page(arguments: argparse.Namespace) -> tuple[dict, list[str]]:
+    from decodec_jax.evaluation import commands
+
+    index = commands.page(
+        arguments.model, arguments.data, arguments.out, arguments.baselines, arguments.limit, arguments.seconds,
+        arguments.tables,
+    )  # fmt: skip
+    _say(f"open {index} in a browser")
+    return {"page": str(index)}, []
 
 
 def _process(arguments: argparse.Namespace) -> tuple[dict, list[str]]:

@@ -31,6 +31,8 @@ def main(_):
     logging.getLogger("jax").setLevel(logging.ERROR)
     if "://" in WORKDIR.value:
         raise UserError(f"--workdir {WORKDIR.value} is no folder; mount the bucket as one, see launch/README.md")
+    if not jax.config.jax_compilation_cache_dir:  # what one start compiles, the next one reads
+        jax.config.update("jax_compilation_cache_dir", str(Path(WORKDIR.value) / "compiled"))
     try:
         jax.distributed.initialize()  # finds the other hosts of a TPU pod, of a Slurm or a Kubernetes job by itself
     except ValueError:

@@ -32,10 +32,11 @@ from transformers import DacConfig, DacModel
 from decodec_jax.codec.model import DeCodecNetwork, initialise
 from decodec_jax.config import Config, Loss, Mesh, Model, Quantizer
 from decodec_jax.errors import UserError
-from decodec_jax.evaluation.speed import Row, noise, say, timed
+from decodec_jax.evaluation.speed import Row, matmul_rate, noise, say, timed
 from decodec_jax.evaluation.train_speed import SyntheticRun
 from decodec_jax.interop import torch_model
 from decodec_jax.objective import spectral
+from decodec_jax.training.cost import products
 
 NEVER = 2**30  # steps
 
@@ -155,7 +156,7 @@ def training_step(config: Config) -> Callable[[], Tensor]:
 
 
 def inference(config: Config, seconds: float, rounds: int) -> list[Row]:
-    """Encoder and decoder on one clip of whole frames."""
+    """Encoder and decoder on one clip of whole frames, and the share of the machine's own rate that ours reach."""
     ready()
     model = comparable(config).model
     say(f"against torch: compiling encoder and decoder for {seconds:g} s")
@@ -183,7 +184,15 @@ def inference(config: Config, seconds: float, rounds: int) -> list[Row]:
                 lambda: theirs.decode(theirs.encode(their_wave)),
             ),
         }
-        return _rows({f"inference/{name}": pair for name, pair in tasks.items()}, rounds)
+        rows = _rows({f"inference/{name}": pair for name, pair in tasks.items()}, rounds)
+    work = {name: products(jax.make_jaxpr(f)(variables, x).jaxpr).flops
+            for name, f, x in (("encode", encode, wave), ("decode", decode, embedding))}  # fmt: skip
+    work["encode+decode"] = sum(work.values())
+    taken, peak = {row.name: row.value for row in rows}, matmul_rate(model.dtype)
+    return rows + [
+        Row(f"inference/{name}/jax/of_matmul_rate", 100 * work[name] / taken[f"inference/{name}/jax"] / peak, "%")
+        for name in tasks
+    ]
 
 
 def ready() -> None:

@@ -1,24 +1,28 @@
-"""One-shot voice conversion measured without recognisers: do the words stay, does the voice change?"""
+"""One-shot voice conversion: do the words stay, does the voice change? With and without recogniser and embedder."""
 
-import itertools
+from collections.abc import Sequence
 
 import numpy as np
 
-from decodec_jax.data.sources import ClipSource
+from decodec_jax.evaluation.scoring import Scores, Tools
+from decodec_jax.evaluation.systems import Item
+from decodec_jax.evaluation.tables import Row
 from decodec_jax.inference.alignment import ALIGNMENTS
 from decodec_jax.inference.codec import DeCodec
 from decodec_jax.inference.loudness import amplitude, gain_of
 from decodec_jax.objective.cepstra import cepstra
 from decodec_jax.objective.spectral import log_mel
 
+GROUP = "converted"
 
-def scores(source: np.ndarray, reference: np.ndarray, converted: np.ndarray, rate: int) -> dict[str, float]:
+
+def scores(source: np.ndarray, reference: np.ndarray, converted: np.ndarray, rate: int) -> Scores:
     """Of waveforms `[t]`, the first and last of one length, two figures from -1 to 1.
 
     words: correlation of the conversion's cepstra with the source's (objective/cepstra.py: no level, no channel, little
            of the voice), which its own words alone bring near 1.
     voice: 1 if its mean spectrum while somebody speaks is the reference's, -1 if it is the source's. Channels and the
-           codec colour it too, so it says something beside that of the source "unconverted", see `evaluate`.
+           codec colour it too, so it says something beside that of the source "unconverted", see `measure`.
     """
     of_source, of_converted = (np.asarray(cepstra(wave[None])) for wave in (source, converted))
     power = np.sum(of_source**2) * np.sum(of_converted**2)
@@ -37,26 +41,32 @@ def _spectrum(wave: np.ndarray, rate: int) -> np.ndarray:
     return mean - mean.mean()
 
 
-def evaluate(
-    model: DeCodec, source: ClipSource, count: int, seconds: float, seed: int = 0
-) -> dict[str, dict[str, float]]:
-    """Means of `scores` for each way of aligning, over `count` pairs of clips by different speakers.
+def measure(name: str, model: DeCodec, source: Item, reference: Item, tools: Tools) -> list[Row]:
+    """A row for each way of aligning.
 
     "unconverted" is the source's own speech through the codec: what the figures are where no voice is changed.
     """
-    clips, rate = source.clips, source.sample_rate
-    spoken = [i for i, clip in enumerate(clips) if clip.kind == "speech"]
-    pairs = [(a, b) for a, b in itertools.permutations(spoken, 2) if clips[a].speaker != clips[b].speaker]
-    rows = {name: [] for name in ("unconverted", *ALIGNMENTS)}
-    for n in np.random.default_rng(seed).permutation(len(pairs))[:count]:
-        one, other = (source.read(i, 0.0, seconds) for i in pairs[n])
-        rows["unconverted"].append(scores(one, other, model.enhance(one, rate), rate))
-        for alignment in ALIGNMENTS:
-            rows[alignment].append(scores(one, other, model.convert(one, other, rate, alignment=alignment), rate))
-    return {name: {key: float(np.mean([each[key] for each in row])) for key in row[0]} for name, row in rows.items()}
+    made = {"unconverted": model.enhance(source.mixture, source.rate)}
+    for alignment in ALIGNMENTS:
+        made[alignment] = model.convert(source.mixture, reference.mixture, source.rate, alignment=alignment)
+    return [row(f"{name}, {way}", source, reference, wave, tools) for way, wave in made.items()]
 
 
-def table(means: dict[str, dict[str, float]]) -> str:
-    """As markdown."""
-    lines = [f"| {name} | {row['words']:+.2f} | {row['voice']:+.2f} |" for name, row in means.items()]
-    return "\n".join(["| alignment | words | voice |", "|---|---|---|", *lines])
+def untouched(source: Item, reference: Item, tools: Tools) -> Row:
+    """The source as it is."""
+    return row("source", source, reference, source.mixture, tools)
+
+
+def row(column: str, source: Item, reference: Item, wave: np.ndarray, tools: Tools) -> Row:
+    """What is made of a source with the voice of a reference."""
+    found = scores(source.mixture, reference.mixture, wave, source.rate)
+    if tools.words is not None and source.transcript:
+        found |= tools.words(wave, source.rate, source.transcript)
+    if tools.similarity is not None:
+        found["similarity"] = float(tools.similarity(wave, reference.mixture, source.rate))
+    return Row(GROUP, column, source.name, found)
+
+
+def pairs(items: Sequence[Item]) -> list[tuple[Item, Item]]:
+    """Sources and references, which lie among the items by turns (`items.voices`)."""
+    return list(zip(items[::2], items[1::2], strict=True))

@@ -1,18 +1,20 @@
-"""Models of other people's that judge sound where no reference could: how it is heard, and which words it says.
+"""Models of other people's that judge sound as no formula could: how it is heard, which words it says, who says them.
 
-Both bring their weights with their package, so nothing is downloaded. They know speech at 16 kHz; other rates are
-resampled.
+DNSMOS and pocketsphinx bring their weights with their packages; Whisper and speaker embedders are read from a folder on
+this machine. Nothing is downloaded. All know speech at 16 kHz; other rates are resampled.
 """
 
-import importlib
 import re
+from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from decodec_jax import audio
 from decodec_jax.errors import UserError
+from decodec_jax.evaluation.extras import package, preprocessor, pretrained
 from decodec_jax.evaluation.metrics import word_errors
 from decodec_jax.inference.recordings import checked
 
@@ -20,6 +22,10 @@ RATE = 16_000  # Hz
 DNSMOS_SAMPLES = 144_160  # 9.01 s, what DNSMOS hears at a time
 FRAMES = 100  # a second, the recogniser's
 FILLERS = "<[+"  # what its names of silence and noise begin with
+WHISPER_SAMPLES = 30 * RATE  # what Whisper hears at a time
+SPEAKER_SAMPLES = RATE  # less is repeated: an embedder needs some frames
+
+Similarity = Callable[[np.ndarray, np.ndarray, int], float]  # of two waveforms `[t]` at a rate in Hz, from -1 to 1
 
 
 class Judge(Protocol):
@@ -63,6 +69,50 @@ def recognised(wave: np.ndarray, rate: int, transcript: str | None = None) -> di
     return {"wer": word_errors(said, heard) / len(said)}
 
 
+def whisper(path: str | Path) -> Judge:
+    """Word error rate of the Whisper in a folder that transformers reads, such as openai/whisper-small.
+
+    Both texts are normalised as its authors do, but for British spellings. Recordings over 30 s are heard in pieces of
+    30 s. Raises UserError where a package, the folder or any of its weights is missing.
+    """
+    model, processor = pretrained("WhisperForConditionalGeneration", path), preprocessor("WhisperProcessor", path)
+    normalised = package("transformers.models.whisper.english_normalizer").EnglishTextNormalizer({})
+    english = {"language": "en", "task": "transcribe"}  # models of English alone refuse to be told
+    options = english if getattr(model.generation_config, "is_multilingual", False) else {}
+
+    def judge(wave: np.ndarray, rate: int, transcript: str | None = None) -> dict[str, float]:
+        said, wave = _words(transcript, lambda text: normalised(text).split()), _heard(wave, rate)
+        pieces = [wave[begin : begin + WHISPER_SAMPLES] for begin in range(0, len(wave), WHISPER_SAMPLES)]
+        features = processor(pieces, sampling_rate=RATE, return_tensors="pt", return_attention_mask=True)
+        tokens = model.generate(features.input_features, attention_mask=features.attention_mask, **options)
+        heard = " ".join(processor.batch_decode(tokens, skip_special_tokens=True))
+        return {"wer": word_errors(said, normalised(heard).split()) / len(said)}
+
+    return judge
+
+
+def speaker_similarity(path: str | Path) -> Similarity:
+    """How alike two voices are, cosine of their embeddings, by the model in a folder that transformers reads.
+
+    It is one for speaker verification, such as microsoft/wavlm-base-plus-sv (WavLMForXVector), which takes two
+    recordings for one speaker's from 0.86 on. Raises UserError where a package, the folder or any weight is missing.
+    """
+    torch = package("torch")
+    model, extractor = pretrained("AutoModelForAudioXVector", path), preprocessor("AutoFeatureExtractor", path)
+
+    def embedding(wave: np.ndarray, rate: int) -> np.ndarray:
+        wave = _heard(wave, rate)
+        wave = np.resize(wave, max(len(wave), SPEAKER_SAMPLES))
+        with torch.inference_mode():
+            return model(**extractor(wave, sampling_rate=RATE, return_tensors="pt")).embeddings[0].numpy()
+
+    def similarity(estimate: np.ndarray, reference: np.ndarray, rate: int) -> float:
+        one, other = embedding(estimate, rate), embedding(reference, rate)
+        return float(np.dot(one, other) / (np.linalg.norm(one) * np.linalg.norm(other)))
+
+    return similarity
+
+
 def phones(wave: np.ndarray, rate: int, transcript: str) -> list[Phone]:
     """When each phone of the transcript is said in `[t]`, by `pocketsphinx`: from the start, without gaps.
 
@@ -91,14 +141,6 @@ def phones(wave: np.ndarray, rate: int, transcript: str) -> list[Phone]:
     ]
 
 
-def package(name: str):
-    """A module of the extra `eval`. Raises UserError where it is not installed."""
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise UserError(f"{error.name or name} is not installed; pip install 'decodec_jax[eval]'") from None
-
-
 @cache
 def _decoder():
     """Half as dear as its defaults, which made as many errors on each of five clips."""
@@ -125,8 +167,8 @@ def _heard(wave: np.ndarray, rate: int) -> np.ndarray:
     return audio.resample(wave, rate, RATE)
 
 
-def _words(transcript: str | None) -> list[str]:
-    words = _words_of(transcript or "")
+def _words(transcript: str | None, split: Callable[[str], list[str]] | None = None) -> list[str]:
+    words = (split or _words_of)(transcript or "")
     if not words:
         raise UserError(f"the transcript is {transcript!r}; words are judged by what was said")
     return words

@@ -8,7 +8,7 @@ import functools
 import json
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,10 +16,10 @@ import jax
 import numpy as np
 
 from decodec_jax.codec.model import DeCodecNetwork, Halves
-from decodec_jax.data.sources import ClipSource
 from decodec_jax.errors import UserError
-from decodec_jax.evaluation import judges
-from decodec_jax.evaluation.compare import Scores, collected
+from decodec_jax.evaluation import extras, judges
+from decodec_jax.evaluation.compare import Values
+from decodec_jax.evaluation.systems import Item
 from decodec_jax.inference.codec import DeCodec
 
 log = logging.getLogger(__name__)
@@ -37,6 +37,7 @@ class Utterance(NamedTuple):
     speaker: str
     transcript: str
     phones: list[judges.Phone]
+    name: str = ""
 
 
 class Frames(NamedTuple):
@@ -48,32 +49,32 @@ class Frames(NamedTuple):
     clips: np.ndarray  # [n] numbers of the utterances
 
 
-def utterances(source: ClipSource, cache: Path) -> list[Utterance]:
-    """The transcribed speech of a source with its phones, which are kept in the file `cache` for the next time.
+def utterances(items: Iterable[Item], cache: Path) -> list[Utterance]:
+    """The transcribed clean speech among the items with its phones, which the file `cache` keeps for the next time.
 
     Clips with words that the recogniser does not know are left out, with a warning. Raises UserError where fewer than
     two speakers are left.
     """
-    judges.package("pocketsphinx")  # or each clip would be left out for want of it
+    extras.package("pocketsphinx")  # or each clip would be left out for want of it
     known = json.loads(cache.read_text()) if cache.is_file() else {}
     found, reasons = [], []
-    for i, clip in enumerate(source.clips):
-        if clip.kind != "speech" or not clip.transcript:
+    for item in items:
+        if item.background is not None or not item.transcript:
             continue
-        wave, before = source.read(i), known.get(clip.name)
-        if not before or before["transcript"] != clip.transcript:
+        before = known.get(item.name)
+        if not before or before["transcript"] != item.transcript:
             try:
-                phones = judges.phones(wave, source.sample_rate, clip.transcript)
+                phones = judges.phones(item.mixture, item.rate, item.transcript)
             except UserError as error:
                 reasons.append(str(error))
                 continue
-            known[clip.name] = {"transcript": clip.transcript, "phones": phones}
-        phones = [judges.Phone(*phone) for phone in known[clip.name]["phones"]]
-        found.append(Utterance(wave, source.sample_rate, clip.speaker, clip.transcript, phones))
+            known[item.name] = {"transcript": item.transcript, "phones": phones}
+        phones = [judges.Phone(*phone) for phone in known[item.name]["phones"]]
+        found.append(Utterance(item.mixture, item.rate, item.speaker, item.transcript, phones, item.name))
     if reasons:
         log.warning("%d of %d clips are left out: %s", len(reasons), len(reasons) + len(found), "; ".join(reasons[:3]))
     if len({each.speaker for each in found}) < 2:
-        raise UserError("the probe needs transcribed test clips of two speakers or more; give another root")
+        raise UserError("the probe needs transcribed test clips of two speakers or more; give another folder of data")
     temporary = cache.with_suffix(".tmp")
     temporary.write_text(json.dumps(known) + "\n")
     os.replace(temporary, cache)
@@ -107,7 +108,7 @@ def first_vectors(model: DeCodec) -> np.ndarray:
     return np.asarray(run(variables, Halves(every, np.zeros_like(every))).speech[0])
 
 
-def accuracies(frames: Frames, vectors: np.ndarray) -> Scores:
+def accuracies(frames: Frames, vectors: np.ndarray) -> Values:
     """Share of each utterance's frames whose phone is read rightly by readers that never heard its speaker.
 
     codes: for each code the phone that it stood for most often, which is all that a linear classifier of one-hot codes
@@ -141,13 +142,16 @@ def commonest(codes: np.ndarray, phones: np.ndarray, entries: int) -> np.ndarray
 
 def regressed(codes: np.ndarray, phones: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     """What multinomial logistic regression makes of each code's vector, `[entries]`."""
-    linear = judges.package("sklearn.linear_model")
+    linear = extras.package("sklearn.linear_model")
     scaled = (vectors - vectors[codes].mean(0)) / (vectors[codes].std(0) + 1e-6)
     seen, often = np.unique(np.stack([codes, phones]), axis=1, return_counts=True)  # as good as every frame, and faster
     model = linear.LogisticRegression(C=SLACK, max_iter=ITERATIONS, tol=1e-3)
     return model.fit(scaled[seen[0]], seen[1], sample_weight=often).predict(scaled)
 
 
-def words_heard(spoken: Sequence[Utterance], say: Callable[[np.ndarray, int], np.ndarray]) -> Scores:
+def words_heard(
+    spoken: Sequence[Utterance], say: Callable[[np.ndarray, int], np.ndarray], words: judges.Judge
+) -> Values:
     """Word error rates of what `say` makes of each utterance."""
-    return collected([judges.recognised(say(each.wave, each.rate), each.rate, each.transcript) for each in spoken])
+    rates = [words(say(each.wave, each.rate), each.rate, each.transcript)["wer"] for each in spoken]
+    return {"wer": np.array(rates)}

@@ -1,10 +1,13 @@
+"""Conversions whose scores are known get exactly those."""
+
 from types import SimpleNamespace
 
 import pytest
 
 from decodec_jax.config import Data
 from decodec_jax.data.sources import open_source
-from decodec_jax.evaluation import conversion
+from decodec_jax.evaluation import conversion, items
+from decodec_jax.evaluation.scoring import Tools
 
 
 def test_models_whose_scores_are_known():
@@ -13,8 +16,15 @@ def test_models_whose_scores_are_known():
         convert=lambda source, voice, rate, alignment: source if alignment == "tile" else voice,
         enhance=lambda source, rate: source / 8,
     )
-    means = conversion.evaluate(model, open_source(Data(), 16_000, "test"), 2, 0.5)
-    for name in ("tile", "unconverted"):  # however loud
-        assert means[name] == pytest.approx({"words": 1, "voice": -1}, abs=1e-3)
-    assert means["content"]["voice"] == pytest.approx(1) and means["content"]["words"] < 0.9
-    assert "| tile | +1.00 | -1.00 |" in conversion.table(means)
+    (source, reference), *_ = conversion.pairs(items.voices(open_source(Data(), 16_000, "test"), 2, 0.5))
+    tools = Tools(
+        words=lambda wave, rate, said: {"wer": float(len(said))},
+        similarity=lambda one, other, rate: float(one is other),
+    )
+    source = source._replace(transcript="four")
+    rows = {row.column: row.scores for row in conversion.measure("m", model, source, reference, tools)}
+    rows["source"] = conversion.untouched(source, reference, tools).scores
+    for name in ("m, tile", "m, unconverted", "source"):  # however loud
+        assert rows[name] == pytest.approx({"words": 1, "voice": -1, "wer": 4, "similarity": 0}, abs=1e-3)
+    converted = rows["m, content"]
+    assert converted["voice"] == pytest.approx(1) and converted["words"] < 0.9 and converted["similarity"] == 1

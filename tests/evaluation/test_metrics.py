@@ -1,10 +1,19 @@
+import sys
+from types import ModuleType
+
 import librosa
 import numpy as np
 import pytest
 
+from decodec_jax.errors import UserError
 from decodec_jax.evaluation.metrics import (
+    bitrate,
+    bss_sdr,
+    estoi,
+    log_mel_distance,
     mel_distance,
     perplexity,
+    pesq,
     sdr,
     separation,
     si_sdr,
@@ -67,6 +76,106 @@ def test_silence_on_either_side_is_finite(clips, estimate, reference):
         assert np.all(np.isfinite(measure(waves[estimate], waves[reference])))
 
 
+def bss_sdr_by_least_squares(estimates, reference, taps=512):
+    """BSS-eval's SDR with each delay of the reference a column."""
+    delays = np.stack([np.pad(reference, (delay, taps - 1 - delay)) for delay in range(taps)], axis=1)
+    estimates = np.pad(estimates, ((0, 0), (0, taps - 1))).T
+    target = delays @ np.linalg.lstsq(delays, estimates, rcond=None)[0]
+    return 20 * np.log10(np.linalg.norm(target, axis=0) / np.linalg.norm(estimates - target, axis=0))
+
+
+def test_bss_sdr_equals_that_of_least_squares(clips, rng):
+    speech = np.float64(clips["speech"][0, :1200]) + 1e-3 * rng.standard_normal(1200)
+    filtered = np.convolve(speech, [0.5, 0.2])[:1200] + clips["background"][1, :1200]
+    estimates = np.stack([clips["mixture"][0, :1200], filtered])
+    found = [bss_sdr(estimate, speech) for estimate in estimates]
+    np.testing.assert_allclose(found, bss_sdr_by_least_squares(estimates, speech), atol=1e-3)
+
+
+def test_bss_sdr_forgives_a_filter_and_sdr_does_not(clips):
+    speech = np.pad(clips["speech"][0], (0, 300))
+    filtered = np.convolve(speech, np.r_[np.zeros(200), 0.5, -0.3])[: len(speech)]
+    assert bss_sdr(filtered, speech) > 60 > 3 > sdr(filtered, speech)
+    assert bss_sdr(speech, speech) > 60
+
+
+@pytest.mark.parametrize("t", [1, 600])
+def test_bss_sdr_of_silence_is_finite_and_zero_where_it_is_the_estimate(clips, t):
+    speech, silence = clips["speech"][0, :t] + 0.01, np.zeros(t, np.float32)
+    assert bss_sdr(silence, speech) == bss_sdr(silence, silence) == 0
+    assert np.isfinite(bss_sdr(speech, silence))
+
+
+def estoi_by_definition(estimate, reference):
+    """ESTOI at 10 kHz from its paper's sections II and III, of waves without pauses."""
+    window = np.hanning(258)[1:-1]
+    centres = 150 * 2 ** (np.arange(15) / 3)
+    bins = np.arange(257) * 10_000 / 512
+    edges = [[np.argmin(np.abs(bins - centre * 2**sign)) for sign in (-1 / 6, 1 / 6)] for centre in centres]
+
+    def segments(wave):
+        frames = np.stack([wave[n : n + 256] * window for n in range(0, len(wave) - 256, 128)])
+        power = np.abs(np.fft.rfft(frames, 512)) ** 2
+        bands = np.sqrt(np.stack([power[:, low:high].sum(1) for low, high in edges]))
+        pieces = np.stack([bands[:, n - 30 : n] for n in range(30, bands.shape[1] + 1)])
+        for axis in (2, 1):
+            pieces = pieces - pieces.mean(axis, keepdims=True)
+            pieces /= np.linalg.norm(pieces, axis=axis, keepdims=True)
+        return pieces
+
+    return np.mean(np.sum(segments(estimate) * segments(reference), axis=1))
+
+
+def test_estoi_equals_its_definition_and_falls_with_noise(rng):
+    speech = 0.1 * np.sin(0.001 * np.cumsum(np.linspace(100, 2000, 10_000))) + 0.01 * rng.standard_normal(10_000)
+    noise = rng.standard_normal(10_000)
+    scores = [estoi(speech + level * noise, speech, 10_000) for level in (0, 0.01, 0.1)]
+    for level, score in zip((0, 0.01, 0.1), scores, strict=True):
+        assert score == pytest.approx(estoi_by_definition(speech + level * noise, speech), abs=0.02)
+    assert scores[0] == pytest.approx(1) and scores[0] > scores[1] > scores[2]
+
+
+def test_estoi_knows_silence_and_what_is_too_short(clips):
+    speech, silence = clips["speech"][0], np.zeros(8000, np.float32)
+    assert estoi(silence, speech, 16_000) == 0
+    assert np.isnan(estoi(speech[:3000], speech[:3000], 16_000)) and np.isnan(estoi(speech[:9], speech[:9], 16_000))
+    partly = np.r_[speech[:4000], silence[4000:]]
+    assert estoi(partly, speech, 16_000) == pytest.approx(estoi(partly, speech, 16_000), rel=1e-6)
+
+
+def test_pesq_hears_16_khz_in_the_package_s_order(monkeypatch, clips):
+    heard = {}
+
+    def stand_in(rate, reference, degraded, mode):
+        heard.update(rate=rate, reference=reference, degraded=degraded, mode=mode)
+        if len(reference) < 4000:
+            raise module.BufferTooShortError
+        return np.float32(2.5)
+
+    module = ModuleType("pesq")
+    module.pesq, module.NoUtterancesError, module.BufferTooShortError = stand_in, LookupError, RuntimeError
+    monkeypatch.setitem(sys.modules, "pesq", module)
+    speech, mixture = clips["speech"][0], clips["mixture"][0]
+    assert pesq(mixture, speech, 8000) == 2.5
+    assert (heard["rate"], heard["mode"], len(heard["reference"])) == (16_000, "wb", 16_000)
+    assert pesq(mixture, speech, 16_000) == 2.5
+    np.testing.assert_array_equal(heard["reference"], speech)
+    np.testing.assert_array_equal(heard["degraded"], mixture)
+    assert np.isnan(pesq(speech[:100], speech[:100], 16_000))
+    assert np.isnan(pesq(0 * speech, speech, 16_000)) and np.isnan(pesq(speech, 0 * speech, 16_000))
+
+
+@pytest.mark.parametrize(("measure", "name"), [(estoi, "pystoi"), (pesq, "pesq")])
+def test_a_missing_package_is_said(monkeypatch, clips, measure, name):
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(UserError, match=f"{name} is not installed; pip install 'decodec_jax"):
+        measure(clips["speech"][0], clips["speech"][0], 16_000)
+
+
+def test_bitrate_is_in_kbps():
+    assert bitrate(12_000, 1.5) == 8
+
+
 def test_separation_gains_nothing_where_the_estimates_are_the_mixture(clips):
     scores = separation(dict.fromkeys(clips, clips["mixture"]), clips)
     for name in ("sdr", "si_sdr"):
@@ -114,6 +223,22 @@ def test_mel_distance_equals_that_of_librosa_s_spectrograms(clips):
         logs = [np.log10(np.maximum(mel, 1e-5) ** 2) for mel in mels]
         expected += np.abs(mels[0] - mels[1]).mean((1, 2)) + np.abs(logs[0] - logs[1]).mean((1, 2))
     np.testing.assert_allclose(mel_distance(clips["mixture"], clips["speech"], 16_000), expected, rtol=1e-4)
+
+
+def test_log_mel_distance_equals_that_of_librosa_s_spectrograms(clips):
+    each = []
+    for window in (512, 1024, 2048):
+        mels = [
+            librosa.feature.melspectrogram(
+                y=np.float64(clips[part]), sr=16_000, n_fft=window, hop_length=window // 4, n_mels=80, power=1,
+                pad_mode="reflect",
+            )
+            for part in ("mixture", "speech")
+        ]  # fmt: skip
+        each.append(np.abs(np.diff(np.log10(np.maximum(mels, 1e-5)), axis=0)[0]).mean((1, 2)))
+    found = log_mel_distance(clips["mixture"], clips["speech"], 16_000)
+    np.testing.assert_allclose(found, np.mean(each, axis=0), rtol=1e-4)
+    np.testing.assert_array_equal(log_mel_distance(clips["speech"], clips["speech"], 16_000), np.zeros(3))
 
 
 @pytest.mark.parametrize("t", [1, 700])

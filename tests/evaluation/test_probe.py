@@ -4,12 +4,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from decodec_jax.config import Data
-from decodec_jax.data.clips import Clip
-from decodec_jax.data.sources import open_source
 from decodec_jax.errors import UserError
 from decodec_jax.evaluation import judges, probe
 from decodec_jax.evaluation.judges import Phone
+from decodec_jax.evaluation.systems import Item
 
 RATE = 16_000
 
@@ -68,16 +66,13 @@ def test_a_frame_is_the_phone_in_its_middle():
 # --- utterances -------------------------------------------------------------------------------------------------------
 
 
-class Source:
-    sample_rate = RATE
-
-    def __init__(self, transcripts):
-        self.clips = [
-            Clip(f"{i}.flac", "speech", f"speaker{i % 2}", 0.1, "test", said) for i, said in enumerate(transcripts)
-        ]
-
-    def read(self, i, start=0.0, seconds=None):
-        return np.full(RATE // 10, 0.01 * i, np.float32)
+def clips(*transcripts):
+    """Clean clips by two speakers in turn, silent but for their number."""
+    waves = [np.full(RATE // 10, 0.01 * i, np.float32) for i in range(len(transcripts))]
+    return [
+        Item(f"clip{i}", RATE, wave, wave, speaker=f"speaker{i % 2}", transcript=said)
+        for i, (wave, said) in enumerate(zip(waves, transcripts, strict=True))
+    ]
 
 
 @pytest.fixture
@@ -96,26 +91,26 @@ def asked(monkeypatch):
 
 
 def test_clips_are_aligned_once_and_again_when_their_words_change(asked, tmp_path):
-    first = probe.utterances(Source(["one", "two", ""]), tmp_path / "phones.json")
+    first = probe.utterances(clips("one", "two", ""), tmp_path / "phones.json")
     assert asked == ["one", "two"] and [each.phones for each in first] == [[("AH", 0.0, 0.1)]] * 2
-    again = probe.utterances(Source(["one", "three"]), tmp_path / "phones.json")
+    again = probe.utterances(clips("one", "three"), tmp_path / "phones.json")
     assert asked == ["one", "two", "three"] and again[0].phones == first[0].phones
     assert isinstance(again[0].phones[0], Phone) and again[1].transcript == "three"
 
 
 def test_clips_that_cannot_be_aligned_are_left_out_and_named(asked, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
-        found = probe.utterances(Source(["one", "two", "zxqv"]), tmp_path / "phones.json")
+        found = probe.utterances(clips("one", "two", "zxqv"), tmp_path / "phones.json")
     assert len(found) == 2 and "1 of 3 clips are left out: the recogniser's dictionary lacks" in caplog.text
 
 
 def test_speech_without_transcripts_is_refused(asked, tmp_path):
     with pytest.raises(UserError, match="transcribed test clips of two speakers or more"):
-        probe.utterances(open_source(Data(), RATE, "test"), tmp_path / "phones.json")
+        probe.utterances(clips("", ""), tmp_path / "phones.json")
 
 
 def test_codes_lie_beside_their_phones_and_speakers(asked, tmp_path):
-    spoken = probe.utterances(Source(["one", "two"]), tmp_path / "phones.json")
+    spoken = probe.utterances(clips("one", "two"), tmp_path / "phones.json")
     spoken[1].phones[:] = [Phone("SIL", 0.0, 0.04), Phone("T", 0.04, 0.1)]
     model = SimpleNamespace(
         config=SimpleNamespace(hop=320, sample_rate=RATE),
@@ -128,8 +123,15 @@ def test_codes_lie_beside_their_phones_and_speakers(asked, tmp_path):
     assert list(frames.speakers[[0, 5]]) == ["speaker0", "speaker1"]
 
 
-def test_words_are_heard_in_what_is_made_of_each_utterance(asked, monkeypatch, tmp_path):
-    spoken = probe.utterances(Source(["one", "two"]), tmp_path / "phones.json")
-    monkeypatch.setattr(judges, "recognised", lambda wave, rate, said: {"wer": float(wave[0]) + len(said)})
-    scores = probe.words_heard(spoken, lambda wave, rate: wave + 1)
+def test_words_are_heard_in_what_is_made_of_each_utterance(asked, tmp_path):
+    spoken = probe.utterances(clips("one", "two"), tmp_path / "phones.json")
+    words = lambda wave, rate, said: {"wer": float(wave[0]) + len(said)}  # noqa: E731
+    scores = probe.words_heard(spoken, lambda wave, rate: wave + 1, words)
     np.testing.assert_allclose(scores["wer"], [4.0, 4.01])
+
+
+def test_mixtures_are_no_clean_speech(asked, tmp_path):
+    one, other, *_ = clips("one", "two", "three", "four")
+    mixed = one._replace(background=one.speech)
+    with pytest.raises(UserError, match="two speakers or more"):
+        probe.utterances([mixed, other], tmp_path / "phones.json")

@@ -13,7 +13,7 @@ from decodec_jax.errors import UserError
 from decodec_jax.training import sharding
 from decodec_jax.training.checkpoint import Checkpoints, abstract_like, load_weights
 from decodec_jax.training.loop import train
-from decodec_jax.training.state import create
+from decodec_jax.training.state import fresh
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def saved(tmp_path, tiny_config):
     """A folder with checkpoints of steps 1 and 2 by eight devices, the state in them, and its abstract form for one."""
     mesh = sharding.make_mesh(tiny_config.mesh, tiny_config.data.batch)
     eight = Mesh(data=2, fsdp=4, fsdp_from=64)
-    current = create(tiny_config)
+    current = fresh(tiny_config)
     current = sharding.spread(current, sharding.layout(current, sharding.make_mesh(eight, 8), eight.fsdp_from))
     assert not all(array.is_fully_replicated for array in jax.tree.leaves(current))
     checkpoints = Checkpoints(tmp_path / "checkpoints")
@@ -45,7 +45,7 @@ def test_what_eight_devices_wrote_any_number_reads(saved):
 def test_only_the_newest_are_kept(tmp_path, tiny_config):
     checkpoints = Checkpoints(tmp_path, keep=2)
     for step in range(4):
-        checkpoints.save(create(tiny_config), step, step)
+        checkpoints.save(fresh(tiny_config), step, step)
     checkpoints.wait()
     assert checkpoints.steps() == [2, 3]
 
@@ -93,10 +93,10 @@ from pathlib import Path
 from decodec_jax import testing
 from decodec_jax.errors import UserError
 from decodec_jax.training.checkpoint import Checkpoints
-from decodec_jax.training.state import create
+from decodec_jax.training.state import fresh
 try:
     checkpoints = Checkpoints(Path(sys.argv[1]))
-    checkpoints.save(create(testing.tiny_config()), 3, 30)
+    checkpoints.save(fresh(testing.tiny_config()), 3, 30)
     checkpoints.wait()
 except UserError as error:
     print(error)

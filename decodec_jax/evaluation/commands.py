@@ -1,0 +1,139 @@
+"""What `decodec evaluate` and `decodec page` do."""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from decodec_jax.config import Data
+from decodec_jax.data.sources import open_source
+from decodec_jax.errors import UserError
+from decodec_jax.evaluation import baselines, figures, items, scoring, suite, systems
+from decodec_jax.evaluation.suite import Loaded
+from decodec_jax.evaluation.systems import Item, System
+from decodec_jax.inference.codec import DeCodec
+
+PANELS = {
+    "loss": ["loss"],
+    "held-out SI-SDR, dB": ["valid/si_sdr/mixture", "valid/si_sdr/speech", "valid/si_sdr/background"],
+    "gain over the mixture, dB": ["valid/si_sdr_gain/speech", "valid/sdr_gain/background"],
+}
+
+
+def evaluate(suites: Sequence[str], data: str, out: Path, models: Sequence[str], others: Sequence[str], limit: int,
+             seconds: float, whisper: str, embedder: str) -> dict[str, dict[str, str]]:  # fmt: skip
+    """Every suite into OUT/SUITE, and a run's curves into OUT; returns the tables of each.
+
+    models: MODEL or NAME=MODEL; others: baselines, see `baselines.find`. Raises UserError for what is not there.
+    """
+    for name in suites:
+        suite.check(name)
+    loaded, measured = load(models), [baselines.find(spec) for spec in others]
+    measured = distinct([*measured, *(systems.decodec(each.name, each.model) for each in loaded)])
+    if not measured:
+        raise UserError("there is nothing to measure; give --model or --baselines")
+    if not loaded and set(suites) - set(suite.OF_SYSTEMS):
+        raise UserError(f"the suite {min(set(suites) - set(suite.OF_SYSTEMS))!r} is about models; give --model")
+    rate, tools = rate_of(loaded), scoring.tools(whisper, embedder)
+    tables = {}
+    for name in suites:
+        heard = suite.load(data, name, limit, seconds=seconds, rate=rate)
+        _create(out / name)
+        tables[name] = suite.run(name, measured, heard, out / name, loaded, tools)
+        if name == "enhancement":
+            apart(loaded, heard, out / name)
+    curves(loaded, out)
+    return tables
+
+
+def page(model: str, data: str, out: Path, others: Sequence[str], limit: int, seconds: float, evaluated: str) -> Path:
+    """The demo page of a model beside baselines, with the tables of what `evaluate` wrote; returns its index.html."""
+    from decodec_jax.evaluation import page as pages
+
+    name, _, codec = load([model])[0]
+    made = [systems.decodec(name, codec), *(baselines.find(spec) for spec in others)]
+    rate = codec.config.sample_rate
+    source = open_source(Data(root=data, cache_mb=0), rate, "test")
+    shown = [*items.mixtures(source, limit, seconds), *items.paired(data, rate, limit), *items.clean(source, limit + 1)]
+    charts = {_title(path): path for path in sorted(Path(evaluated).rglob("*.png"))} if evaluated else {}
+    return pages.build(codec, distinct(made), shown, out, written(evaluated) if evaluated else {}, charts)
+
+
+def load(models: Sequence[str]) -> list[Loaded]:
+    """MODEL or NAME=MODEL, run folders or bundles. Raises UserError where two have one name."""
+    named = []
+    for text in models:
+        name, equals, path = text.partition("=")
+        if not equals or Path(text).exists():
+            name, path = Path(text).resolve().name, text
+        if not (name and path):
+            raise UserError(f"--model is {text!r}; it must be MODEL or NAME=MODEL, such as guided=runs/small")
+        named.append((name, Path(path)))
+    names = [name for name, _ in named]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"--model has two called {name!r}; give each a name of its own, such as guided=runs/small")
+    return [Loaded(name, path, DeCodec.load(path)) for name, path in named]
+
+
+def rate_of(loaded: Sequence[Loaded]) -> int:
+    """The rate of all models, Hz. Raises UserError where they differ."""
+    rates = sorted({each.model.config.sample_rate for each in loaded})
+    if len(rates) > 1:
+        raise UserError(f"the models' sample rates are {rates}; only models of one rate can be compared")
+    return rates[0] if rates else suite.RATE
+
+
+def distinct(measured: Sequence[System]) -> list[System]:
+    """The same. Raises UserError where two have one name: they would be one column of a table."""
+    names = [system.name for system in measured]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"two of what is to be measured are called {name!r}; name each, and give each once")
+    return list(measured)
+
+
+def written(folder: str) -> dict[str, str]:
+    """The tables that `evaluate` wrote into a folder, by heading. Raises UserError where there are none."""
+    tables = {}
+    for path in sorted(Path(folder).glob("*/tables.md")):
+        for section in path.read_text().split("\n## ")[1:]:
+            heading, _, text = section.partition("\n\n")
+            tables[heading] = text.strip()
+    if not tables:
+        raise UserError(f"{folder} has no */tables.md; give the folder that `decodec evaluate --out` wrote")
+    return tables
+
+
+def _create(folder: Path) -> None:
+    """Raises UserError where it cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be created ({error.strerror}); give another --out") from None
+
+
+def _title(picture: Path) -> str:
+    return f"{picture.parent.name}: {picture.stem.replace('_', ' ')}"
+
+
+def curves(loaded: Iterable[Loaded], out: Path) -> None:
+    """How each run learned, as NAME_curve.png; bundles do not know."""
+    for each in loaded:
+        history = each.path / "metrics.jsonl"
+        if history.is_file():
+            rows = [json.loads(line) for line in history.read_text().splitlines()]
+            figures.curves(out / f"{each.name}_curve.png", rows, PANELS)
+
+
+def apart(loaded: Iterable[Loaded], heard: Sequence[Item], out: Path) -> None:
+    """The first mixture at 0 dB through each model in spectrograms, as NAME_taken_apart.png."""
+    shown = next(item for item in heard if item.snr == 0)
+    for name, _, model in loaded:
+        figures.taken_apart(out / f"{name}_taken_apart.png", {
+            "what went in": {"mixture": shown.mixture, "speech": shown.speech, "background": shown.background},
+            "what came out": {
+                "mixture": model.reconstruct(shown.mixture, shown.rate),
+                "speech": model.enhance(shown.mixture, shown.rate),
+                "background": model.background(shown.mixture, shown.rate),
+            },
+        }, shown.rate)  # fmt: skip

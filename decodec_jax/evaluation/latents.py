@@ -1,0 +1,37 @@
+"""What figures of a model are drawn of: its two projections, and the two parts of what it makes of speech."""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
+
+from decodec_jax.codec.model import DeCodecNetwork, Halves
+from decodec_jax.codec.projection import Projection
+from decodec_jax.inference.codec import DeCodec
+
+
+def projections(model: DeCodec) -> Halves[np.ndarray]:
+    """P_S and P_N of equations (2) and (3), float32 `[d, d]`: S_f = P_S Y_f."""
+    identity = jnp.eye(model.config.latent)
+    onto = Projection(model.config.projection).apply({"params": model.params.get("projection", {})}, identity)
+    return Halves(*(np.asarray(matrix).T for matrix in onto))
+
+
+def content_and_rest(model: DeCodec, waves: Sequence[np.ndarray], sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
+    """Zc, the first speech level, and Zr, the sum of those after it, averaged over each recording `[t]`: `[n, d]` each.
+
+    Raises UserError where codebooks have not started.
+    """
+    tokens = model.encode_batch(waves, sample_rate)
+    codes = np.concatenate([each.speech for each in tokens], axis=1)[None]  # frames do not touch: all in one
+    network = DeCodecNetwork(model.config)
+    variables = {"params": model.params, "codebook": model.codebook}
+
+    def summed(levels: int) -> np.ndarray:
+        some = Halves(codes[:, :levels], np.zeros_like(codes[:, :1]))
+        return np.asarray(network.apply(variables, some, method="vectors").speech[0])
+
+    first, every = summed(1), summed(codes.shape[1])
+    ends = np.cumsum([each.frames for each in tokens])[:-1]
+    means = (np.stack([part.mean(axis=0) for part in np.split(z, ends)]) for z in (first, every - first))
+    return tuple(means)

@@ -1,0 +1,111 @@
+"""What one system makes of one item, in figures: how the whole comes through, and how well it is taken apart."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from decodec_jax.errors import UserError
+from decodec_jax.evaluation import extras, judges, metrics
+from decodec_jax.evaluation.systems import Item, Output, System
+
+Measure = Callable[[np.ndarray, np.ndarray, int], float]  # of an estimate and a reference `[t]` at a rate in Hz
+Scores = dict[str, float]  # by figure, see tables.LABELS
+
+
+class Tools(NamedTuple):
+    """Who can be asked beside the waveforms themselves; who cannot, and why, is in `missing`."""
+
+    quality: Mapping[str, Measure] = {}  # by figure
+    opinion: judges.Judge | None = None
+    words: judges.Judge | None = None
+    similarity: judges.Similarity | None = None
+    missing: Sequence[str] = ()
+
+
+def tools(whisper: str = "", embedder: str = "") -> Tools:
+    """All whose packages are installed; Whisper and a speaker embedder where folders of their weights are given.
+
+    Raises UserError where such a folder does not hold what it should.
+    """
+    missing = []
+
+    def at_hand(figure: str, package: str) -> bool:
+        try:
+            extras.package(package)
+        except UserError as error:
+            missing.append(f"no {figure}: {error}")
+            return False
+        return True
+
+    quality: dict[str, Measure] = {}
+    if at_hand("PESQ", "pesq"):
+        quality["pesq"] = metrics.pesq
+    if at_hand("ESTOI", "pystoi"):
+        quality["estoi"] = metrics.estoi
+    opinion = judges.dnsmos if at_hand("DNSMOS", "speechmos.dnsmos") else None
+    if whisper:
+        words = judges.whisper(whisper)
+    else:
+        words = judges.recognised if at_hand("word error rate", "pocketsphinx") else None
+    similarity = judges.speaker_similarity(embedder) if embedder else None
+    return Tools(quality, opinion, words, similarity, missing)
+
+
+def reconstruction(system: System, item: Item, tools: Tools) -> Scores:
+    """The whole item through the system, against itself."""
+    made = system.tasks["reconstruct"](item)
+    return {
+        **compared(made.wave, item.mixture, "mixture"),
+        "mel/mixture": float(metrics.mel_distance(made.wave, item.mixture, item.rate)),
+        "log_mel/mixture": float(metrics.log_mel_distance(made.wave, item.mixture, item.rate)),
+        **asked(made.wave, item.mixture, item, tools),
+        **spent(made, item, "kbps"),
+    }
+
+
+def separation(system: System, item: Item, tools: Tools) -> Scores:
+    """The parts that the system can tell apart, against the truth, and what they gain over the mixture itself."""
+    scores, tasks = {}, system.tasks
+    if "enhance" in tasks:
+        made = tasks["enhance"](item)
+        scores |= compared(made.wave, item.speech, "speech")
+        doing_nothing = float(metrics.si_sdr(item.mixture, item.speech))
+        scores["si_sdr_gain/speech"] = scores["si_sdr/speech"] - doing_nothing
+        scores |= asked(made.wave, item.speech, item, tools) | spent(made, item, "kbps/speech")
+    if "background" in tasks:
+        scores |= compared(tasks["background"](item).wave, item.background, "background", ("bss_sdr", "sdr"))
+        doing_nothing = float(metrics.sdr(item.mixture, item.background))
+        scores["sdr_gain/background"] = scores["sdr/background"] - doing_nothing
+    if "reconstruct" in tasks:
+        wave = tasks["reconstruct"](item).wave
+        scores |= compared(wave, item.mixture, "mixture", ("bss_sdr", "sdr"))
+        scores["mel/mixture"] = float(metrics.mel_distance(wave, item.mixture, item.rate))
+    return scores
+
+
+def compared(estimate: np.ndarray, reference: np.ndarray, part: str,
+             kinds: Sequence[str] = ("bss_sdr", "sdr", "si_sdr")) -> Scores:  # fmt: skip
+    """Signal-to-distortion ratios of waveforms `[t]`, dB."""
+    return {f"{kind}/{part}": float(getattr(metrics, kind)(estimate, reference)) for kind in kinds}
+
+
+def asked(estimate: np.ndarray, reference: np.ndarray, item: Item, tools: Tools) -> Scores:
+    """What the tools say of a waveform `[t]` that should be the reference `[t]`, its words those of the item."""
+    scores = {name: float(measure(estimate, reference, item.rate)) for name, measure in tools.quality.items()}
+    return scores | heard(estimate, item, tools)
+
+
+def heard(wave: np.ndarray, item: Item, tools: Tools) -> Scores:
+    """How a waveform `[t]` is heard where no reference is: opinions of it, and which of the item's words it says."""
+    scores = {}
+    if tools.opinion is not None:
+        scores |= tools.opinion(wave, item.rate)
+    if tools.words is not None and item.transcript:
+        scores |= tools.words(wave, item.rate, item.transcript)
+    return scores
+
+
+def spent(made: Output, item: Item, name: str) -> Scores:
+    """The bitrate, kbit/s, of what was coded."""
+    return {} if made.bits is None else {name: metrics.bitrate(made.bits, len(item.mixture) / item.rate)}
