@@ -21,6 +21,7 @@ from decodec_jax.evaluation import extras, judges
 from decodec_jax.evaluation.compare import Values
 from decodec_jax.evaluation.systems import Item
 from decodec_jax.inference.codec import DeCodec
+from decodec_jax.objective.teacher import Teacher
 
 log = logging.getLogger(__name__)
 
@@ -88,16 +89,32 @@ def labels(phones: Sequence[judges.Phone], frames: int, seconds: float) -> list[
     return [phones[i].name for i in np.maximum(at, 0)]
 
 
-def first_level(model: DeCodec, spoken: Sequence[Utterance]) -> Frames:
-    """The model's codes of each utterance beside its phones."""
+def beside(spoken: Sequence[Utterance], codes_of: Callable[[Utterance], np.ndarray], seconds: float) -> Frames:
+    """What `codes_of` makes of each utterance, a number `[f]` for each frame of so many seconds, beside its phones."""
     codes, names, speakers, clips = [], [], [], []
     for n, each in enumerate(spoken):
-        first = model.encode(each.wave, each.rate).speech[0]
-        codes.append(first)
-        names += labels(each.phones, len(first), model.config.hop / model.config.sample_rate)
-        speakers += [each.speaker] * len(first)
-        clips += [n] * len(first)
+        of_clip = codes_of(each)
+        codes.append(of_clip)
+        names += labels(each.phones, len(of_clip), seconds)
+        speakers += [each.speaker] * len(of_clip)
+        clips += [n] * len(of_clip)
     return Frames(np.concatenate(codes), np.unique(names, return_inverse=True)[1], np.array(speakers), np.array(clips))
+
+
+def first_level(model: DeCodec, spoken: Sequence[Utterance]) -> Frames:
+    """The model's codes of each utterance beside its phones."""
+    seconds = model.config.hop / model.config.sample_rate
+    return beside(spoken, lambda each: model.encode(each.wave, each.rate).speech[0], seconds)
+
+
+def taught(teacher: Teacher, spoken: Sequence[Utterance], hop: int) -> Values:
+    """How well phones are read from the teacher's own targets, frames of `hop` samples: what guidance has to give."""
+    targets = [np.asarray(teacher.targets(each.wave[None])[0]) for each in spoken]
+    first = np.cumsum([0, *map(len, targets)])  # every frame is a code of its own
+    numbers = {id(each): np.arange(first[n], first[n + 1]) for n, each in enumerate(spoken)}
+    frames = beside(spoken, lambda each: numbers[id(each)], hop / spoken[0].rate)
+    vectors = np.concatenate(targets)
+    return {"phones/vectors": tried(frames, lambda codes, phones: regressed(codes, phones, vectors))}
 
 
 def first_vectors(model: DeCodec) -> np.ndarray:

@@ -164,7 +164,11 @@ def _probe(job: Job) -> list[Row]:
         return compare.rows("first level, clean speech", column, few, heard)
 
     rows += words("clean speech", lambda wave, rate: wave)
-    for name, _, model in job.models:
+    for name, path, model in job.models:
+        teacher = compare.teacher_of(path)
+        if teacher is not None:
+            read = probe.taught(teacher, spoken, model.config.hop)
+            rows += compare.rows("first level, clean speech", f"teacher of {name}", names, read)
         if model.quantized:
             read = probe.accuracies(probe.first_level(model, spoken), probe.first_vectors(model))
             rows += compare.rows("first level, clean speech", name, names, read) + words(name, model.semantic)

@@ -63,6 +63,22 @@ def test_a_frame_is_the_phone_in_its_middle():
     assert probe.labels(phones, 6, 0.02) == ["SIL", "AH", "T", "T", "T", "T"]  # the last one goes on
 
 
+def test_what_a_teacher_knows_is_read_from_its_targets(rng):
+    class Knows:
+        """Targets that say the phone in the samples, which are its number."""
+
+        def targets(self, wave):
+            return np.eye(3)[np.round(100 * wave[:, ::160]).astype(int)]
+
+    def spoken(n):
+        said = rng.integers(3, size=40)
+        phones = [Phone("ABC"[number], 0.01 * i, 0.01 * (i + 1)) for i, number in enumerate(said)]
+        return probe.Utterance(np.repeat(said / 100, 160).astype(np.float32), RATE, f"speaker{n % 3}", "", phones)
+
+    read = probe.taught(Knows(), [spoken(n) for n in range(6)], 160)
+    np.testing.assert_array_equal(read["phones/vectors"], np.ones(6))
+
+
 # --- utterances -------------------------------------------------------------------------------------------------------
 
 
