@@ -51,7 +51,7 @@ def test_a_new_network_gives_back_what_it_hears_and_half_of_it_from_either_half(
     (whole, speech, background), wave = fresh(latent=80, **changes)
     assert sdr(wave, whole) > 6
     for half in (speech, background):
-        assert sdr(wave / 2, half) > 5
+        assert sdr(wave / 2, half) > 4.5
 
 
 def test_a_narrow_embedding_begins_with_the_low_frequencies():
