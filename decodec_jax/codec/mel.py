@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax import Array
-from scipy.signal import get_window
 
 from decodec_jax.codec.layers import conv_down, stream_past
 
@@ -45,7 +44,7 @@ class LogMel(nn.Module):
 @lru_cache
 def _fourier(hop: int) -> np.ndarray:
     """Cosines and sines under a Hann window of unit norm, `[2 hop, 1, 2 (hop + 1)]`."""
-    window = get_window("hann", 2 * hop)
+    window = np.hanning(2 * hop + 1)[:-1]  # periodic
     phase = np.pi / hop * np.outer(np.arange(2 * hop), np.arange(hop + 1))
     waves = np.hstack([np.cos(phase), np.sin(phase)]) * (window / np.linalg.norm(window))[:, None]
     return np.float32(waves[:, None])
