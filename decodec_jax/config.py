@@ -38,7 +38,7 @@ class Model:
     decoder_channels: int = 1536  # after the decoder's first convolution; halved by every block
     lstm_layers: int = 2
     decoder_lstm: bool = True
-    mask: bool = False  # the embedding is multiplied by a mask, made of what the LSTM heard; the paper has none
+    mask: bool = False  # the LSTM also hears a log mel spectrum and makes a mask of the embedding; the paper has none
     causal: bool = False  # True: no output sample depends on a later frame, and the LSTM runs forward only
     projection: str = "learned"  # SOP: "learned" (two linear layers), "exact" (orthonormal split), "none" (ablation)
     speech: Quantizer = field(default_factory=Quantizer)

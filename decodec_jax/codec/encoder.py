@@ -1,11 +1,11 @@
 """Waveform to embedding: DAC's strided convolution stack, the paper's LSTM, one last convolution."""
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
 from decodec_jax.codec.layers import LSTM, Conv, Down, ResidualUnit, Snake, fold
+from decodec_jax.codec.mel import LogMel
 from decodec_jax.config import Model
 
 # Waveforms are divided by this on their way in and multiplied by it on their way out: speech, of an RMS of 0.05 or so,
@@ -13,11 +13,6 @@ from decodec_jax.config import Model
 # small alphas, see start.py). The factor is fixed, as a gain far below one is learned badly: each of Adam's steps, of
 # one size for all parameters, is a large part of it.
 SCALE = 0.05
-
-
-def log_power(x: Array) -> Array:
-    """How loud each channel is, -1.7 (nothing) to 2 or so (loud)."""
-    return 0.25 * jnp.log(x**2 + 1e-3)
 
 
 class EncoderBlock(nn.Module):
@@ -41,7 +36,8 @@ class Encoder(nn.Module):
 
     With `mask` every element of the embedding is multiplied by one of 0..1, as in Conv-TasNet, so that either half can
     let go of the other's sound. Sums of filters find that hard to learn: what is to be kept depends on how loud things
-    are, now and before. So the LSTM also hears how loud each channel is, and the mask is made of what it makes of that.
+    are, now and before. So the LSTM also hears the log mel spectrum of the waveform, and the mask is made of what it
+    makes of that. The loudness of the channels themselves would jump with the phase of what is heard.
     """
 
     config: Model
@@ -55,6 +51,7 @@ class Encoder(nn.Module):
         if config.lstm_layers:
             self.lstm = LSTM(config.lstm_layers, bidirectional=not config.causal)
         if config.mask:
+            self.mel = LogMel(config.sample_rate, config.hop)
             self.loudness = Conv(config.channels * 2 ** len(config.strides), 1, config.causal)
             self.mask = Conv(config.latent, 1, config.causal, gain=0.3)
         self.snake = Snake()
@@ -62,10 +59,11 @@ class Encoder(nn.Module):
 
     def front(self, wave: Array) -> Array:
         """What the LSTM hears: `[b, f hop]` waveform to `[b, f, c]`."""
-        x = self.first(fold((wave[..., None] / SCALE).astype(self.config.dtype), self.config.patch))
+        wave = wave[..., None] / SCALE
+        x = self.first(fold(wave.astype(self.config.dtype), self.config.patch))
         for block in self.blocks:
             x = block(x)
-        return x + self.loudness(log_power(x)) if self.config.mask else x
+        return x + self.loudness(self.mel(wave).astype(x.dtype)) if self.config.mask else x
 
     def back(self, x: Array) -> Array:
         """What becomes of the LSTM's output: `[b, f, c] -> [b, f, latent]`."""

@@ -218,7 +218,7 @@ def _streaming(module: nn.Module) -> bool:
     return module.is_mutable_collection("stream") and not module.is_initializing()
 
 
-def _past(module: nn.Module, x: Array, steps: int) -> Array | None:
+def stream_past(module: nn.Module, x: Array, steps: int) -> Array | None:
     """The `steps` inputs before x, which is to be the next piece of a stream; None where it is a whole signal."""
     if not steps or not _streaming(module):
         return None
@@ -260,7 +260,7 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         kernel, bias = _kernel_and_bias(self, (self.kernel, x.shape[-1], self.features), 2, self.gain)
-        past = _past(self, x, (self.kernel - 1) * self.dilation)
+        past = stream_past(self, x, (self.kernel - 1) * self.dilation)
         return conv(x, kernel, self.dilation, self.causal, past) + bias.astype(x.dtype)
 
 
@@ -274,7 +274,7 @@ class Down(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         kernel, bias = _kernel_and_bias(self, (2 * self.stride, x.shape[-1], self.features), 2)
-        return conv_down(x, kernel, self.causal, _past(self, x, self.stride)) + bias.astype(x.dtype)
+        return conv_down(x, kernel, self.causal, stream_past(self, x, self.stride)) + bias.astype(x.dtype)
 
 
 class Up(nn.Module):
@@ -287,7 +287,7 @@ class Up(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         kernel, bias = _kernel_and_bias(self, (2 * self.stride, x.shape[-1], self.features), 1)
-        return conv_up(x, kernel, self.causal, _past(self, x, 1)) + bias.astype(x.dtype)
+        return conv_up(x, kernel, self.causal, stream_past(self, x, 1)) + bias.astype(x.dtype)
 
 
 class Snake(nn.Module):

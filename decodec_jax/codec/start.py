@@ -46,7 +46,7 @@ def transform_start(params: dict, config: Model) -> dict:
         channels = len(rows)
     embedding = np.tile(np.eye(channels, config.latent // _halves(config)), _halves(config))[None]
     if config.mask:
-        encoder["loudness"] = _with_transform(encoder["loudness"], 0, np.zeros((1, channels, channels)), 2)
+        encoder["loudness"] = _with_transform(encoder["loudness"], 0, np.zeros((1, 1, channels)), 2)
     encoder["snake"] = _nearly_linear(encoder["snake"], channels)
     encoder["last"] = _with_transform(encoder["last"], 2 if config.causal else 1, embedding, 2)
     heard = 1 if config.mask else 0.5  # masks begin at one half

@@ -257,7 +257,7 @@ def context(config: Model) -> int:
     """Frames that the encoder's convolutions before the LSTM hear on either side, and the decoder's after it.
 
     Of either, from the finest rate to the coarsest: the outermost convolution, then in each block the residual units
-    and the change of rate.
+    and the change of rate. The mel spectrum of a mask hears no more than the frame before.
     """
 
     def reach(dilation: int) -> int:

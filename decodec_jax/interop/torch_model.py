@@ -32,6 +32,7 @@ What is missing beside JAX: training (quantizing passes no gradient), and arithm
 import dataclasses
 import hashlib
 import json
+import math
 import re
 from collections import OrderedDict
 from collections.abc import Callable
@@ -221,14 +222,42 @@ class LSTM(nn.LSTM):
         return x + y.mT
 
 
+def fourier(hop: int) -> Tensor:
+    """Cosines and sines under a Hann window of unit norm, as filters of two hops: `[2 (hop + 1), 1, 2 hop]`."""
+    window = torch.hann_window(2 * hop, dtype=torch.float64)
+    phase = math.pi / hop * torch.outer(torch.arange(hop + 1), torch.arange(2 * hop)).double()
+    return (torch.cat([phase.cos(), phase.sin()]) * (window / window.norm())).float()[:, None]
+
+
+def mel_filters(sample_rate: int, hop: int) -> Tensor:
+    """Slaney's triangles over the powers of `fourier`, `[bands, 2 (hop + 1)]`: 64, or as many as it resolves."""
+
+    def mel(hz: float) -> float:
+        return hz * 3 / 200 if hz < 1000 else 15 + 27 * math.log(hz / 1000, 6.4)
+
+    top = sample_rate / 2
+    bands = max(1, min(64, int(mel(top) / mel(top / hop)) - 1))
+    edges = torch.linspace(0, mel(top), bands + 2, dtype=torch.float64)
+    edges = torch.where(edges < 15, edges * 200 / 3, 1000 * 6.4 ** ((edges - 15) / 27))[:, None]
+    bins, widths = torch.linspace(0, top, hop + 1, dtype=torch.float64), edges.diff(dim=0)
+    rising, falling = (bins - edges[:-2]) / widths[:-1], (edges[2:] - bins) / widths[1:]
+    return torch.minimum(rising, falling).clamp(min=0).float().repeat(1, 2)
+
+
 class Loudness(Conv):
-    """x and a mixture of how loud its channels are."""
+    """A mixture of the log mel powers of a waveform, `[b, 1, f hop] -> [b, c, f]`."""
 
-    def __init__(self, channels: int):
-        super().__init__(channels, channels, 1, (0, 0))
+    def __init__(self, channels: int, config: Model):
+        filters = mel_filters(config.sample_rate, config.hop)
+        super().__init__(len(filters), channels, 1, (0, 0))
+        self.hop = config.hop
+        self.register_buffer("fourier", fourier(config.hop), persistent=False)
+        self.register_buffer("filters", filters, persistent=False)
 
-    def forward(self, x: Tensor, stream: Stream | None = None) -> Tensor:
-        return x + super().forward(0.25 * torch.log(x**2 + 1e-3), stream)
+    def forward(self, wave: Tensor, stream: Stream | None = None) -> Tensor:
+        wave = stream.prepend(wave, self.hop) if stream else F.pad(wave, (self.hop, 0))
+        power = self.filters @ F.conv1d(wave, self.fourier, stride=self.hop) ** 2
+        return super().forward(0.25 * torch.log(power + 1e-3), stream)
 
 
 SCALE = 0.05  # waveforms are divided by this on their way in, multiplied by it on their way out
@@ -246,7 +275,7 @@ class Encoder(Chain):
             layers[f"block{i}"] = Chain(block)
             channels *= 2
         if config.mask:
-            layers["loudness"] = Loudness(channels)
+            layers["loudness"] = Loudness(channels, config)
         if config.lstm_layers:
             layers["lstm"] = LSTM(channels, config)
         layers |= {"snake": Snake(channels), "last": same(channels, config.latent, 3, causal)}
@@ -256,11 +285,17 @@ class Encoder(Chain):
         self.patch = config.patch
 
     def forward(self, wave: Tensor, stream: Stream | None = None) -> Tensor:
-        x = (wave / SCALE).unflatten(-1, (-1, self.patch)).mT
+        wave = (wave / SCALE)[:, None]
+        x = wave[:, 0].unflatten(-1, (-1, self.patch)).mT
         for name, layer in self.named_children():
             if name == "snake":
                 heard = x
-            x = x * torch.sigmoid(layer(heard, stream)) if name == "mask" else layer(x, stream)
+            if name == "loudness":
+                x = x + layer(wave, stream)
+            elif name == "mask":
+                x = x * torch.sigmoid(layer(heard, stream))
+            else:
+                x = layer(x, stream)
         return x.mT
 
 

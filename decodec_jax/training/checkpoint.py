@@ -60,13 +60,15 @@ class Checkpoints:
     def restore(self, abstract: State) -> Restored | None:
         """The newest readable checkpoint, or None where there is none; an unreadable one is named and passed over.
 
-        abstract: shapes, dtypes and shardings to read into.
+        abstract: shapes, dtypes and shardings to read into. Raises UserError for shapes other than those written.
         """
         for step in reversed(self.steps()):
             try:
-                state = self._orbax.load(step, abstract)
-                position = self._orbax.checkpointables_metadata(step).custom_metadata["position"]
-                return Restored(state, position)
+                written = self._orbax.checkpointables_metadata(step)
+                _check_fits(shapes(abstract), shapes(written.metadata["state"]), self.folder / str(step))
+                return Restored(self._orbax.load(step, abstract), written.custom_metadata["position"])
+            except UserError:
+                raise
             except Exception as error:
                 log.warning("checkpoint %s is unreadable (%s); trying the one before", self.folder / str(step),
                             _first_line(error))  # fmt: skip
@@ -87,6 +89,22 @@ def abstract_like(state: State, sharding: jax.sharding.Sharding | State) -> Stat
     """
     shardings = jax.tree.broadcast(sharding, state)
     return jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), state, shardings)
+
+
+def shapes(tree) -> dict[str, tuple[int, ...]]:
+    """Of each array, by its name."""
+    named = jax.tree.leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): array.shape for path, array in named
+            if array is not ocp.PLACEHOLDER}  # fmt: skip
+
+
+def _check_fits(ours: dict, theirs: dict, path: Path) -> None:
+    differing = [name for name, shape in ours.items() if theirs.get(name) != shape]
+    if theirs and differing:  # there are none where Orbax could not read them: loading will say why
+        name = differing[0]
+        raise UserError(f"{path} does not fit the config: {name} is {theirs.get(name, 'absent')} there and "
+                        f"{ours[name]} here ({len(differing)} arrays differ); it was written with other settings or "
+                        "by another version of decodec_jax")
 
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(State))

@@ -11,6 +11,7 @@ from decodec_jax.errors import UserError
 from decodec_jax.inference import bundle
 from decodec_jax.interop import dac
 from decodec_jax.training import checkpoint
+from decodec_jax.training.checkpoint import shapes
 from decodec_jax.training.state import State, fresh
 
 SEMANTIC = "semantic_projection"  # of the network's modules, the one that only guidance needs
@@ -42,7 +43,7 @@ def _from_run(state: State, path: Path) -> State:
     theirs = checkpoint.load(settings.load(path / "config.json"), path / "checkpoints").state
     state = _with_weights(state, theirs.averaged, theirs.codebook, path)
     for part in ("optimizer", "discriminators", "discriminator_optimizer"):
-        if _shapes(getattr(state, part)) == _shapes(getattr(theirs, part)):
+        if shapes(getattr(state, part)) == shapes(getattr(theirs, part)):
             state = state.replace(**{part: getattr(theirs, part)})
     return state
 
@@ -53,7 +54,7 @@ def _with_weights(state: State, params: dict, codebook: dict, path: Path) -> Sta
     if SEMANTIC in state.params:
         params = {SEMANTIC: state.params[SEMANTIC]} | params
     for ours, theirs in ((state.params, params), (state.codebook, codebook)):
-        ours, theirs = _shapes(ours), _shapes(theirs)
+        ours, theirs = shapes(ours), shapes(theirs)
         differing = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
         if differing:
             name = differing[0]
@@ -63,8 +64,3 @@ def _with_weights(state: State, params: dict, codebook: dict, path: Path) -> Sta
             )
     copied = jax.tree.map(jnp.array, params)  # the state is donated and may hold no buffer twice
     return state.replace(params=params, averaged=copied, codebook=codebook)
-
-
-def _shapes(tree) -> dict[str, tuple[int, ...]]:
-    named = jax.tree.leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="."): array.shape for path, array in named}

@@ -19,7 +19,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from decodec_jax import config, testing
-from decodec_jax.codec import encoder
+from decodec_jax.codec import encoder, mel
 from decodec_jax.codec.model import DeCodecNetwork, Halves, TakenApart
 from decodec_jax.inference import bundle
 
@@ -293,6 +293,13 @@ def test_its_settings_are_those_of_the_package(cls):
 
 def test_its_waveforms_are_scaled_as_those_of_the_package():
     assert torch_model.SCALE == encoder.SCALE
+
+
+@pytest.mark.parametrize(("sample_rate", "hop"), [(16_000, 320), (44_100, 441)])
+def test_its_mel_spectrum_is_that_of_the_package(sample_rate, hop):
+    filters = mel.mel_filters(sample_rate, hop).T
+    np.testing.assert_allclose(torch_model.mel_filters(sample_rate, hop), np.hstack([filters, filters]), atol=1e-6)
+    np.testing.assert_allclose(torch_model.fourier(hop), mel._fourier(hop).T, atol=1e-6)
 
 
 @pytest.mark.parametrize("both", ["uneven"], indirect=True)

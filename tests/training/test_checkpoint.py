@@ -74,6 +74,13 @@ def test_nothing_readable_is_an_error_not_a_fresh_start(saved):
         Checkpoints(folder).restore(abstract)
 
 
+def test_what_does_not_fit_is_named_and_not_taken_for_damaged(saved, tiny_config, caplog):
+    tiny_config.model.latent = 10
+    with pytest.raises(UserError, match=r"/2 does not fit the config: .* is \(2, 16, 8\) there and \(2, 16, 10\) here"):
+        load_weights(tiny_config, saved[0])
+    assert not caplog.records
+
+
 def test_weights_alone(saved, tiny_config):
     folder, state, _ = saved
     step, averaged, codebook = load_weights(tiny_config, folder)
