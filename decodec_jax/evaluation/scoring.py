@@ -1,5 +1,6 @@
 """What one system makes of one item, in figures: how the whole comes through, and how well it is taken apart."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -86,8 +87,12 @@ def separation(system: System, item: Item, tools: Tools) -> Scores:
 
 def compared(estimate: np.ndarray, reference: np.ndarray, part: str,
              kinds: Sequence[str] = ("bss_sdr", "sdr", "si_sdr")) -> Scores:  # fmt: skip
-    """Signal-to-distortion ratios of waveforms `[t]`, dB."""
-    return {f"{kind}/{part}": float(getattr(metrics, kind)(estimate, reference)) for kind in kinds}
+    """Signal-to-distortion ratios of waveforms `[t]`, dB; NaN of silence where a scale or a filter is allowed for."""
+    silent = not np.any(estimate)
+    return {
+        f"{kind}/{part}": math.nan if silent and kind != "sdr" else float(getattr(metrics, kind)(estimate, reference))
+        for kind in kinds
+    }
 
 
 def asked(estimate: np.ndarray, reference: np.ndarray, item: Item, tools: Tools) -> Scores:
