@@ -56,6 +56,16 @@ class Model:
 
 
 @dataclass
+class Augment:
+    """Random changes to training clips before they are mixed, see data/augment.py. The paper names none."""
+
+    speed: tuple[float, float] = (1.0, 1.0)  # of playback, pitch and all
+    eq: float = 0.0  # dB; frequency responses lie within plus and minus this
+    rooms: float = 0.0  # share of speech that is heard in a simulated room
+    layers: float = 0.0  # share of backgrounds that are two recordings at once
+
+
+@dataclass
 class Data:
     """Where clips come from and how they are mixed."""
 
@@ -69,6 +79,7 @@ class Data:
     clean: float = 0.1  # share of mixtures whose background is silence
     background_only: float = 0.1  # share whose speech is silence
     silent: float = 0.05  # share that are silence altogether: what blank codes are learned from
+    augment: Augment = field(default_factory=Augment)
     seed: int = 0
     workers: int = 0  # processes that read and mix; 0: the training process itself
     cache_mb: int = 512  # sources up to this size are kept decoded in the memory of each process; 0: never
@@ -254,6 +265,11 @@ def check(config: Config) -> None:
         raise UserError(f"model.latent is {model.latent}; the exact projection splits it in two, so it must be even")
     if data.snr[0] > data.snr[1] or data.level[0] > data.level[1]:
         raise UserError(f"data.snr {data.snr} and data.level {data.level} must each be (low, high)")
+    speed = data.augment.speed
+    if not 0 < speed[0] <= speed[1]:
+        raise UserError(f"data.augment.speed is {speed}; it must be (low, high), above 0")
+    if data.targets and speed != (1.0, 1.0):
+        raise UserError(f"data.augment.speed is {speed}, but data.targets are of clips at speed 1; leave one of them out")
     if not 0 <= data.clean + data.background_only + data.silent <= 1:
         raise UserError("data.clean + data.background_only + data.silent must lie in 0..1")
     if not (loss.wave_own or loss.mel_own or loss.wave_swap or loss.mel_swap):

@@ -7,7 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.random import Generator
 
+from decodec_jax import audio
 from decodec_jax.config import Data
+from decodec_jax.data import augment
 from decodec_jax.data.clips import Clip
 from decodec_jax.data.sources import ClipSource
 from decodec_jax.data.targets import TargetCache
@@ -77,12 +79,12 @@ class Mixer:
             alone = not silent and share < data.silent + data.background_only
             clean = not (silent or alone) and share < data.silent + data.background_only + data.clean
             if not (silent or alone):
-                drawn = self.draw(rng, "speech")
+                drawn = self.varied(rng, "speech")
                 speech[member] = scaled(drawn.wave, level, "speech")
                 targets[member] = drawn.targets
                 skipped += drawn.failed
             if not (silent or clean):
-                drawn = self.draw(rng, "background")
+                drawn = self.varied(rng, "background")
                 background[member] = scaled(drawn.wave, level if alone else level - snr, "background")
                 skipped += drawn.failed
         return example(speech, background) | stacked(targets) | {"skipped": np.int32(skipped)}
@@ -107,20 +109,39 @@ class Mixer:
         counted = {"skipped": np.int32(skipped), "snr": np.array(snr, np.float32)}
         return example(speech, background) | stacked(targets) | counted
 
-    def draw(self, rng: Generator, kind: str) -> Drawn:
-        """A crop of a random clip."""
+    def varied(self, rng: Generator, kind: str) -> Drawn:
+        """A crop of a random clip with the changes that `data.augment` asks for. What is off draws nothing of `rng`."""
+        asked, rate = self.data.augment, self.source.sample_rate
+        speed = rng.uniform(*asked.speed) if asked.speed != (1.0, 1.0) else 1.0
+        drawn = self.draw(rng, kind, speed)
+        wave, failed = drawn.wave, drawn.failed
+        if kind == "background" and asked.layers and rng.random() < asked.layers:
+            other = self.draw(rng, kind, speed)
+            wave = scaled(wave, 0, kind) + scaled(other.wave, rng.uniform(-10, 0), kind)
+            failed += other.failed
+        if asked.eq:
+            wave = augment.equalised(wave, asked.eq, rng)
+        if kind == "speech" and asked.rooms and rng.random() < asked.rooms:
+            wave = augment.in_room(wave, rate, rng)
+        return Drawn(wave, failed, drawn.targets)
+
+    def draw(self, rng: Generator, kind: str, speed: float = 1.0) -> Drawn:
+        """A crop of a random clip, played at `speed`."""
         rate = self.source.sample_rate
         cached = self.cache is not None and kind == "speech"
         grid = self.cache.about.hop if cached else 1
+        seconds = self.data.seconds * speed
         for failed in range(TRIES):
             group = self.groups[kind][rng.integers(len(self.groups[kind]))]
             i, place = group[rng.integers(len(group))], rng.random()
             clip = self.source.clips[i]
-            first = round(place * max(0.0, clip.seconds - self.data.seconds) * rate) // grid * grid
+            first = round(place * max(0.0, clip.seconds - seconds) * rate) // grid * grid
             try:
-                wave = self.source.read(i, first / rate, self.data.seconds)
+                wave = self.source.read(i, first / rate, seconds)
                 if len(wave) == 0:
                     raise UserError(f"{clip.name} is shorter than the {clip.seconds:.2f} s expected of it")
+                if speed != 1:
+                    wave = audio.resample(wave, round(rate * speed), rate)
                 targets = self.targets_of(clip, first, len(wave), place) if cached else None
                 return Drawn(fitted(wave, self.samples, kind, place, grid), failed, targets)
             except UserError as error:

@@ -1,0 +1,64 @@
+"""Random changes to training clips, so that few recordings teach what many would: speed, frequency response, rooms.
+
+They are made before clips are mixed, so that a target is changed as its mixture is: a codec gives back the room, too.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.random import Generator
+from scipy.signal import oaconvolve
+
+ROOMS = 200  # simulated ones; each is computed once in a process, at its first use
+SOUND = 343.0  # m/s
+
+
+def equalised(wave: np.ndarray, extent: float, rng: Generator) -> np.ndarray:
+    """[t] -> [t] with a smooth random response within +-extent dB, drawn at six pitches spaced alike in octaves."""
+    spectrum = np.fft.rfft(wave)
+    octaves = np.log2(np.maximum(np.linspace(0, 1, len(spectrum)), 2.0**-5))
+    gains = np.interp(octaves, np.arange(-5, 1), rng.uniform(-extent, extent, 6))
+    return np.fft.irfft(spectrum * 10 ** (gains / 20), len(wave)).astype(np.float32)
+
+
+def in_room(wave: np.ndarray, rate: int, rng: Generator) -> np.ndarray:
+    """[t] -> [t] as one of `ROOMS` rooms gives it back; the direct sound keeps its time and its level."""
+    return oaconvolve(wave, room(int(rng.integers(ROOMS)), rate))[: len(wave)].astype(np.float32)
+
+
+@lru_cache(maxsize=ROOMS)
+def room(index: int, rate: int) -> np.ndarray:
+    """Impulse response [n] of a random room from the direct sound on; its reverberation time is 0.15 to 0.5 s.
+
+    The image method (Allen and Berkley, 1979): every wall mirrors the source, and each mirror image is heard from where
+    it is, weaker by its distance and by the walls between. Walls reflect alike, by Eyring's formula.
+    """
+    rng = np.random.default_rng([index, 1979])
+    size = rng.uniform((3, 3, 2.4), (9, 7, 3.5))  # m
+    source, ear = (rng.uniform(0.5, size - 0.5) for _ in range(2))
+    decay = rng.uniform(0.15, 0.5)  # s to -60 dB
+    surface = 2 * (size[0] * size[1] + size[1] * size[2] + size[2] * size[0])
+    reflection = np.exp(-0.161 * size.prod() / (2 * surface * decay))  # of a pressure: the root of a power's
+    axes = [_images(*of_axis, SOUND * decay) for of_axis in zip(size, source, ear, strict=True)]
+    distance = np.sqrt(sum(np.square(a) for a, _ in (_along(i, *axis) for i, axis in enumerate(axes))))
+    bounces = sum(b for _, b in (_along(i, *axis) for i, axis in enumerate(axes)))
+    direct = np.linalg.norm(source - ear)
+    delays = np.round((distance - direct) / SOUND * rate).astype(int)
+    heard = delays < decay * rate
+    response = np.bincount(delays[heard], (direct / distance * reflection**bounces)[heard])
+    return response.astype(np.float32)
+
+
+def _images(size: float, source: float, ear: float, reach: float) -> tuple[np.ndarray, np.ndarray]:
+    """Of a source's images between two walls: how far from the ear along that axis, and after how many bounces."""
+    k = np.arange(-int(reach / (2 * size)) - 1, int(reach / (2 * size)) + 2)
+    away = np.concatenate([2 * k * size + source, 2 * k * size - source]) - ear
+    bounces = np.concatenate([2 * np.abs(k), np.abs(2 * k - 1)])
+    near = np.abs(away) <= reach
+    return away[near], bounces[near]
+
+
+def _along(axis: int, *arrays: np.ndarray) -> list[np.ndarray]:
+    shape = [1, 1, 1]
+    shape[axis] = -1
+    return [array.reshape(shape) for array in arrays]

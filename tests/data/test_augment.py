@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+
+from decodec_jax.config import Augment, Config, Data, check
+from decodec_jax.data import augment
+from decodec_jax.data.mixing import Mixer, rms
+from decodec_jax.errors import UserError
+from tests.data.test_mixing import NO_SHARES, RATE, Waves, check_contract, noise, plain_source
+
+EVERYTHING = Augment(speed=(0.8, 1.25), eq=6.0, rooms=0.5, layers=0.5)
+
+
+def example(index, changes, source=None):
+    data = Data(seconds=0.25, augment=changes, **NO_SHARES)
+    return Mixer(source or plain_source(), data)(index, np.random.default_rng(index))
+
+
+def test_examples_keep_their_contract():
+    for index in range(20):
+        check_contract(example(index, EVERYTHING), RATE // 4)
+
+
+def test_an_example_is_a_function_of_its_seed():
+    for one, again in zip(example(3, EVERYTHING).values(), example(3, EVERYTHING).values(), strict=True):
+        np.testing.assert_array_equal(one, again)
+
+
+@pytest.mark.parametrize("change", [{"speed": (0.8, 0.9)}, {"eq": 6.0}, {"rooms": 1.0}, {"layers": 1.0}])
+def test_each_change_is_heard(change):
+    plain, changed = example(1, Augment()), example(1, Augment(**change))
+    assert not np.array_equal(plain["mixture"], changed["mixture"])
+    for side, concerned in (("speech", "layers" not in change), ("background", "rooms" not in change)):
+        if concerned:
+            assert not np.array_equal(plain[side], changed[side])
+
+
+def test_speed_moves_pitches():
+    t = np.arange(RATE)
+    tone = np.float32(0.1) * np.sin(2 * np.pi * 1000 / RATE * t).astype(np.float32)
+    wave = example(0, Augment(speed=(1.2, 1.2)), Waves([("s", tone)], [noise(9000)]))["speech"][0]
+    loudest = np.argmax(np.abs(np.fft.rfft(wave * np.hanning(len(wave))))) * RATE / len(wave)
+    assert abs(loudest - 1200) < 5
+
+
+def test_a_response_stays_within_its_extent():
+    wave = noise(4000)
+    heard = augment.equalised(wave, 6.0, np.random.default_rng(0))
+    gain = 20 * np.log10(np.abs(np.fft.rfft(heard)) / np.abs(np.fft.rfft(wave)))
+    assert np.abs(gain).max() < 6.01 and np.ptp(gain) > 3
+
+
+@pytest.mark.parametrize("index", range(4))
+def test_a_room_begins_with_the_direct_sound_and_dies_away(index):
+    response = augment.room(index, 16_000)
+    assert np.isfinite(response).all() and 1 <= response[0] < 1.5
+    assert 0.15 * 16_000 <= len(response) + 800 and len(response) <= 0.5 * 16_000
+    # Schroeder's integral: what is left of the energy falls by 60 dB over about the length of the response
+    left = np.cumsum(response[::-1] ** 2)[::-1] / np.sum(response**2)
+    slope = 10 * np.log10(left[len(left) // 10] / left[len(left) // 2])
+    assert 15 < slope < 45
+
+
+def test_the_direct_path_of_a_room_is_as_long_as_it_is():
+    """Mirrors of one wall, worked out by hand: source at 1 m, ear at 2 m, walls at 0 and 3 m."""
+    away, bounces = augment._images(3.0, 1.0, 2.0, 8.0)
+    heard = dict(zip(np.round(away, 6), bounces, strict=True))
+    assert heard[-1.0] == 0  # the source itself
+    assert heard[-3.0] == 1  # mirrored at 0, it stands at -1
+    assert heard[3.0] == 1  # mirrored at 3, it stands at 5
+    assert heard[5.0] == 2  # mirrored at 0, then at 3, it stands at 7
+
+
+def test_a_room_keeps_time_and_length():
+    impulse = np.zeros(4000, np.float32)
+    impulse[1000] = 1.0
+    heard = augment.in_room(impulse, 16_000, np.random.default_rng(0))
+    assert heard.shape == impulse.shape and heard.dtype == np.float32
+    assert np.abs(heard[:1000]).max() < 1e-6 and heard[1000] >= 0.99
+
+
+def test_layers_are_two_recordings():
+    t = np.arange(9000)
+    low, high = (np.float32(0.1) * np.sin(2 * np.pi * f / RATE * t).astype(np.float32) for f in (500, 2000))
+    found = []
+    for index in range(8):
+        wave = example(index, Augment(layers=1.0), Waves([("s", noise(9000))], [low, high]))["background"][0]
+        power = np.abs(np.fft.rfft(wave * np.hanning(len(wave))))
+        found.append(min(power[125], power[500]) > 0.2 * max(power[125], power[500]))
+    assert any(found) and rms(wave) > 0
+
+
+def test_speed_and_cached_targets_exclude_each_other():
+    config = Config()
+    config.model.semantic, config.data.targets, config.data.augment.speed = 8, "folder", (0.9, 1.1)
+    with pytest.raises(UserError, match=r"data.augment.speed"):
+        check(config)
