@@ -269,7 +269,7 @@ def check(config: Config) -> None:
     if not 0 < speed[0] <= speed[1]:
         raise UserError(f"data.augment.speed is {speed}; it must be (low, high), above 0")
     if data.targets and speed != (1.0, 1.0):
-        raise UserError(f"data.augment.speed is {speed}, but data.targets are of clips at speed 1; leave one of them out")
+        raise UserError(f"data.augment.speed is {speed}, but data.targets are of clips at speed 1; leave one out")
     if not 0 <= data.clean + data.background_only + data.silent <= 1:
         raise UserError("data.clean + data.background_only + data.silent must lie in 0..1")
     if not (loss.wave_own or loss.mel_own or loss.wave_swap or loss.mel_swap):

@@ -50,6 +50,19 @@ def clean(source: ClipSource, count: int | None = None) -> list[Item]:
     return [_clip(source, i) for i in spoken]
 
 
+def alone(source: ClipSource, count: int, seconds: float) -> list[Item]:
+    """Silence, then `count` backgrounds without speech, each of `seconds`; shorter ones are looped."""
+    t = round(seconds * source.sample_rate)
+    around = _of_kind(source, "background")
+    around = around[:: max(1, len(around) // count)][:count]
+    nothing = np.zeros(t, np.float32)
+    waves = {"silence": nothing}
+    for i in around:
+        name = f"alone_{i:03d}_{Path(source.clips[i].name).stem}"
+        waves[name] = fitted(source.read(i, 0.0, seconds), t, "background", 0.0)
+    return [Item(name, source.sample_rate, wave, nothing, wave) for name, wave in waves.items()]
+
+
 def paired(folder: str, rate: int, count: int) -> list[Item]:
     """`count` recordings of a folder that were made clean and noisy; none where its manifest has no such split."""
     root = Path(folder)

@@ -11,7 +11,7 @@ from rich.progress import track
 from decodec_jax.config import Data
 from decodec_jax.data.sources import open_source
 from decodec_jax.errors import UserError
-from decodec_jax.evaluation import charts, compare, conversion, leakage, paper, probe, scoring, tables
+from decodec_jax.evaluation import absence, charts, compare, conversion, leakage, paper, probe, scoring, tables
 from decodec_jax.evaluation import items as recordings
 from decodec_jax.evaluation.scoring import Tools
 from decodec_jax.evaluation.systems import Item, System, oracle, untouched
@@ -49,7 +49,7 @@ def load(folder: str, suite: str, limit: int = 16, seed: int = 0, seconds: float
          rate: int = RATE) -> list[Item]:  # fmt: skip
     """The items of a suite: of a folder with a test split (data/sources.py), or synthetic where it is "".
 
-    limit:   clean clips, paired recordings, pairs of speakers, and mixtures at each SNR.
+    limit:   clean clips, backgrounds, paired recordings, pairs of speakers, and mixtures at each SNR.
     seconds: length of mixtures; those of the suite "leakage" are as long as their utterances.
 
     Raises UserError for a suite that does not exist, and where the folder lacks what is needed.
@@ -67,6 +67,8 @@ def load(folder: str, suite: str, limit: int = 16, seed: int = 0, seconds: float
             return recordings.voices(source, limit, seed=seed)
         case "ablation":  # phones are read best where there are many
             return recordings.mixtures(source, limit, seconds, seed) + recordings.clean(source)
+        case "absence":
+            return recordings.alone(source, limit, absence.SECONDS) + recordings.clean(source, limit)
         case _:
             return recordings.mixtures(source, limit, None, seed)
 
@@ -120,6 +122,14 @@ def _enhancement(job: Job) -> list[Row]:
     return [
         Row(recordings.group(item), system.name, item.name, scoring.separation(system, item, job.tools))
         for system, item in _shown("enhancement", product(able, job.items), len(able) * len(job.items))
+    ]
+
+
+def _absence(job: Job) -> list[Row]:
+    able = [system for system in job.systems if "enhance" in system.tasks]
+    return [
+        Row(absence.group(item), system.name, item.name, absence.scores(system, item))
+        for system, item in _shown("absence", product(able, job.items), len(able) * len(job.items))
     ]
 
 
@@ -188,10 +198,11 @@ def _shown(what: str, work: Iterable[T], count: int) -> Iterable[T]:
     return track(work, what, count, console=console, disable=not console.is_terminal)
 
 
-OF_SYSTEMS = ("reconstruction", "enhancement")
+OF_SYSTEMS = ("reconstruction", "enhancement", "absence")
 SUITES: dict[str, Callable[[Job], list[Row]]] = {
     "reconstruction": _reconstruction,
     "enhancement": _enhancement,
+    "absence": _absence,
     "conversion": _conversion,
     "ablation": _ablation,
     "leakage": _leakage,

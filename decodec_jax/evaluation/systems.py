@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from decodec_jax.inference.codec import DeCodec, Levels
+from decodec_jax.inference.tokens import bitrate
 
 TASKS = ("reconstruct", "enhance", "background", "semantic")
 
@@ -60,8 +61,7 @@ def bits(model: DeCodec, seconds: float, levels: tuple[int, int]) -> float:
     """What so many levels of speech and background take for so long."""
     config = model.config
     frames = -(-round(seconds * config.sample_rate) // config.hop)
-    each = (stream.entries for stream in (config.speech, config.background))
-    return frames * float(sum(count * np.log2(entries) for count, entries in zip(levels, each, strict=True)))
+    return bitrate(levels, (config.speech.entries, config.background.entries), frames)
 
 
 def untouched() -> System:

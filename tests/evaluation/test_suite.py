@@ -87,6 +87,20 @@ def test_what_went_in_comes_out_of_the_reconstruction(mixtures, tmp_path):
     assert {row["figure"]: row["mean"] for row in theirs}["bss_sdr/mixture"] == "5.21"
 
 
+def test_what_is_absent_comes_out_as_silence_of_a_perfect_system(tmp_path):
+    items = suite.load("", "absence", 1)
+    assert [len(item.mixture) / item.rate for item in items[:2]] == [30.0, 30.0] and len(items) == 3
+    assert not items[0].mixture.any() and not items[1].speech.any() and items[1].background.any()
+    suite.run("absence", [untouched(), silence()], items, tmp_path, tools=TOOLS)
+    scores = saved(tmp_path)
+    for item in items:
+        same, nothing = scores["mixture", item.name], scores["silence", item.name]
+        quiet = not item.mixture.any()
+        assert same["level/speech"] == pytest.approx(-120 if quiet else 0, abs=1e-3)
+        assert nothing["level/speech"] <= -60 and nothing["level/background"] == nothing["level/speech"]
+    assert scores["mixture", items[2].name]["si_sdr_kept"] == 0
+
+
 def test_words_are_judged_where_a_transcript_is_known(mixtures):
     item = mixtures[0]._replace(transcript="four words of it")
     assert scoring.separation(oracle(), item, TOOLS)["wer"] == 0.25
@@ -129,6 +143,7 @@ def short(items):
 @pytest.mark.parametrize(("name", "groups", "columns"), [
     ("reconstruction", {"clean", "noisy"}, {"tiny"}),
     ("enhancement", {"all SNRs", "0 dB", "20 dB"}, {"tiny"}),
+    ("absence", {"silence", "background alone", "speech alone"}, {"tiny"}),
     ("conversion", {"converted"}, {"source", "tiny, unconverted", "tiny, content", "tiny, tile"}),
     ("ablation", {"all SNRs", "first level, clean speech"}, {"mixture", "oracle", "tiny", "other", "other − tiny"}),
     ("leakage", {"outputs", "frames", "subspaces", "left out", "bitrates"},
