@@ -171,9 +171,9 @@ def _light() -> Config:
     augment = config.data.augment  # two hours of recordings are few
     augment.speed, augment.eq, augment.rooms, augment.layers = (0.9, 1.1), 6.0, 0.25, 0.3
     config.optim.lr = 1e-3
-    config.optim.decay_steps = 16_000
-    config.train.steps = 16_000
-    config.train.continuous_steps = 4000
+    config.optim.decay_steps = 20_000
+    config.train.steps = 20_000
+    config.train.continuous_steps = 6000
     config.train.kmeans_batches = 64
     return config
 
