@@ -9,8 +9,8 @@ Sizes
             and L_SG, shares of clean, background-only and silent mixtures. Needs HuBERT's weights: teacher.path.
     small   The paper's network scaled down for CPUs: samples folded by 8. Neither adversarial nor guided, unless a
             recipe says so. docs/results.md has what it gave.
-    light   Causal, and samples folded by 64: per step as good as small, in half the time. The weights that come with the
-            package are of this size. docs/results.md has what it gave.
+    light   Causal, and samples folded by 64: as good as small after as many steps, in half the time. The weights that
+            come with the package are of this size. docs/results.md has what it gave.
     tiny    Minutes on two cores; what the tests and a first look use. Neither adversarial nor guided, like small.
 
 Recipes, with the paper's row each answers to ("Ablation, noisy set"; "8 kbps" counts both streams)
@@ -23,7 +23,8 @@ Recipes, with the paper's row each answers to ("Ablation, noisy set"; "8 kbps" c
     kbps4, kbps6      Ours: 4 and 6 levels a stream, 4 and 6 kbps; the paper's 8 levels are 8 kbps.
     speech6_noise2    Ours: 8 kbps, three quarters of them speech: 12 and 4 levels.
     speech3_noise1    Ours: 4 kbps, three quarters of them speech: 6 and 2 levels.
-    full              Of small, light and tiny: adversarial, and guided by a teacher without weights (objective/cepstra.py).
+    full              Of small, light and tiny: adversarial, and guided by a teacher without weights
+                      (objective/cepstra.py).
     full_causal       Of small, light and tiny: the same, causal.
 """
 
@@ -170,10 +171,11 @@ def _light() -> Config:
     config.data.seconds = 1.5
     augment = config.data.augment  # two hours of recordings are few
     augment.speed, augment.eq, augment.rooms, augment.layers = (0.9, 1.1), 6.0, 0.25, 0.3
-    config.optim.lr = 1e-3
-    config.optim.decay_steps = 20_000
-    config.train.steps = 20_000
-    config.train.continuous_steps = 6000
+    config.data.clean, config.data.background_only = 0.2, 0.15
+    config.optim.lr = 1.2e-3
+    config.optim.decay_steps = 15_500
+    config.train.steps = 15_500
+    config.train.continuous_steps = 5500
     config.train.kmeans_batches = 64
     return config
 

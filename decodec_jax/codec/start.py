@@ -18,6 +18,7 @@ from decodec_jax.codec.layers import weight_norm
 from decodec_jax.config import Model
 
 _LEAK = 0.02  # of the random kernels, that which reaches the channels of the transform: more spoils the start
+_WAVEFORM = 0.2  # of the last block's other filters, beside the spectrum that masks are made of
 _ALPHA = 0.01  # of the Snakes that the transform passes, which begin nearly linear: 1 leaves nothing of waveforms
 
 
@@ -46,12 +47,31 @@ def transform_start(params: dict, config: Model) -> dict:
         channels = len(rows)
     embedding = np.tile(np.eye(channels, config.latent // _halves(config)), _halves(config))[None]
     if config.mask:
-        encoder["loudness"] = _with_transform(encoder["loudness"], 0, np.zeros((1, 1, channels)), 2)
+        encoder |= _mask_start(encoder, f"block{blocks - 1}", channels)
     encoder["snake"] = _nearly_linear(encoder["snake"], channels)
     encoder["last"] = _with_transform(encoder["last"], 2 if config.causal else 1, embedding, 2)
     heard = 1 if config.mask else 0.5  # masks begin at one half
     decoder["first"] = _with_transform(decoder["first"], present, heard * embedding.transpose(0, 2, 1), 2)
     return params | {"encoder": encoder, "decoder": decoder}
+
+
+def _mask_start(encoder: dict, last: str, channels: int) -> dict:
+    """The parts of the encoder that make the mask: at first they hear the log mel spectrum, and hardly the waveform.
+
+    The transform's coefficients, its first `channels`, and other filters' outputs jump with the phase of what is heard:
+    an LSTM that hears them as loudly as the spectrum takes three times the steps to find its first masks.
+    """
+    block, recurrent = encoder[last], dict(encoder.get("lstm", {}))
+    down = block["down"] | {"gain": block["down"]["gain"].at[channels:].multiply(_WAVEFORM)}
+    for name in recurrent.keys() & {"forward0_kernel", "backward0_kernel"}:
+        recurrent[name] = recurrent[name].at[:channels].multiply(_LEAK)
+    mask = encoder["mask"]
+    made = {
+        last: block | {"down": down},
+        "loudness": _with_transform(encoder["loudness"], 0, np.zeros((1, 1, channels)), 2),
+        "mask": _with_kernel(mask, weight_norm(mask["direction"], mask["gain"], 2).at[:, :channels].multiply(_LEAK), 2),
+    }
+    return made | ({"lstm": recurrent} if recurrent else {})
 
 
 def _halves(config: Model) -> int:
@@ -94,6 +114,11 @@ def _with_transform(layer: dict, tap: int, transform: np.ndarray, kept_axis: int
     taps, taken, given = transform.shape
     kernel = weight_norm(layer["direction"], layer["gain"], kept_axis)
     kernel = kernel.at[:, :, :given].multiply(_LEAK).at[tap : tap + taps, :taken, :given].add(transform)
+    return _with_kernel(layer, kernel, kept_axis)
+
+
+def _with_kernel(layer: dict, kernel: Array, kept_axis: int) -> dict:
+    """A weight-normalised layer with this kernel."""
     axes = tuple(axis for axis in range(3) if axis != kept_axis)
     gain = _norm(kernel, axes)
     # directions keep their length, which is their learning rate

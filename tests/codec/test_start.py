@@ -84,3 +84,24 @@ def test_directions_keep_their_length_which_is_their_learning_rate():
             axes = tuple(axis for axis in range(3) if axis != kept)
             lengths = [np.sqrt(np.sum(np.square(d), axes)) for d in (direction, after[name])]
             np.testing.assert_allclose(*lengths, rtol=1e-4)
+
+
+def test_a_mask_begins_with_how_loud_things_are_and_hardly_with_their_phase():
+    network = DeCodecNetwork(tiny_model(patch=4, strides=(5, 2), channels=32, decoder_channels=128, mask=True))
+    variables = drawn(network)
+    one, other = jnp.float32(speech_clips(2, 2000))
+
+    def mask(network, wave):
+        encoder = network.encoder
+        return encoder.mask(encoder.lstm(encoder.front(wave)))
+
+    @jax.jit
+    def masks(params):
+        return network.apply(variables | {"params": params}, jnp.stack([one, -one, other]), method=mask)
+
+    def of_phase(params):
+        """How far a mask moves with the sign of what is heard, beside how far it moves with what is heard."""
+        heard, turned, another = np.asarray(masks(params))
+        return np.linalg.norm(heard - turned) / np.linalg.norm(heard - another)
+
+    assert of_phase(start.transform_start(variables["params"], network.config)) < 0.5 * of_phase(variables["params"])
