@@ -23,9 +23,8 @@ Recipes, with the paper's row each answers to ("Ablation, noisy set"; "8 kbps" c
     kbps4, kbps6      Ours: 4 and 6 levels a stream, 4 and 6 kbps; the paper's 8 levels are 8 kbps.
     speech6_noise2    Ours: 8 kbps, three quarters of them speech: 12 and 4 levels.
     speech3_noise1    Ours: 4 kbps, three quarters of them speech: 6 and 2 levels.
-    full              Of small, light and tiny: adversarial, and guided by a teacher without weights
-                      (objective/cepstra.py).
-    full_causal       Of small, light and tiny: the same, causal.
+    full              Of small and tiny: adversarial, and guided by a teacher without weights (objective/cepstra.py).
+    full_causal       Of small and tiny: the same, causal.
 """
 
 from decodec_jax.config import Config
@@ -209,4 +208,4 @@ def _tiny() -> Config:
 SIZES = {"paper": _paper, "small": _small, "light": _light, "tiny": _tiny}
 VARIANTS = {size: (size, "") for size in SIZES}
 VARIANTS |= {recipe: ("paper", recipe) for recipe in RECIPES if not recipe.startswith("full")}
-VARIANTS |= {f"{size}_{recipe}": (size, recipe) for size in ("small", "light", "tiny") for recipe in RECIPES}
+VARIANTS |= {f"{size}_{recipe}": (size, recipe) for size in ("small", "tiny") for recipe in RECIPES}

@@ -11,6 +11,7 @@ from decodec_jax import audio
 from decodec_jax.errors import UserError
 from decodec_jax.inference import batch
 from decodec_jax.inference.pipes import PIPE
+from decodec_jax.weights import BUILT_IN
 
 
 class Command(NamedTuple):
@@ -21,45 +22,50 @@ class Command(NamedTuple):
 
 
 TAKE_APART = {
-    "enhance": Command("the speech of a recording, without its background", "noisy.wav clean.wav --model MODEL"),
-    "background": Command("the background of a recording, without its speech", "noisy.wav street.wav --model MODEL"),
-    "reconstruct": Command("both, coded and decoded again", "in.wav out.flac --levels 4,4 --model MODEL"),
-    "semantic": Command("the first speech level alone: the words more than the voice", "in.wav out.wav --model MODEL"),
+    "enhance": Command("the speech of a recording, without its background", "noisy.wav clean.wav"),
+    "background": Command("the background of a recording, without its speech", "noisy.wav street.wav"),
+    "reconstruct": Command("both, coded and decoded again", "in.wav out.flac --levels 4,4"),
+    "semantic": Command("the first speech level alone: the words more than the voice", "in.wav out.wav"),
 }
 CODE = {
-    "encode": Command("a recording, mixed down to one channel, to tokens", "talk.wav talk.dcc --model MODEL"),
-    "decode": Command("tokens to a recording, or to one part of it", "talk.dcc talk.wav --keep speech --model MODEL"),
-    "embed": Command("a recording, mixed down, to embeddings: what is quantized", "talk.wav talk.npz --model MODEL"),
+    "encode": Command("a recording, mixed down to one channel, to tokens", "talk.wav talk.dcc"),
+    "decode": Command("tokens to a recording, or to one part of it", "talk.dcc talk.wav --keep speech"),
+    "embed": Command("a recording, mixed down, to embeddings: what is quantized", "talk.wav talk.npz"),
 }
 COMBINE = {
-    "convert": Command("what a recording says, in another voice", "in.wav out.wav --reference voice.wav --model MODEL"),
-    "recombine": Command("its speech over another background", "in.wav out.wav --background sea.wav --model MODEL"),
+    "convert": Command("what a recording says, in another voice", "in.wav out.wav --reference voice.wav"),
+    "recombine": Command("its speech over another background", "in.wav out.wav --background sea.wav"),
 }
 MODELS = {
     "info": Command("what a .dcc file, a recording or a model is", "talk.dcc"),
     "export": Command("a bundle of a training run, with a model card", "runs/small models/small"),
 }
 MEASURE = {
-    "evaluate": Command("tables of how good models are", "--suite enhancement --model MODEL --data TEST --out OUT"),
-    "page": Command("a folder to listen to: recordings, pictures, tables", "--model MODEL --data TEST --out PAGE"),
+    "evaluate": Command("tables of how good models are", "--suite enhancement --data TEST --out OUT"),
+    "page": Command("a folder to listen to: recordings, pictures, tables", "--data TEST --out PAGE"),
 }
 GROUPS = {
     "take recordings apart": TAKE_APART, "code": CODE, "combine": COMBINE, "look and keep": MODELS, "measure": MEASURE,
 }  # fmt: skip
+MODEL_HELP = "bundle or run folder; without it, the model that comes with the package"
 SUITES = ("reconstruction", "enhancement", "conversion", "ablation", "leakage")
 
 PAGE = """\
-Take recordings apart into speech and background, and code them, with a trained DeCodec model.
+Take recordings apart into speech and background, and code them, with a DeCodec model.
 
 {commands}
 
-MODEL is a bundle (what `decodec export` writes) or the folder of a training run.
+A model comes with the package. Another is named by --model, a bundle (what `decodec export` writes)
+or the folder of a training run; the word {BUILT_IN} names the one that comes with the package:
+
+    decodec enhance noisy.wav clean.wav --model runs/small
+    decodec evaluate --suite enhancement --model {BUILT_IN} runs/small --data TEST --out OUT
 
 IN is a file and OUT the file to make of it; or IN is several files, folders or patterns such as
 "talks/**/*.wav", and OUT a folder. Subfolders are kept, and files that are there already are
 skipped, so that the same command goes on where it was stopped:
 
-    decodec enhance recordings cleaned --model MODEL
+    decodec enhance recordings cleaned
 
 Any sample rate, number of channels and length will do. What comes out has those of what went in,
 to the sample, but nothing above half the model's rate (8 kHz for a model of 16 kHz). Tokens and
@@ -74,7 +80,7 @@ pipe will be is not known when it begins: it is coded as it is, or --gain DB lou
 A single - is standard input or output, as wav. A causal model answers at once, and tells its
 delays at the end:
 
-    arecord -f S16_LE -r 16000 -t wav | decodec enhance - - --model MODEL | aplay
+    arecord -f S16_LE -r 16000 -t wav | decodec enhance - - | aplay
 
 The exit code is 0, or 2 after one line for each thing that went wrong. Nothing half-written stays.
 """
@@ -88,7 +94,7 @@ def parser() -> argparse.ArgumentParser:
         for name, command in group.items():
             lines += [f"  {name:<12} {command.what}", f"  {'':<12}   decodec {name} {command.example}"]
     raw = argparse.RawDescriptionHelpFormatter
-    description = PAGE.format(commands="\n".join(lines))
+    description = PAGE.format(commands="\n".join(lines), BUILT_IN=BUILT_IN)
     top = argparse.ArgumentParser("decodec", "decodec COMMAND ...", description, formatter_class=raw)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", help="decodec COMMAND --help: more")
     options = {}
@@ -99,7 +105,7 @@ def parser() -> argparse.ArgumentParser:
         if name not in MODELS | MEASURE:
             options[name]("inputs", nargs="+", metavar="IN", help="file, folder, pattern, or - for standard input")
             options[name]("output", metavar="OUT", help="file or folder to write, or - for standard output")
-            options[name]("--model", required=True, help="bundle or run folder")
+            options[name]("--model", default=BUILT_IN, help=MODEL_HELP)
             options[name]("--overwrite", action="store_true", help="make files that are in the folder OUT again")
         options[name]("--json", action="store_true", help="tell what happened as JSON, on standard error if OUT is -")
     for name in ("enhance", "background", "reconstruct", "encode"):
@@ -116,9 +122,10 @@ def parser() -> argparse.ArgumentParser:
                        help="take the voice from where the reference says the same, or from its start on")  # fmt: skip
     options["convert"]("--keep", default="speech", choices=("speech", "both"), help="both: the background too")
     options["recombine"]("--background", dest="other", required=True, metavar="FILE", help="repeated or cut to fit")
-    options["info"]("inputs", nargs="+", metavar="FILE", help=".dcc file, recording, bundle or run folder")
-    options["export"]("run", metavar="RUN", help="folder that training wrote")
-    options["export"]("output", metavar="OUT", help="folder to write")
+    options["info"]("inputs", nargs="+", metavar="FILE", help=f".dcc file, recording, bundle, run, or {BUILT_IN}")
+    options["export"]("run", metavar="RUN", help="folder that training wrote, or a bundle")
+    options["export"]("output", metavar="OUT", help="folder to write; a README.md there is kept, if people wrote it")
+    options["export"]("--half", action="store_true", help="in half precision: half the size, and weights are rounded")
     options["export"]("--check", nargs="+", default=[], metavar="FILE",
                       help="recordings on which PyTorch, with the bundle, must give what JAX gives")  # fmt: skip
     _measuring(options["evaluate"], options["page"])
@@ -128,8 +135,9 @@ def parser() -> argparse.ArgumentParser:
 def _measuring(evaluate, page) -> None:
     """The options of the commands that measure."""
     evaluate("--suite", nargs="+", required=True, choices=SUITES, metavar="SUITE", help=" | ".join(SUITES))
-    evaluate("--model", nargs="+", default=[], metavar="[NAME=]MODEL", help="bundles or run folders, a column each")
-    page("--model", required=True, metavar="[NAME=]MODEL", help="bundle or run folder")
+    evaluate("--model", nargs="+", default=[], metavar="[NAME=]MODEL", help="bundles or run folders, a column each; "
+             f"without them and --baselines, {BUILT_IN}: the model that comes with the package")  # fmt: skip
+    page("--model", default=BUILT_IN, metavar="[NAME=]MODEL", help=MODEL_HELP)
     for option in (evaluate, page):
         option("--data", required=True, metavar="FOLDER", help='with a test split in its manifest.csv; "": synthetic')
         option("--out", required=True, type=Path, metavar="FOLDER", help="where to write; of what is there, files of "
@@ -185,7 +193,7 @@ def _export(arguments: argparse.Namespace) -> tuple[dict, list[str]]:
             raise UserError("--check needs PyTorch, which is not installed: pip install torch") from None
     for name in arguments.check:
         audio.info(name)
-    facts = export.export(arguments.run, arguments.output)
+    facts = export.export(arguments.run, arguments.output, arguments.half)
     _say(f"{arguments.output} holds the model {facts['fingerprint']}, after {facts['training_steps']} steps")
     if not arguments.check:
         return {"output": arguments.output, **facts}, []

@@ -10,7 +10,9 @@ from decodec_jax.errors import UserError
 from decodec_jax.evaluation import baselines, figures, items, scoring, suite, systems
 from decodec_jax.evaluation.suite import Loaded
 from decodec_jax.evaluation.systems import Item, System
+from decodec_jax.inference import bundle
 from decodec_jax.inference.codec import DeCodec
+from decodec_jax.weights import BUILT_IN
 
 PANELS = {
     "loss": ["loss"],
@@ -23,16 +25,16 @@ def evaluate(suites: Sequence[str], data: str, out: Path, models: Sequence[str],
              seconds: float, whisper: str, embedder: str) -> dict[str, dict[str, str]]:  # fmt: skip
     """Every suite into OUT/SUITE, and a run's curves into OUT; returns the tables of each.
 
-    models: MODEL or NAME=MODEL; others: baselines, see `baselines.find`. Raises UserError for what is not there.
+    models: MODEL or NAME=MODEL, see `load`; others: baselines, see `baselines.find`. Where there are neither, the model
+    that comes with the package is measured. Raises UserError for what is not there.
     """
     for name in suites:
         suite.check(name)
-    loaded, measured = load(models), [baselines.find(spec) for spec in others]
+    loaded, measured = load(models if models or others else [BUILT_IN]), [baselines.find(spec) for spec in others]
     measured = distinct([*measured, *(systems.decodec(each.name, each.model) for each in loaded)])
-    if not measured:
-        raise UserError("there is nothing to measure; give --model or --baselines")
     if not loaded and set(suites) - set(suite.OF_SYSTEMS):
-        raise UserError(f"the suite {min(set(suites) - set(suite.OF_SYSTEMS))!r} is about models; give --model")
+        raise UserError(f"the suite {min(set(suites) - set(suite.OF_SYSTEMS))!r} is about models; give --model, "
+                        f"such as --model {BUILT_IN}")  # fmt: skip
     rate, tools = rate_of(loaded), scoring.tools(whisper, embedder)
     tables = {}
     for name in suites:
@@ -59,7 +61,7 @@ def page(model: str, data: str, out: Path, others: Sequence[str], limit: int, se
 
 
 def load(models: Sequence[str]) -> list[Loaded]:
-    """MODEL or NAME=MODEL, run folders or bundles. Raises UserError where two have one name."""
+    """MODEL or NAME=MODEL: run folders, bundles, "built-in". Raises UserError where two have one name."""
     named = []
     for text in models:
         name, equals, path = text.partition("=")
@@ -67,7 +69,7 @@ def load(models: Sequence[str]) -> list[Loaded]:
             name, path = Path(text).resolve().name, text
         if not (name and path):
             raise UserError(f"--model is {text!r}; it must be MODEL or NAME=MODEL, such as guided=runs/small")
-        named.append((name, Path(path)))
+        named.append((name, bundle.located(path)))
     names = [name for name, _ in named]
     for name in names:
         if names.count(name) > 1:

@@ -2,7 +2,8 @@
 
 config.json holds the model's settings under "model", the step under "step" and the fingerprint under "fingerprint".
 Tensors are named by their path in the parameters, "encoder.block0.down.gain"; codebooks are named alike whatever moved
-them, "speech_quantizer.levels_entries". Neither Orbax nor torch is needed to read it.
+them, "speech_quantizer.levels_entries". They are stored as float32, or as float16 in half the space, and read as
+float32. Neither Orbax nor torch is needed to read it.
 """
 
 import hashlib
@@ -16,9 +17,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
+from safetensors.numpy import save as serialised
 
 from decodec_jax import config as settings
+from decodec_jax import weights
 from decodec_jax.codec.model import initialise
 from decodec_jax.codec.quantize import Averages
 from decodec_jax.config import Model
@@ -26,6 +29,7 @@ from decodec_jax.errors import UserError
 
 WEIGHTS, SETTINGS = "model.safetensors", "config.json"
 VERSION = 1
+HALF_MAX = np.finfo(np.float16).max
 
 
 class Bundle(NamedTuple):
@@ -43,9 +47,26 @@ def is_bundle(path: Path) -> bool:
     return (path / WEIGHTS).is_file()
 
 
-def save(folder: str | Path, config: Model, params: dict, codebook: dict, step: int) -> Bundle:
-    """Write a bundle, weights first, each file whole or not at all. Raises UserError if it cannot be written."""
+def located(model: str | Path) -> Path:
+    """A model's folder: the one named, or that in the package for "built-in". Raises UserError if that is missing."""
+    if str(model) != weights.BUILT_IN:
+        return Path(model)
+    if not is_bundle(weights.FOLDER):
+        raise UserError(f"the model that comes with the package is not in {weights.FOLDER}; "
+                        "install decodec_jax again, or name a model of your own")  # fmt: skip
+    return weights.FOLDER
+
+
+def save(folder: str | Path, config: Model, params: dict, codebook: dict, step: int, half: bool = False) -> Bundle:
+    """Write a bundle, weights first, each file whole or not at all; returns what was written.
+
+    half: rounded to float16; the fingerprint is of the rounded values. Raises UserError if float16 cannot hold them, or
+    if the bundle cannot be written.
+    """
     folder, tensors = Path(folder), to_tensors(params, codebook)
+    if half:
+        tensors = _halved(tensors)
+        params, codebook = from_tensors(config, tensors, str(folder))
     fingerprint = fingerprint_of(config, tensors)
     described = {
         "format": "decodec_jax bundle", "version": VERSION, "fingerprint": fingerprint, "step": step,
@@ -54,8 +75,8 @@ def save(folder: str | Path, config: Model, params: dict, codebook: dict, step: 
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, write in (
-            (WEIGHTS, lambda path: save_file(tensors, path)),
-            (SETTINGS, lambda path: Path(path).write_text(json.dumps(described, indent=2) + "\n")),
+            (WEIGHTS, lambda path: path.write_bytes(serialised(tensors))),  # save_file's only its owner may read
+            (SETTINGS, lambda path: path.write_text(json.dumps(described, indent=2) + "\n")),
         ):
             temporary = folder / f"{name}.tmp"
             try:
@@ -110,7 +131,7 @@ def to_tensors(params: dict, codebook: dict) -> dict[str, np.ndarray]:
 
 
 def from_tensors(config: Model, tensors: dict[str, np.ndarray], source: str) -> tuple[dict, dict]:
-    """The inverse of `to_tensors`; moving averages begin anew at these entries. Raises UserError as `load` does."""
+    """The inverse of `to_tensors`, of float16 too; moving averages begin anew. Raises UserError as `load` does."""
     params, codebook = jax.eval_shape(lambda: initialise(config, jax.random.key(0)))
     expected = {name: a.shape for name, a in dict(_named(params)).items()}
     expected |= {f"{s}.{run}_entries": a.entries.shape for s, runs in codebook.items() for run, a in runs.items()}
@@ -124,13 +145,22 @@ def from_tensors(config: Model, tensors: dict[str, np.ndarray], source: str) -> 
         raise UserError(f"{source} does not fit its config; {named}")
 
     def averages(entries: np.ndarray) -> Averages:
-        entries = jnp.asarray(entries)
+        entries = jnp.asarray(entries, jnp.float32)
         return Averages(entries, jnp.ones(entries.shape[:2]), jnp.copy(entries))
 
     return (
-        jax.tree.map_with_path(lambda path, _: jnp.asarray(tensors[_name(path)]), params),
+        jax.tree.map_with_path(lambda path, _: jnp.asarray(tensors[_name(path)], jnp.float32), params),
         {s: {run: averages(tensors[f"{s}.{run}_entries"]) for run in runs} for s, runs in codebook.items()},
     )
+
+
+def _halved(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    for name, array in tensors.items():
+        largest = np.abs(array).max(initial=0)
+        if not largest <= HALF_MAX:  # which NaN is not either
+            raise UserError(f"{name} reaches {largest:g}, and half precision holds {HALF_MAX:g} at the most; "
+                            "save this model in full precision")  # fmt: skip
+    return {name: array.astype(np.float16) for name, array in tensors.items()}
 
 
 def _named(tree: dict) -> Iterator[tuple[str, jax.Array]]:

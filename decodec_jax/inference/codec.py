@@ -21,6 +21,7 @@ from decodec_jax.inference.loudness import amplitude, gain_of
 from decodec_jax.inference.recordings import as_long, check_rate, checked, checked_piece, grouped
 from decodec_jax.inference.streaming import Chunked
 from decodec_jax.inference.tokens import STREAMS, Tokens
+from decodec_jax.weights import BUILT_IN
 
 KEEP = {  # what `decode` may keep of tokens, and what `take_apart` calls it, where codebooks have not started
     "both": "mixture",
@@ -62,12 +63,14 @@ class DeCodec:
         self._blank = functools.lru_cache(maxsize=4)(self._coded_silence)
 
     @classmethod
-    def load(cls, path: str | Path) -> "DeCodec":
+    def load(cls, path: str | Path = BUILT_IN) -> "DeCodec":
         """A model from a bundle, or from the averaged weights of the newest checkpoint in a run folder.
 
-        Raises UserError where there is none. A run whose codebooks have not started yet loads with `quantized` False.
+        Without a path, or for "built-in", the model that comes with the package: decodec_jax/weights/README.md tells of
+        it. Raises UserError where there is none. A run whose codebooks have not started yet loads with `quantized`
+        False.
         """
-        folder = Path(path)
+        folder = bundle.located(path)
         if bundle.is_bundle(folder):
             read = bundle.load(folder)
             return cls(read.config, read.params, read.codebook, step=read.step)

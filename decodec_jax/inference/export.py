@@ -12,11 +12,12 @@ from decodec_jax.inference.codec import DeCodec
 from decodec_jax.inference.streaming import latency
 from decodec_jax.inference.tokens import bitrate
 
+SIGNED = "`decodec export` of decodec_jax"
 CARD = """\
 # A DeCodec model
 
 Takes recordings apart into speech and background while it codes them (DeCodec, arXiv 2509.09201). Made by
-`decodec export` of decodec_jax, for the command `decodec` and for `decodec_jax.inference.codec.DeCodec`:
+{signed}, for the command `decodec` and for `decodec_jax.inference.codec.DeCodec`:
 
     decodec enhance noisy.wav clean.wav --model {name}
 
@@ -33,7 +34,7 @@ training data are untested unless said so here. One-shot voice conversion can im
 
 def describe(path: str) -> dict:
     """What `decodec info` tells of a model, a .dcc file or a recording. Raises UserError for anything else."""
-    if Path(path).is_dir():
+    if bundle.located(path).is_dir():
         return _of_model(DeCodec.load(path))
     if path.lower().endswith(".dcc"):
         header = container.info(path)
@@ -46,19 +47,25 @@ def describe(path: str) -> dict:
     return {"seconds": info.seconds, "sample_rate": info.rate, "channels": info.channels, "samples": info.frames}
 
 
-def export(run: str | Path, out: str | Path) -> dict:
+def export(run: str | Path, out: str | Path, half: bool = False) -> dict:
     """Write a run's averaged weights as a bundle with a model card; returns what `describe` tells of it.
+
+    half: in float16, see `bundle.save`. A README.md that does not name `decodec export` as its maker is kept: somebody
+    wrote it who knows more of the model.
 
     Raises UserError if there is nothing to export, if it has no codes yet, or if it cannot be written.
     """
     codec = DeCodec.load(run)
     if not codec.quantized:
         raise UserError(f"{run} has no codes yet: its codebooks have not started; train it for longer")
-    facts = _of_model(codec)
-    bundle.save(out, codec.config, codec.params, codec.codebook, codec.step)
+    saved = bundle.save(out, codec.config, codec.params, codec.codebook, codec.step, half)
+    facts = _of_model(codec) | {"fingerprint": saved.fingerprint}  # rounding changes it
+    readme = Path(out) / "README.md"
+    if readme.is_file() and SIGNED not in readme.read_text(errors="replace"):
+        return facts
     lines = "\n".join(f"| {name.replace('_', ' ')} | {shown(value)} |" for name, value in facts.items())
-    card = CARD.format(name=Path(out).name, facts=lines, measured=_measured(Path(run)))
-    with audio.replacing(Path(out) / "README.md") as part:
+    card = CARD.format(signed=SIGNED, name=Path(out).name, facts=lines, measured=_measured(Path(run)))
+    with audio.replacing(readme) as part:
         part.write_text(card)
     return facts
 

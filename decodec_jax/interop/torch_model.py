@@ -1,6 +1,6 @@
 """DeCodec in PyTorch, in one file that may be copied anywhere: it needs torch and safetensors, not JAX or this package.
 
-    model = DeCodec.from_bundle("bundle").eval()       # a folder with config.json and model.safetensors
+    model = DeCodec.from_bundle("bundle").eval()       # config.json and model.safetensors, float32 or 16
     with torch.inference_mode():
         speech, background = model.encode(wave)        # [b, t] at model.config.sample_rate -> [b, levels, frames] twice
         coded = model.decode(speech, background, wave.shape[-1])
@@ -592,7 +592,7 @@ def fingerprint_of(settings: dict, tensors: dict[str, Tensor]) -> str:
     digest = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=8)
     for name in sorted(tensors):
         digest.update(f"{name} {tuple(tensors[name].shape)}".encode())
-        digest.update(tensors[name].contiguous().numpy())
+        digest.update(tensors[name].float().contiguous().numpy())
     return digest.hexdigest()
 
 

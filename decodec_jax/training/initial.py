@@ -20,14 +20,15 @@ SEMANTIC = "semantic_projection"  # of the network's modules, the one that only 
 def initial_state(config: Config) -> State:
     """A state at step 0, from `train.init_from` where that is set.
 
-    A run gives its averaged parameters, its codebooks, discriminators and the optimizers' moments; a bundle its
-    parameters and codebooks; a DAC checkpoint (descript's or transformers' layout) encoder, decoder and such codebooks
-    as fit. What a source lacks starts as ever. Raises UserError when there is nothing to read or it does not fit.
+    A run gives its averaged parameters, its codebooks, discriminators and the optimizers' moments; a bundle, or for
+    "built-in" that of the package, its parameters and codebooks; a DAC checkpoint (descript's or transformers' layout)
+    encoder, decoder and such codebooks as fit. What a source lacks starts as ever. Raises UserError when there is
+    nothing to read or it does not fit.
     """
     state = fresh(config)
     if not config.train.init_from:
         return state
-    path = Path(config.train.init_from)
+    path = bundle.located(config.train.init_from)
     if not path.exists():
         raise UserError(f"train.init_from: {path} does not exist")
     if (path / "checkpoints").is_dir():

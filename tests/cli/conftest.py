@@ -32,10 +32,14 @@ def loaded_once(codec, model, monkeypatch):
 
 @pytest.fixture
 def decodec(model, capsys):
-    """Runs a command; returns its exit code and the lines it wrote to standard output and standard error."""
+    """Runs a command; returns its exit code and the lines it wrote to standard output and standard error.
+
+    model=None: no model is named.
+    """
 
     def run(*arguments, model=model):
-        arguments = [*map(str, arguments), *(["--model", str(model)] if arguments[0] not in ("info", "export") else [])]
+        named = ["--model", str(model)] if model and arguments[0] not in ("info", "export") else []
+        arguments = [*map(str, arguments), *named]
         code = cli.main(arguments)
         written = capsys.readouterr()
         return code, written.out.splitlines(), written.err.splitlines()

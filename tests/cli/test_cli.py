@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from sounds import RATE, assert_holds, clips, streamed
 
-from decodec_jax import audio, cli, testing
+from decodec_jax import audio, cli, testing, weights
 from decodec_jax.inference import bundle, container, files
+from decodec_jax.inference.codec import DeCodec
 from decodec_jax.inference.loudness import gain_of
 from decodec_jax.inference.tokens import join
 
@@ -124,6 +125,30 @@ def test_what_things_are(decodec, codec, model, folder):
     assert code == 0 and "  kbit per second    9.6" in out
 
 
+def test_without_a_model_it_is_the_one_that_comes_with_the_package(decodec, piped, codec, folder, monkeypatch):
+    names = []
+    monkeypatch.setattr(DeCodec, "load", lambda path: names.append(str(path)) or codec)
+    source, out = folder / "in/mono.wav", folder / "out.wav"
+    assert decodec("enhance", source, out, model=None) == (0, [], [])
+    assert_holds(out, codec.enhance(clips(139, 1), RATE), RATE)
+    code, sound, _ = piped(source.read_bytes(), "enhance", "-", "-", model=None)
+    assert code == 0 and len(sound) == 44 + 2 * 139
+    assert decodec("encode", source, folder / "a.dcc", model="built-in") == (0, [], [])
+    assert decodec("decode", folder / "a.dcc", out, model=None) == (0, [], [])
+    code, told, _ = decodec("info", "built-in", "--json")
+    assert code == 0 and json.loads(told[0])["found"]["built-in"]["fingerprint"] == codec.fingerprint
+    assert decodec("export", "built-in", folder / "new")[0] == 0
+    assert names == 6 * ["built-in"]
+
+
+def test_a_model_that_did_not_come_with_the_package_is_one_line(decodec, folder, monkeypatch):
+    monkeypatch.setattr(weights, "FOLDER", folder)
+    for command in (("enhance", folder / "in/mono.wav", folder / "out.wav"), ("info", "built-in")):
+        code, out, errors = decodec(*command, model=None)
+        assert (code, out, len(errors)) == (2, [], 1)
+        assert f"the model that comes with the package is not in {folder}; install decodec_jax again" in errors[0]
+
+
 def test_export_is_the_model_and_a_card(decodec, codec, model, folder):
     row = {"step": 5, "valid/si_sdr/speech": 3.14159}
     (model / "metrics.jsonl").write_text(f'{{"step": 4}}\n{json.dumps(row)}\n{{"step": 6}}\n')
@@ -133,6 +158,19 @@ def test_export_is_the_model_and_a_card(decodec, codec, model, folder):
     assert sorted(path.name for path in (folder / "new").iterdir()) == ["README.md", "config.json", "model.safetensors"]
     card = (folder / "new/README.md").read_text()
     assert codec.fingerprint in card and "at step 5" in card and "| si_sdr/speech | 3.14 |" in card
+
+
+def test_export_in_half_precision_keeps_a_card_that_people_wrote(decodec, codec, model, folder):
+    (folder / "ours").mkdir()
+    (folder / "ours/README.md").write_text("# Our model\n")
+    for out in ("ours", "theirs"):
+        code, told, _ = decodec("export", model, folder / out, "--half", "--json")
+        fingerprint = json.loads(told[0])["fingerprint"]
+        assert code == 0 and fingerprint == bundle.load(folder / out).fingerprint != codec.fingerprint
+    assert (folder / "ours/README.md").read_text() == "# Our model\n"
+    assert fingerprint in (folder / "theirs/README.md").read_text()
+    decodec("export", model, folder / "theirs")
+    assert codec.fingerprint in (folder / "theirs/README.md").read_text()
 
 
 def test_the_page_has_an_example_of_every_command_and_all_of_them_parse(capsys):

@@ -51,7 +51,23 @@ def test_a_run_shows_how_it_learned(run, codec, monkeypatch, tmp_path):
     assert (tmp_path / "out/run_curve.png").is_file()
 
 
-def test_the_page_is_made_of_the_same_and_of_the_tables(run, model, monkeypatch, tmp_path):
+@pytest.mark.parametrize(("options", "columns"), [
+    ((), ["built-in"]), (("--baselines", "silence"), ["silence"]),
+    (("--model", "built-in", "box=built-in", "--baselines", "silence"), ["silence", "built-in", "box"]),
+])  # fmt: skip
+def test_the_model_that_comes_with_the_package_is_measured_where_nothing_else_is(
+    run, codec, monkeypatch, tmp_path, options, columns
+):
+    measured = []
+    monkeypatch.setattr(inference.DeCodec, "load", lambda path: codec)
+    monkeypatch.setattr(commands, "apart", lambda *arguments: None)
+    monkeypatch.setattr(commands.suite, "run", lambda name, systems, *rest: measured.extend(systems) or {})
+    code, _, errors = run("evaluate", "--suite", "enhancement", "--data", "", "--out", tmp_path, "--limit", 1,
+                          "--seconds", 0.1, *options)  # fmt: skip
+    assert (code, errors, [system.name for system in measured]) == (0, [], columns)
+
+
+def test_the_page_is_made_of_the_same_and_of_the_tables(run, codec, model, monkeypatch, tmp_path):
     asked = {}
 
     def build(codec, systems, items, out, tables, charts):
@@ -68,11 +84,14 @@ def test_the_page_is_made_of_the_same_and_of_the_tables(run, model, monkeypatch,
     assert asked["systems"] == ["tiny", "silence"] and len(asked["items"]) == 8
     assert asked["tables"] == {"enhancement, 0 dB": "| a |\n|---|"}
     assert list(asked["charts"]) == ["enhancement: si sdr per snr"]
+    monkeypatch.setattr(inference.DeCodec, "load", lambda path: codec)
+    assert run("page", "--data", "", "--out", tmp_path / "page", "--seconds", 0.1)[0] == 0
+    assert asked["systems"] == ["built-in"]
 
 
 @pytest.mark.parametrize(("changes", "words"), [
-    ({"--baselines": "bogus"}, "'bogus' is no baseline"), ({}, "give --model or --baselines"),
-    ({"--suite": "leakage", "--baselines": "mixture"}, "the suite 'leakage' is about models; give --model"),
+    ({"--baselines": "bogus"}, "'bogus' is no baseline"),
+    ({"--suite": "leakage", "--baselines": "mixture"}, "about models; give --model, such as --model built-in"),
     ({"--baselines": ("silence", "silence")}, "are called 'silence'"), ({"--model": "a="}, "MODEL or NAME=MODEL"),
     ({"--model": "nowhere"}, "neither a bundle nor a run folder"), ({"--model": ("a=x", "a=y")}, "two called 'a'"),
     ({"--baselines": "mixture", "--limit": "0"}, "the limit is 0"),

@@ -4,13 +4,15 @@ import json
 import resource
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from decodec_jax import testing
+from decodec_jax import testing, weights
 from decodec_jax.codec.model import DeCodecNetwork, initialise
 from decodec_jax.errors import UserError
 from decodec_jax.inference import bundle
@@ -52,6 +54,40 @@ def test_the_fingerprint_names_weights_and_settings(model, folder, tmp_path):
     changed["encoder"]["first"]["bias"][0] += 1e-6
     other = bundle.save(tmp_path / "other", config, changed, codebook, step=7)
     assert same.fingerprint == bundle.load(folder).fingerprint != other.fingerprint
+
+
+def test_in_half_precision_it_is_the_rounded_model(model, folder, tmp_path):
+    config, params, codebook = model
+    saved = bundle.save(tmp_path / "half", config, params, codebook, step=7, half=True)
+    read = bundle.load(tmp_path / "half")
+    entries = {stream: {run: a.entries for run, a in runs.items()} for stream, runs in codebook.items()}
+    for rounded in (saved, read):
+        theirs = {stream: {run: a.entries for run, a in runs.items()} for stream, runs in rounded.codebook.items()}
+        for a, b in zip(jax.tree.leaves((params, entries)), jax.tree.leaves((rounded.params, theirs)), strict=True):
+            assert b.dtype == np.float32
+            np.testing.assert_array_equal(b, np.asarray(a).astype(np.float16).astype(np.float32))
+    values = sum(a.size for a in jax.tree.leaves((params, entries)))
+    assert size(folder) - size(tmp_path / "half") == pytest.approx(2 * values, rel=0.01)
+    again = bundle.save(tmp_path / "full", *read[:4])
+    assert bundle.load(folder).fingerprint != saved.fingerprint == read.fingerprint == again.fingerprint
+    bundle.save(tmp_path / "again", *again[:4], half=True)
+    for name in ("config.json", "model.safetensors"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "half" / name).read_bytes()
+
+
+def size(folder):
+    return (folder / "model.safetensors").stat().st_size
+
+
+@pytest.mark.parametrize(("value", "told"), [(-1e5, "100000"), (np.nan, "nan")])
+def test_what_half_precision_cannot_hold_is_named(model, tmp_path, value, told):
+    config, params, codebook = model
+    changed = jax.tree.map(np.array, params)
+    changed["encoder"]["first"]["bias"][0] = value
+    with pytest.raises(UserError) as refused:
+        bundle.save(tmp_path / "b", config, changed, codebook, step=7, half=True)
+    assert f"encoder.first.bias reaches {told}, and half precision holds 65504 at the most" in str(refused.value)
+    assert not (tmp_path / "b").exists()
 
 
 def test_using_one_needs_nothing_that_training_or_torch_needs(folder):
@@ -122,6 +158,16 @@ def test_a_file_that_is_missing_is_named(folder, name):
     (folder / name).unlink()
     with pytest.raises(UserError, match=f"{name} is missing"):
         bundle.load(folder)
+
+
+def test_the_one_in_the_package_is_small_and_is_shipped():
+    files = {path.name: path.stat().st_size for path in weights.FOLDER.iterdir() if path.is_file()}
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    shipped = project["tool"]["setuptools"]["package-data"]["decodec_jax.weights"]
+    assert files.keys() - {"__init__.py"} == set(shipped) == {"README.md", bundle.SETTINGS, bundle.WEIGHTS}
+    assert sum(files.values()) < 20e6
+    dtypes = {array.dtype for array in load_file(weights.FOLDER / bundle.WEIGHTS).values()}
+    assert dtypes == {np.dtype(np.float16)}
 
 
 def test_a_full_disk_leaves_no_half_of_a_bundle(model, tmp_path):

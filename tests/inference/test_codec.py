@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from decodec_jax import testing
+from decodec_jax import testing, weights
 from decodec_jax.codec.model import DeCodecNetwork, Halves, TakenApart
 from decodec_jax.errors import UserError
 from decodec_jax.inference import bundle
@@ -342,6 +342,20 @@ def test_a_bundle_is_the_model(codec, tmp_path):
     assert (loaded.config, loaded.step, loaded.quantized) == (codec.config, 7, True)
     tokens = codec.encode(clips(100)[0], RATE)
     np.testing.assert_allclose(loaded.decode(tokens), codec.decode(tokens), atol=1e-5)
+
+
+def test_the_model_in_the_package_is_the_default():
+    built_in = DeCodec.load()
+    assert (built_in.config.causal, built_in.config.sample_rate, built_in.quantized) == (True, RATE, True)
+    wave = clips(333, 1)[0]
+    speech = built_in.enhance(wave, RATE)
+    assert speech.shape == wave.shape and np.isfinite(speech).all()
+
+
+def test_a_model_missing_from_the_package_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "FOLDER", tmp_path)
+    with pytest.raises(UserError, match=r"comes with the package is not in .*; install decodec_jax again"):
+        DeCodec.load()
 
 
 def test_loading_what_is_not_a_model(tmp_path):

@@ -219,6 +219,16 @@ def test_weights_changed_in_torch_work_in_jax(both, tmp_path):
 
 
 @pytest.mark.parametrize("both", ["plain"], indirect=True)
+def test_a_bundle_in_half_precision_is_the_same_model(both, tmp_path):
+    network, variables = both.network, both.variables
+    saved = bundle.save(tmp_path / "half", network.config, variables["params"], variables["codebook"], 7, half=True)
+    model, wave = DeCodec.from_bundle(tmp_path / "half"), mixture(2, 1234)
+    ours = both.take_apart({"params": saved.params, "codebook": saved.codebook}, wave)
+    assert_same(model.take_apart(torch.from_numpy(wave)), ours)
+    assert to_bundle(model, tmp_path / "full") == saved.fingerprint != bundle.load(both.folder).fingerprint
+
+
+@pytest.mark.parametrize("both", ["plain"], indirect=True)
 class TestErrors:
     """One line each, which names what is wrong."""
 
