@@ -48,7 +48,7 @@ GROUPS = {
     "take recordings apart": TAKE_APART, "code": CODE, "combine": COMBINE, "look and keep": MODELS, "measure": MEASURE,
 }  # fmt: skip
 MODEL_HELP = "bundle or run folder; without it, the model that comes with the package"
-SUITES = ("reconstruction", "enhancement", "conversion", "ablation", "leakage")
+SUITES = ("reconstruction", "enhancement", "absence", "conversion", "ablation", "leakage")
 
 PAGE = """\
 Take recordings apart into speech and background, and code them, with a DeCodec model.

@@ -167,7 +167,7 @@ class Train:
 
     steps: int = 400_000
     seed: int = 0
-    init_from: str = ""  # a run folder, a bundle or a DAC checkpoint that a new run starts from
+    init_from: str = ""  # a run folder, a bundle, a DAC checkpoint or "built-in", from which a new run starts
     continuous_steps: int = 1000  # the quantizers are bypassed until here, then set by k-means and used
     accumulate: int = 1  # micro-batches that a step takes its batch in, one after the other: the memory of one
     remat: bool = False  # blocks are computed again in the backward pass instead of being kept: memory for time
