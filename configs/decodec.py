@@ -172,9 +172,9 @@ def _light() -> Config:
     augment.speed, augment.eq, augment.rooms, augment.layers = (0.9, 1.1), 6.0, 0.25, 0.3
     config.data.clean, config.data.background_only = 0.2, 0.15
     config.optim.lr = 1.2e-3
-    config.optim.decay_steps = 16_000
-    config.train.steps = 16_000
-    config.train.continuous_steps = 8000
+    config.optim.decay_steps = 15_500
+    config.train.steps = 15_500
+    config.train.continuous_steps = 7010
     config.train.kmeans_batches = 64
     return config
 

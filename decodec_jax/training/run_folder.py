@@ -13,16 +13,23 @@ def open_run_folder(config: Config, workdir: Path, host: int = 0) -> list[str]:
     """Create or reopen a run folder; the first host saves the configuration in it.
 
     Returns the settings that differ from those the folder was last run with, as "name is new (was old)". Raises
-    UserError when the model is another one: its checkpoints would not fit.
+    UserError when the model is another one, whose checkpoints would not fit, and when the step at which codebooks start
+    has been moved to one that the run is past: they would never be started.
     """
     path = workdir / "config.json"
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        changes = differences(settings.to_dict(settings.load(path)), settings.to_dict(config)) if path.exists() else []
+        before = settings.load(path) if path.exists() else config
+        changes = differences(settings.to_dict(before), settings.to_dict(config))
         other_model = [change for change in changes if change.startswith("model.")]
         if other_model:
             raise UserError(f"{workdir} holds a run of another model: {other_model[0]}; "
                             "give another --workdir, or the settings it was begun with")  # fmt: skip
+        steps = [int(folder.name) for folder in (workdir / "checkpoints").glob("*") if folder.name.isdigit()]
+        start = config.train.continuous_steps
+        if start < max(steps, default=0) <= before.train.continuous_steps:
+            raise UserError(f"train.continuous_steps is {start}, but {workdir} is at step {max(steps)}, its codebooks not "
+                            "started yet; give that step, or a later one")  # fmt: skip
         if host == 0:
             temporary = path.with_suffix(".tmp")
             temporary.write_text(json.dumps(settings.to_dict(config), indent=2) + "\n")
