@@ -28,8 +28,8 @@ def open_run_folder(config: Config, workdir: Path, host: int = 0) -> list[str]:
         steps = [int(folder.name) for folder in (workdir / "checkpoints").glob("*") if folder.name.isdigit()]
         start = config.train.continuous_steps
         if start < max(steps, default=0) <= before.train.continuous_steps:
-            raise UserError(f"train.continuous_steps is {start}, but {workdir} is at step {max(steps)}, its codebooks not "
-                            "started yet; give that step, or a later one")  # fmt: skip
+            raise UserError(f"train.continuous_steps is {start}, but {workdir} is at step {max(steps)} and its "
+                            "codebooks have not started; give that step, or a later one")  # fmt: skip
         if host == 0:
             temporary = path.with_suffix(".tmp")
             temporary.write_text(json.dumps(settings.to_dict(config), indent=2) + "\n")

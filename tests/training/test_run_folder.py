@@ -14,7 +14,7 @@ def opened(folder, continuous_steps):
 def test_codebooks_can_be_asked_for_as_long_as_their_step_is_to_come(tmp_path):
     assert opened(tmp_path, 8000) == []
     (tmp_path / "checkpoints" / "7001").mkdir(parents=True)
-    with pytest.raises(UserError, match="train.continuous_steps is 7000, but .* is at step 7001"):
+    with pytest.raises(UserError, match=r"train.continuous_steps is 7000, but .* is at step 7001"):
         opened(tmp_path, 7000)
     assert opened(tmp_path, 8000) == []  # nothing was written
     assert opened(tmp_path, 7001) == ["train.continuous_steps is 7001 (was 8000)"]
