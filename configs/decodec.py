@@ -174,7 +174,7 @@ def _light() -> Config:
     config.optim.lr = 1.2e-3
     config.optim.decay_steps = 15_500
     config.train.steps = 15_500
-    config.train.continuous_steps = 7010
+    config.train.continuous_steps = 7000
     config.train.kmeans_batches = 64
     return config
 
