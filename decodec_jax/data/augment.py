@@ -28,10 +28,12 @@ def in_room(wave: np.ndarray, rate: int, rng: Generator) -> np.ndarray:
 
 @lru_cache(maxsize=ROOMS)
 def room(index: int, rate: int) -> np.ndarray:
-    """Impulse response [n] of a random room from the direct sound on; its reverberation time is 0.15 to 0.5 s.
+    """Impulse response [n] of a random room, as long as its reverberation time by Eyring's formula: 0.15 to 0.5 s.
+
+    It begins with the direct sound. Images decay more slowly than the formula says, by some 37 dB in this time.
 
     The image method (Allen and Berkley, 1979): every wall mirrors the source, and each mirror image is heard from where
-    it is, weaker by its distance and by the walls between. Walls reflect alike, by Eyring's formula.
+    it is, weaker by its distance and by the walls between, which all reflect alike.
     """
     rng = np.random.default_rng([index, 1979])
     size = rng.uniform((3, 3, 2.4), (9, 7, 3.5))  # m

@@ -54,10 +54,10 @@ def test_a_room_begins_with_the_direct_sound_and_dies_away(index):
     response = augment.room(index, 16_000)
     assert np.isfinite(response).all() and 1 <= response[0] < 1.5
     assert 0.15 * 16_000 <= len(response) + 800 and len(response) <= 0.5 * 16_000
-    # Schroeder's integral: what is left of the energy falls by 60 dB over about the length of the response
+    # Schroeder's integral, over two fifths of the response: a steady fall, slower than the 24 dB of Eyring's formula
     left = np.cumsum(response[::-1] ** 2)[::-1] / np.sum(response**2)
     slope = 10 * np.log10(left[len(left) // 10] / left[len(left) // 2])
-    assert 15 < slope < 45
+    assert 10 < slope < 24
 
 
 def test_the_direct_path_of_a_room_is_as_long_as_it_is():
