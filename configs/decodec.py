@@ -7,10 +7,10 @@ Sizes
             where printed. Ours, because unstated: codebook kind and width, quantizer dropout and bypass, the continuous
             start, optimizer schedule, batch, crop length, discriminators (DAC's), the weights of all terms but L_RST
             and L_SG, shares of clean, background-only and silent mixtures. Needs HuBERT's weights: teacher.path.
-    small   The paper's network scaled down for CPUs: samples folded by 8. Neither adversarial nor guided, unless a
+    small   The paper's network scaled down for CPUs: samples folded by 16. Neither adversarial nor guided, unless a
             recipe says so. docs/results.md has what it gave.
-    light   Causal, and samples folded by 64: as good as small after as many steps, in half the time. The weights that
-            come with the package are of this size. docs/results.md has what it gave.
+    light   Causal, and samples folded by 64: as good as small_causal after as many steps, in half the time. The
+            weights that come with the package are of this size. docs/results.md has what it gave.
     tiny    Minutes on two cores; what the tests and a first look use. Neither adversarial nor guided, like small.
 
 Recipes, with the paper's row each answers to ("Ablation, noisy set"; "8 kbps" counts both streams)

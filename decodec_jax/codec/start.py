@@ -59,7 +59,7 @@ def _mask_start(encoder: dict, last: str, channels: int) -> dict:
     """The parts of the encoder that make the mask: at first they hear the log mel spectrum, and hardly the waveform.
 
     The transform's coefficients, its first `channels`, and other filters' outputs jump with the phase of what is heard:
-    an LSTM that hears them as loudly as the spectrum takes three times the steps to find its first masks.
+    an LSTM that hears them as loudly as the spectrum takes more than twice the steps to find its first masks.
     """
     block, recurrent = encoder[last], dict(encoder.get("lstm", {}))
     down = block["down"] | {"gain": block["down"]["gain"].at[channels:].multiply(_WAVEFORM)}

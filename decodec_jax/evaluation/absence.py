@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from decodec_jax.data.mixing import rms
 from decodec_jax.evaluation import metrics
 from decodec_jax.evaluation.scoring import Scores
 from decodec_jax.evaluation.systems import Item, System
@@ -12,7 +13,7 @@ PARTS = {"reconstruct": "mixture", "enhance": "speech", "background": "backgroun
 
 
 def group(item: Item) -> str:
-    """What is not there."""
+    """What it is reported with: named by what is there."""
     if not item.mixture.any():
         return "silence"
     return "speech alone" if item.background is None else "background alone"
@@ -24,15 +25,11 @@ def scores(system: System, item: Item) -> Scores:
     Of speech alone, too, the SI-SDR of the speech beside that of the whole, which its extraction should cost little of.
     """
     made = {part: system.tasks[task](item).wave for task, part in PARTS.items() if task in system.tasks}
-    before = max(_rms(item.mixture), FLOOR) if item.mixture.any() else 1.0
-    found = {f"level/{part}": float(20 * np.log10(max(_rms(wave), FLOOR) / before)) for part, wave in made.items()}
+    before = max(rms(item.mixture), FLOOR) if item.mixture.any() else 1.0
+    found = {f"level/{part}": float(20 * np.log10(max(rms(wave), FLOOR) / before)) for part, wave in made.items()}
     if group(item) == "speech alone":
         for part in made.keys() & {"speech", "mixture"}:
             found[f"si_sdr/{part}"] = float(metrics.si_sdr(made[part], item.mixture))
         if {"si_sdr/speech", "si_sdr/mixture"} <= found.keys():
             found["si_sdr_kept"] = found["si_sdr/speech"] - found["si_sdr/mixture"]
     return found
-
-
-def _rms(wave: np.ndarray) -> float:
-    return float(np.sqrt(np.mean(np.square(wave, dtype=np.float64))))

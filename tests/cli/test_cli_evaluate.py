@@ -115,3 +115,7 @@ def test_a_suite_that_does_not_exist_is_refused_by_the_parser(run):
     with pytest.raises(SystemExit) as stopped:
         run("evaluate", "--suite", "bogus", "--data", "", "--out", "x")
     assert stopped.value.code == 2
+
+
+def test_the_suites_are_those_that_there_are():
+    assert set(cli.SUITES) == set(commands.suite.SUITES)
