@@ -110,6 +110,8 @@ def parser() -> argparse.ArgumentParser:
         options[name]("--json", action="store_true", help="tell what happened as JSON, on standard error if OUT is -")
     for name in ("enhance", "background", "reconstruct", "encode"):
         options[name]("--levels", type=_levels, metavar="S,N", help="of speech and background; fewer: a lower bitrate")
+    for name in ("enhance", "background", "reconstruct"):
+        options[name]("--continuous", action="store_true", help="without quantizers: no tokens, nothing lost by them")
     for name in (*TAKE_APART, "encode"):
         options[name]("--gain", type=float, metavar="DB", help="code it so much louder (default: to -26 dB; 0 for -)")
     for name in TAKE_APART:
@@ -145,6 +147,7 @@ def _measuring(evaluate, page) -> None:
         option("--baselines", nargs="+", default=[], metavar="NAME", help="such as mixture silence oracle noisereduce "
                "opus:8; a wrong name lists them all")  # fmt: skip
         option("--seconds", type=float, default=4.0, help="length of a mixture (default 4)")
+    evaluate("--continuous", action="store_true", help="each model once more, its quantizers left out")
     evaluate("--limit", type=int, default=16, metavar="N", help="mixtures at each SNR, clips, pairs (default 16)")
     evaluate("--whisper", default="", metavar="FOLDER", help="Whisper's weights, for word error rates")
     evaluate("--speaker", default="", metavar="FOLDER", help="WavLM's weights, for speaker similarity")
@@ -210,7 +213,7 @@ def _evaluate(arguments: argparse.Namespace) -> tuple[dict, list[str]]:
 
     tables = commands.evaluate(
         arguments.suite, arguments.data, arguments.out, arguments.model, arguments.baselines, arguments.limit,
-        arguments.seconds, arguments.whisper, arguments.speaker,
+        arguments.seconds, arguments.whisper, arguments.speaker, arguments.continuous,
     )  # fmt: skip
     if not arguments.json:
         for heading, table in ((heading, table) for suite in tables.values() for heading, table in suite.items()):
@@ -243,6 +246,8 @@ def _process(arguments: argparse.Namespace) -> tuple[dict, list[str]]:
         codec = DeCodec.load(arguments.model)
         if not codec.quantized:
             _say("this run's codebooks have not started yet; its continuous embedding is used")
+        if getattr(arguments, "continuous", False):
+            codec = codec.continuous()
         found["fingerprint"] = codec.fingerprint
         return lambda job, advance: _do(arguments, codec, job, advance, other)
 

@@ -22,16 +22,20 @@ PANELS = {
 
 
 def evaluate(suites: Sequence[str], data: str, out: Path, models: Sequence[str], others: Sequence[str], limit: int,
-             seconds: float, whisper: str, embedder: str) -> dict[str, dict[str, str]]:  # fmt: skip
+             seconds: float, whisper: str, embedder: str, continuous: bool) -> dict[str, dict[str, str]]:  # fmt: skip
     """Every suite into OUT/SUITE, and a run's curves into OUT; returns the tables of each.
 
     models: MODEL or NAME=MODEL, see `load`; others: baselines, see `baselines.find`. Where there are neither, the model
-    that comes with the package is measured. Raises UserError for what is not there.
+    that comes with the package is measured. continuous: suites of systems measure each model once more, its quantizers
+    left out. Raises UserError for what is not there.
     """
     for name in suites:
         suite.check(name)
     loaded, measured = load(models if models or others else [BUILT_IN]), [baselines.find(spec) for spec in others]
-    measured = distinct([*measured, *(systems.decodec(each.name, each.model) for each in loaded)])
+    columns = {each.name: each.model for each in loaded}
+    if continuous:
+        columns |= {f"{each.name}, continuous": each.model.continuous() for each in loaded}
+    measured = distinct([*measured, *(systems.decodec(name, model) for name, model in columns.items())])
     if not loaded and set(suites) - set(suite.OF_SYSTEMS):
         raise UserError(f"the suite {min(set(suites) - set(suite.OF_SYSTEMS))!r} is about models; give --model, "
                         f"such as --model {BUILT_IN}")  # fmt: skip

@@ -55,7 +55,7 @@ class DeCodec:
     def __init__(self, config: Model, params: dict, codebook: dict, quantized: bool = True, step: int = 0):
         self.config = config
         self.params, self.codebook = params, codebook
-        self.quantized = quantized  # False: codebooks have not started, and embeddings take the place of codes
+        self.quantized = quantized  # False: codebooks have not started or are left out; embeddings take their place
         self.step = step  # training steps behind it
         self._network = DeCodecNetwork(config)
         self._variables = {"params": params, "codebook": codebook}
@@ -81,6 +81,13 @@ class DeCodec:
         config = settings.load(folder / "config.json")
         step, params, codebook = load_weights(config, folder / "checkpoints")
         return cls(config.model, params, codebook, quantized=step > config.train.continuous_steps, step=step)
+
+    def continuous(self) -> "DeCodec":
+        """The same model without its quantizers, for who wants the parts of recordings and no tokens of them.
+
+        Embeddings take the place of codes, so that nothing is lost by coding; of levels there are none to choose.
+        """
+        return DeCodec(self.config, self.params, self.codebook, quantized=False, step=self.step)
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -384,7 +391,7 @@ class DeCodec:
 
     def _check_quantized(self) -> None:
         if not self.quantized:
-            raise UserError("this model has no codes yet: its codebooks have not started; train it for longer")
+            raise UserError("this model has no codes: its codebooks have not started, or are left out")
 
     @staticmethod
     def _as(wave: np.ndarray, rows: Sequence[np.ndarray]) -> np.ndarray:

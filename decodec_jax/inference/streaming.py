@@ -120,7 +120,7 @@ class Chunked:
         self.config = network.config
         self._variables = variables
         self._groups = groups
-        self._apply = jax.jit(network.apply, static_argnames=("method", "mutable", "then", "parts"))
+        self._apply = jax.jit(network.apply, static_argnames=("method", "mutable", "then", "parts", "active"))
         self._lstm = jax.jit(LSTM(self.config.lstm_layers, bidirectional=True).apply, static_argnames="mutable")
 
     def embed(self, waves: Iterable[np.ndarray]) -> Iterator[Halves[np.ndarray]]:
@@ -313,11 +313,14 @@ def _vectors(network: DeCodecNetwork, codes: Halves[Array]) -> Array:
     return recombine(network.vectors(_swapped(codes)))
 
 
-def _recombined(network: DeCodecNetwork, halves: Halves[Array], parts: tuple[str, ...], active) -> Array:
+def _recombined(
+    network: DeCodecNetwork, halves: Halves[Array], parts: tuple[str, ...], active: Halves[int] | None
+) -> Array:
     """What to decode for each part, one after the other: `[b + 1, f, d]` twice, silence last, to `[p b, f, d]`."""
-    if active is not None:
-        active = Halves(*(jnp.full(halves.speech.shape[0], levels) for levels in active))
-    both = Halves(*(quantized.vectors for quantized in network.quantize(halves, active)))
+    both = halves
+    if active is None or any(active):
+        counts = active and Halves(*(jnp.full(halves.speech.shape[0], levels) for levels in active))
+        both = Halves(*(quantized.vectors for quantized in network.quantize(halves, counts)))
     own, blank = (jax.tree.map(lambda v, here=here: v[here], both) for here in (np.s_[:-1], np.s_[-1:]))
     recombinations = {
         "mixture": own,

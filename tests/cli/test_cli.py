@@ -19,10 +19,12 @@ from decodec_jax.inference.tokens import join
 
 @pytest.mark.parametrize(
     ("command", "options"),
-    [("enhance", ()), ("background", ()), ("reconstruct", ("--levels", "2,1")), ("semantic", ())],
+    [("enhance", ()), ("background", ()), ("reconstruct", ("--levels", "2,1")), ("semantic", ()),
+     ("background", ("--continuous",))],
 )
 def test_a_file_becomes_what_the_array_becomes(decodec, codec, folder, command, options):
-    levels = {"levels": (2, 1)} if options else {}
+    levels = {"levels": (2, 1)} if "--levels" in options else {}
+    codec = codec.continuous() if "--continuous" in options else codec
     sources = [("mono.wav", ".flac"), ("deep/stereo.flac", ".wav")]
     for source, suffix in sources[: 2 if command == "enhance" else 1]:
         wave, rate = audio.read(folder / "in" / source)

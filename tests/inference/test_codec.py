@@ -317,8 +317,9 @@ def test_what_cannot_be_asked_for(codec, causal):
             call()
 
 
-def test_before_codebooks_start_embeddings_take_the_place_of_codes(codec):
-    early = DeCodec(codec.config, codec.params, codec.codebook, quantized=False)
+def test_without_quantizers_embeddings_take_the_place_of_codes(codec):
+    early = codec.continuous()
+    assert (early.quantized, codec.quantized, early.fingerprint) == (False, True, codec.fingerprint)
     expected = whole(early, Halves(*[jnp.zeros(3, jnp.int32)] * 2)).taken_apart
     np.testing.assert_allclose(early.enhance(WAVE, RATE), expected.speech * amplitude(-GAIN), atol=1e-5)
     for call in [
