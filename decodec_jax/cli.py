@@ -147,7 +147,7 @@ def _measuring(evaluate, page) -> None:
         option("--baselines", nargs="+", default=[], metavar="NAME", help="such as mixture silence oracle noisereduce "
                "opus:8; a wrong name lists them all")  # fmt: skip
         option("--seconds", type=float, default=4.0, help="length of a mixture (default 4)")
-    evaluate("--continuous", action="store_true", help="each model once more, its quantizers left out")
+        option("--continuous", action="store_true", help="every model once more, its quantizers left out")
     evaluate("--limit", type=int, default=16, metavar="N", help="mixtures at each SNR, clips, pairs (default 16)")
     evaluate("--whisper", default="", metavar="FOLDER", help="Whisper's weights, for word error rates")
     evaluate("--speaker", default="", metavar="FOLDER", help="WavLM's weights, for speaker similarity")
@@ -226,7 +226,7 @@ def _page(arguments: argparse.Namespace) -> tuple[dict, list[str]]:
 
     index = commands.page(
         arguments.model, arguments.data, arguments.out, arguments.baselines, arguments.limit, arguments.seconds,
-        arguments.tables,
+        arguments.tables, arguments.continuous,
     )  # fmt: skip
     _say(f"open {index} in a browser")
     return {"page": str(index)}, []

@@ -26,16 +26,12 @@ def evaluate(suites: Sequence[str], data: str, out: Path, models: Sequence[str],
     """Every suite into OUT/SUITE, and a run's curves into OUT; returns the tables of each.
 
     models: MODEL or NAME=MODEL, see `load`; others: baselines, see `baselines.find`. Where there are neither, the model
-    that comes with the package is measured. continuous: suites of systems measure each model once more, its quantizers
-    left out. Raises UserError for what is not there.
+    that comes with the package is measured. continuous: see `columns`. Raises UserError for what is not there.
     """
     for name in suites:
         suite.check(name)
     loaded, measured = load(models if models or others else [BUILT_IN]), [baselines.find(spec) for spec in others]
-    columns = {each.name: each.model for each in loaded}
-    if continuous:
-        columns |= {f"{each.name}, continuous": each.model.continuous() for each in loaded}
-    measured = distinct([*measured, *(systems.decodec(name, model) for name, model in columns.items())])
+    measured = distinct([*measured, *columns(loaded, continuous)])
     if not loaded and set(suites) - set(suite.OF_SYSTEMS):
         raise UserError(f"the suite {min(set(suites) - set(suite.OF_SYSTEMS))!r} is about models; give --model, "
                         f"such as --model {BUILT_IN}")  # fmt: skip
@@ -51,13 +47,14 @@ def evaluate(suites: Sequence[str], data: str, out: Path, models: Sequence[str],
     return tables
 
 
-def page(model: str, data: str, out: Path, others: Sequence[str], limit: int, seconds: float, evaluated: str) -> Path:
+def page(model: str, data: str, out: Path, others: Sequence[str], limit: int, seconds: float, evaluated: str,
+         continuous: bool) -> Path:  # fmt: skip
     """The demo page of a model beside baselines, with the tables of what `evaluate` wrote; returns its index.html."""
     from decodec_jax.evaluation import page as pages
 
-    name, _, codec = load([model])[0]
-    made = [systems.decodec(name, codec), *(baselines.find(spec) for spec in others)]
-    rate = codec.config.sample_rate
+    loaded = load([model])
+    made = [*columns(loaded, continuous), *(baselines.find(spec) for spec in others)]
+    codec, rate = loaded[0].model, rate_of(loaded)
     source = open_source(Data(root=data, cache_mb=0), rate, "test")
     shown = [*items.mixtures(source, limit, seconds), *items.paired(data, rate, limit), *items.clean(source, limit + 1)]
     charts = {_title(path): path for path in sorted(Path(evaluated).rglob("*.png"))} if evaluated else {}
@@ -79,6 +76,14 @@ def load(models: Sequence[str]) -> list[Loaded]:
         if names.count(name) > 1:
             raise UserError(f"--model has two called {name!r}; give each a name of its own, such as guided=runs/small")
     return [Loaded(name, path, DeCodec.load(path)) for name, path in named]
+
+
+def columns(loaded: Sequence[Loaded], continuous: bool) -> list[System]:
+    """What is measured of models: each; and, if `continuous`, each once more without its quantizers."""
+    named = {each.name: each.model for each in loaded}
+    if continuous:
+        named |= {f"{each.name}, continuous": each.model.continuous() for each in loaded}
+    return [systems.decodec(name, model) for name, model in named.items()]
 
 
 def rate_of(loaded: Sequence[Loaded]) -> int:

@@ -86,8 +86,8 @@ def test_the_page_is_made_of_the_same_and_of_the_tables(run, codec, model, monke
     assert asked["tables"] == {"enhancement, 0 dB": "| a |\n|---|"}
     assert list(asked["charts"]) == ["enhancement: si sdr per snr"]
     monkeypatch.setattr(inference.DeCodec, "load", lambda path: codec)
-    assert run("page", "--data", "", "--out", tmp_path / "page", "--seconds", 0.1)[0] == 0
-    assert asked["systems"] == ["built-in"]
+    assert run("page", "--data", "", "--out", tmp_path / "page", "--seconds", 0.1, "--continuous")[0] == 0
+    assert asked["systems"] == ["built-in", "built-in, continuous"]
 
 
 @pytest.mark.parametrize(("changes", "words"), [
