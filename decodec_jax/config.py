@@ -16,7 +16,7 @@ class Quantizer:
     kind: str = "ema"  # "ema": averages, from a k-means start; "factorised": normalised, gradient-trained (DAC)
     levels: int = 8  # residual levels; each costs log2(entries) bits a frame
     entries: int = 1024
-    dim: int = 0  # width of a codebook vector; 0: the latent's own width, without projections
+    dim: int = 0  # width of a codebook vector; 0: the latent's own, without projections. Those of "ema" do not learn
     first_dim: int = 0  # width of the first (semantic) level's vectors, when it is to differ; 0: as `dim`
     decay: float = 0.99  # of the moving averages, per step
     revive: float = 0.1  # an entry used less than this share of an even load is replaced by a vector of the batch

@@ -293,7 +293,9 @@ class ResidualQuantizer(nn.Module):
                 self.param(f"{name}_{side}_bias", zeros, (levels, width_out)),
             )
 
-        return Levels(entries, affine("into", self.width, dim), affine("out", dim, self.width))
+        levels = Levels(entries, affine("into", self.width, dim), affine("out", dim, self.width))
+        # averages cannot keep up with projections that learn: within 100 steps most of the start is lost
+        return lax.stop_gradient(levels) if self.config.kind == "ema" else levels
 
     def __call__(self, x: Array, active: Array | None = None, key: Array | None = None) -> Quantized:
         quantized = quantize(x, self.stack, self.config.kind == "factorised", active, key)

@@ -319,6 +319,22 @@ def test_started_gives_every_variable_of_the_quantizer_in_its_shape(rng, kind, d
         np.testing.assert_allclose(averages.sums, averages.entries * averages.counts[..., None], atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["ema", "factorised"])
+def test_projections_learn_where_their_codebooks_learn_too(rng, kind):
+    module = ResidualQuantizer(Quantizer(kind=kind, levels=2, entries=8, dim=2), WIDTH)
+    x = jnp.float32(rng.standard_normal((2, 30, WIDTH)))
+    variables = random_variables(module, x)
+
+    def loss(params, x):
+        quantized = module.apply(variables | {"params": params}, x)
+        distances = [quantized.commitment] if kind == "ema" else [quantized.commitment, quantized.codebook]
+        return jnp.sum(quantized.vectors**2) + sum(map(jnp.sum, distances))
+
+    of_params, of_latent = jax.jit(jax.grad(loss, argnums=(0, 1)))(variables["params"], x)
+    assert np.any(of_latent)
+    assert all(np.any(gradient) == (kind == "factorised") for gradient in jax.tree.leaves(of_params))
+
+
 def test_start_from_silence_is_finite(stack):
     started = start(stack, jnp.zeros((300, WIDTH)), "first" in stack, jax.random.key(0))
     assert all(np.all(np.isfinite(a)) for a in jax.tree.leaves(started))
