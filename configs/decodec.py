@@ -9,8 +9,8 @@ Sizes
             and L_SG, shares of clean, background-only and silent mixtures. Needs HuBERT's weights: teacher.path.
     small   The paper's network scaled down for CPUs: samples folded by 16. Neither adversarial nor guided, unless a
             recipe says so. docs/results.md has what it gave.
-    light   Causal, and samples folded by 64: as good as small_causal after as many steps, in half the time. The
-            weights that come with the package are of this size. docs/results.md has what it gave.
+    light   Causal, samples folded by 64, wide. The weights that come with the package are of this size: docs/results.md
+            has what it gave.
     tiny    Minutes on two cores; what the tests and a first look use. Neither adversarial nor guided, like small.
 
 Recipes, with the paper's row each answers to ("Ablation, noisy set"; "8 kbps" counts both streams)
@@ -162,9 +162,15 @@ def _light() -> Config:
     config = _small()
     config.model.causal = True
     config.model.patch = 64
-    config.model.channels = 128
+    config.model.channels = 192
     config.model.strides = (5,)
     config.model.dilations = (1,)
+    config.model.latent = 384
+    config.model.decoder_channels = 384
+    for quantizer in (config.model.speech, config.model.background):
+        quantizer.dim = 96
+        quantizer.bypass = 0.25  # who wants no tokens will leave the quantizers out
+    config.loss.mel_own = config.loss.mel_swap = 1.0
     config.loss.mel_windows = (128, 512, 1024)
     config.loss.mel_bands = (20, 40, 80)
     config.data.seconds = 1.5
@@ -172,9 +178,9 @@ def _light() -> Config:
     augment.speed, augment.eq, augment.rooms, augment.layers = (0.9, 1.1), 6.0, 0.25, 0.3
     config.data.clean, config.data.background_only = 0.2, 0.15
     config.optim.lr = 1.2e-3
-    config.optim.decay_steps = 15_500
-    config.train.steps = 15_500
-    config.train.continuous_steps = 7000
+    config.optim.decay_steps = 9000
+    config.train.steps = 9000
+    config.train.continuous_steps = 4200
     config.train.kmeans_batches = 64
     return config
 
