@@ -36,7 +36,7 @@ def _causal(config: Config):
 
 
 def _ablation1(config: Config):
-    config.loss.wave_swap = config.loss.mel_swap = 0.0
+    config.loss.wave_swap = config.loss.mel_swap = config.loss.spectrum_swap = 0.0
     _ablation3(config)
 
 
@@ -165,22 +165,29 @@ def _light() -> Config:
     config.model.channels = 192
     config.model.strides = (5,)
     config.model.dilations = (1,)
-    config.model.latent = 384
+    config.model.kernel = 5
+    config.model.latent = 640  # as many as samples in a frame, for either half
     config.model.decoder_channels = 384
+    config.model.projection = "exact"
     for quantizer in (config.model.speech, config.model.background):
-        quantizer.dim = 96
+        quantizer.dim = 64
         quantizer.bypass = 0.25  # who wants no tokens will leave the quantizers out
-    config.loss.mel_own = config.loss.mel_swap = 1.0
+    config.loss.perp = 0.0
+    config.loss.wave_own = config.loss.wave_swap = 100.0
+    config.loss.mel_own = config.loss.mel_swap = 2.0
     config.loss.mel_windows = (128, 512, 1024)
     config.loss.mel_bands = (20, 40, 80)
+    config.loss.spectrum_own = config.loss.spectrum_swap = 20.0
+    config.data.batch = 8
     config.data.seconds = 1.5
+    config.data.snr = (-10.0, 20.0)
     augment = config.data.augment  # two hours of recordings are few
     augment.speed, augment.eq, augment.rooms, augment.layers = (0.9, 1.1), 6.0, 0.25, 0.3
     config.data.clean, config.data.background_only = 0.2, 0.15
     config.optim.lr = 1.2e-3
-    config.optim.decay_steps = 9000
-    config.train.steps = 9000
-    config.train.continuous_steps = 4200
+    config.optim.decay_steps = 6000
+    config.train.steps = 6000
+    config.train.continuous_steps = 3800
     config.train.kmeans_batches = 64
     return config
 

@@ -95,6 +95,9 @@ class Loss:
     level_free: bool = False  # waveform terms relative to the target's level, or quiet clips are hardly learned
     mel_swap: float = 1.0  # small beside the waveform's, which it can drown: its gradient is the larger
     mel_own: float = 1.0
+    spectrum_swap: float = 0.0  # of compressed complex spectra, beside the paper's terms; hears phase and what is quiet
+    spectrum_own: float = 0.0
+    spectrum_windows: tuple[int, ...] = (512,)
     perp: float = 10.0  # L_perp, equation (5)
     commitment: float = 1.0  # also what holds the latent's scale, see codec/quantize.py
     codebook: float = 1.0  # of factorised codebooks; moving-average ones have no such loss
@@ -272,8 +275,8 @@ def check(config: Config) -> None:
         raise UserError(f"data.augment.speed is {speed}, but data.targets are of clips at speed 1; leave one out")
     if not 0 <= data.clean + data.background_only + data.silent <= 1:
         raise UserError("data.clean + data.background_only + data.silent must lie in 0..1")
-    if not (loss.wave_own or loss.mel_own or loss.wave_swap or loss.mel_swap):
-        raise UserError("loss.wave_own, mel_own, wave_swap and mel_swap are all 0: no waveform would be learned")
+    if not any(getattr(loss, f"{term}_{kind}") for term in ("wave", "mel", "spectrum") for kind in ("own", "swap")):
+        raise UserError("the loss's wave, mel and spectrum terms are all 0, own and swap: no waveform would be learned")
     if loss.guidance and not model.semantic:
         raise UserError("loss.guidance needs model.semantic, the width of the teacher's features")
     if len(loss.mel_windows) != len(loss.mel_bands):

@@ -1,6 +1,7 @@
 """Waveform to embedding: DAC's strided convolution stack, the paper's LSTM, one last convolution."""
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
@@ -13,6 +14,11 @@ from decodec_jax.config import Model
 # small alphas, see start.py). The factor is fixed, as a gain far below one is learned badly: each of Adam's steps, of
 # one size for all parameters, is a large part of it.
 SCALE = 0.05
+
+
+def unheard(config: Model) -> int:
+    """How many of the channels that `Encoder.front` gives its LSTM lets pass unheard."""
+    return config.channels * 2 ** len(config.strides) if config.mask else 0
 
 
 class EncoderBlock(nn.Module):
@@ -36,8 +42,8 @@ class Encoder(nn.Module):
 
     With `mask` every element of the embedding is multiplied by one of 0..1, as in Conv-TasNet, so that either half can
     let go of the other's sound. Sums of filters find that hard to learn: what is to be kept depends on how loud things
-    are, now and before. So the LSTM also hears the log mel spectrum of the waveform, and the mask is made of what it
-    makes of that. The loudness of the channels themselves would jump with the phase of what is heard.
+    are, now and before. So the LSTM hears the log mel spectrum of the waveform, and nothing else: filters' outputs jump
+    with the phase of what is heard. The mask is made of what it makes of that, and the waveform's channels are told.
     """
 
     config: Model
@@ -49,26 +55,32 @@ class Encoder(nn.Module):
         self.first = Conv(config.channels, config.kernel, config.causal)
         self.blocks = [block(config, s, name=f"block{i}") for i, s in enumerate(config.strides)]
         if config.lstm_layers:
-            self.lstm = LSTM(config.lstm_layers, bidirectional=not config.causal)
+            self.lstm = LSTM(config.lstm_layers, not config.causal, unheard=unheard(config))
         if config.mask:
             self.mel = LogMel(config.sample_rate, config.hop)
-            self.loudness = Conv(config.channels * 2 ** len(config.strides), 1, config.causal)
+            channels = config.channels * 2 ** len(config.strides)
+            self.loudness = Conv(channels, 1, config.causal)
+            self.told = Conv(channels, 1, config.causal, gain=0.3)
             self.mask = Conv(config.latent, 1, config.causal, gain=0.3)
         self.snake = Snake()
         self.last = Conv(config.latent, 3, config.causal)
 
     def front(self, wave: Array) -> Array:
-        """What the LSTM hears: `[b, f hop]` waveform to `[b, f, c]`."""
+        """What the LSTM hears: `[b, f hop]` waveform to `[b, f, c]`, or with `mask` c channels and c that it hears."""
         wave = wave[..., None] / SCALE
         x = self.first(fold(wave.astype(self.config.dtype), self.config.patch))
         for block in self.blocks:
             x = block(x)
-        return x + self.loudness(self.mel(wave).astype(x.dtype)) if self.config.mask else x
+        if not self.config.mask:
+            return x
+        return jnp.concatenate([x, self.loudness(self.mel(wave).astype(x.dtype))], axis=-1)
 
     def back(self, x: Array) -> Array:
-        """What becomes of the LSTM's output: `[b, f, c] -> [b, f, latent]`."""
-        embedding = self.last(self.snake(x))
-        return embedding * jax.nn.sigmoid(self.mask(x)) if self.config.mask else embedding
+        """What becomes of the LSTM's output: `[b, f, c]`, or with `mask` `[b, f, 2c]`, to `[b, f, latent]`."""
+        if not self.config.mask:
+            return self.last(self.snake(x))
+        x, made = jnp.split(x, 2, axis=-1)
+        return self.last(self.snake(x + self.told(made))) * jax.nn.sigmoid(self.mask(made))
 
     def __call__(self, wave: Array) -> Array:
         x = self.front(wave)

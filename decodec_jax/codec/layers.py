@@ -319,9 +319,12 @@ class LSTM(nn.Module):
 
     layers: int
     bidirectional: bool
+    unheard: int = 0  # of the channels, the first so many pass as they are; c is those left
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
+        if self.unheard:
+            passing, x = jnp.split(x, [self.unheard], axis=-1)
         y = x
         for layer in range(self.layers):
             if self.bidirectional:
@@ -329,7 +332,7 @@ class LSTM(nn.Module):
                 y = jnp.concatenate([ahead, behind], axis=-1)
             else:
                 y = self._layer(y, f"forward{layer}", False)
-        return x + y
+        return jnp.concatenate([passing, x + y], axis=-1) if self.unheard else x + y
 
     def _layer(self, x: Array, name: str, reverse: bool) -> Array:
         hidden = x.shape[-1] // (2 if self.bidirectional else 1)

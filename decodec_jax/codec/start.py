@@ -1,10 +1,11 @@
 """The start of training: encoder and decoder begin as the two ends of a transform codec, each the other's inverse.
 
 From random filters waveforms are found slowly: a sample has to pass some twenty layers before the first of it comes out
-right. So some channels of every layer, half of them at most, begin as a block transform. After each downsampling they
-hold the samples that a frame stands for, resampled to as many as there are channels, and after the last its lowest DCT
-coefficients; either half of the embedding begins as a copy of these, and the decoder as the transpose of all this, with
-half the sound from either half. All other channels begin at random and have to make the outcome better, not to make it.
+right. So some channels of every layer, but never all, begin as a block transform. After each downsampling they hold the
+samples that a frame stands for, resampled to as many as there are channels, and after the last its lowest DCT
+coefficients. Either half of the embedding begins as a copy of these, high ones emphasised, and the decoder as the
+inverse of all this, with half the sound from either half. All other channels begin at random and have to make the
+outcome better, not to make it.
 """
 
 import math
@@ -18,7 +19,8 @@ from decodec_jax.codec.layers import weight_norm
 from decodec_jax.config import Model
 
 _LEAK = 0.02  # of the random kernels, that which reaches the channels of the transform: more spoils the start
-_WAVEFORM = 0.2  # of the last block's other filters, beside the spectrum that masks are made of
+_SHARE = 5 / 6  # of the channels that the transform may take
+_EMPHASIS = 0.35  # 4 dB an octave above 500 Hz: speech falls by twice as much, and quantizers hear what is loud
 _ALPHA = 0.01  # of the Snakes that the transform passes, which begin nearly linear: 1 leaves nothing of waveforms
 
 
@@ -45,33 +47,22 @@ def transform_start(params: dict, config: Model) -> dict:
             "up": _with_transform(up["up"], 0 if config.causal else reach, kernel.transpose(0, 2, 1), 1),
         }
         channels = len(rows)
-    embedding = np.tile(np.eye(channels, config.latent // _halves(config)), _halves(config))[None]
+    copies = [np.tile(copy, _halves(config))[None] for copy in _emphasised(channels, config)]
     if config.mask:
-        encoder |= _mask_start(encoder, f"block{blocks - 1}", channels)
+        encoder["told"] = _with_transform(encoder["told"], 0, np.zeros((1, 1, channels)), 2)
     encoder["snake"] = _nearly_linear(encoder["snake"], channels)
-    encoder["last"] = _with_transform(encoder["last"], 2 if config.causal else 1, embedding, 2)
+    encoder["last"] = _with_transform(encoder["last"], 2 if config.causal else 1, copies[0], 2)
     heard = 1 if config.mask else 0.5  # masks begin at one half
-    decoder["first"] = _with_transform(decoder["first"], present, heard * embedding.transpose(0, 2, 1), 2)
+    decoder["first"] = _with_transform(decoder["first"], present, heard * copies[1].transpose(0, 2, 1), 2)
     return params | {"encoder": encoder, "decoder": decoder}
 
 
-def _mask_start(encoder: dict, last: str, channels: int) -> dict:
-    """The parts of the encoder that make the mask: at first they hear the log mel spectrum, and hardly the waveform.
-
-    The transform's coefficients, its first `channels`, and other filters' outputs jump with the phase of what is heard:
-    an LSTM that hears them as loudly as the spectrum takes more than twice the steps to find its first masks.
-    """
-    block, recurrent = encoder[last], dict(encoder.get("lstm", {}))
-    down = block["down"] | {"gain": block["down"]["gain"].at[channels:].multiply(_WAVEFORM)}
-    for name in recurrent.keys() & {"forward0_kernel", "backward0_kernel"}:
-        recurrent[name] = recurrent[name].at[:channels].multiply(_LEAK)
-    mask = encoder["mask"]
-    made = {
-        last: block | {"down": down},
-        "loudness": _with_transform(encoder["loudness"], 0, np.zeros((1, 1, channels)), 2),
-        "mask": _with_kernel(mask, weight_norm(mask["direction"], mask["gain"], 2).at[:, :channels].multiply(_LEAK), 2),
-    }
-    return made | ({"lstm": recurrent} if recurrent else {})
+def _emphasised(channels: int, config: Model) -> tuple[np.ndarray, np.ndarray]:
+    """`[channels, d]`: a half of the embedding as a copy of the lowest DCT coefficients of a frame, and the inverse."""
+    copy = np.eye(channels, config.latent // _halves(config))
+    hz = np.arange(channels)[:, None] * config.sample_rate / (2 * config.hop)
+    emphasis = (1 + (hz / 500) ** 2) ** _EMPHASIS
+    return copy * emphasis, copy / emphasis
 
 
 def _halves(config: Model) -> int:
@@ -81,14 +72,15 @@ def _halves(config: Model) -> int:
 def _transforms(config: Model) -> list[np.ndarray]:
     """Orthonormal rows `[a', s a]` that make one frame of s frames of a channels: for the patch, then each block.
 
-    They take half of the channels at most, and after the last block no more than a half of the embedding can hold.
+    They take `_SHARE` of the channels at most, and after the last block no more than half the embedding can hold.
     """
     transforms, basis = [], np.eye(1)  # what the channels make of a frame's samples, [a, samples]
     blocks = len(config.strides)
     for i, stride in enumerate((config.patch, *config.strides)):
         side_by_side = np.kron(np.eye(stride), basis)
         samples = side_by_side.shape[1]
-        kept = max(1, min(samples, config.channels * 2**i // 2, config.decoder_channels // 2 ** (blocks - i) // 2))
+        room = min(config.channels * 2**i, config.decoder_channels // 2 ** (blocks - i))
+        kept = max(1, min(samples, int(_SHARE * room)))
         if i == blocks:
             kept = min(kept, config.latent // _halves(config))
             wanted = _dct(samples)[:kept]

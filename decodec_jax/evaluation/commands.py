@@ -4,6 +4,8 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from decodec_jax.config import Data
 from decodec_jax.data.sources import open_source
 from decodec_jax.errors import UserError
@@ -42,7 +44,7 @@ def evaluate(suites: Sequence[str], data: str, out: Path, models: Sequence[str],
         _create(out / name)
         tables[name] = suite.run(name, measured, heard, out / name, loaded, tools)
         if name == "enhancement":
-            apart(loaded, heard, out / name)
+            apart(loaded, heard, out / name, continuous)
     curves(loaded, out)
     return tables
 
@@ -136,15 +138,22 @@ def curves(loaded: Iterable[Loaded], out: Path) -> None:
             figures.curves(out / f"{each.name}_curve.png", rows, PANELS)
 
 
-def apart(loaded: Iterable[Loaded], heard: Sequence[Item], out: Path) -> None:
-    """The first mixture at 0 dB through each model in spectrograms, as NAME_taken_apart.png."""
+def apart(loaded: Iterable[Loaded], heard: Sequence[Item], out: Path, continuous: bool) -> None:
+    """The first mixture at 0 dB through each model in spectrograms, as NAME_taken_apart.png.
+
+    continuous: a row more, without quantizers.
+    """
     shown = next(item for item in heard if item.snr == 0)
+
+    def made(model: DeCodec) -> dict[str, np.ndarray]:
+        functions = {"mixture": model.reconstruct, "speech": model.enhance, "background": model.background}
+        return {part: function(shown.mixture, shown.rate) for part, function in functions.items()}
+
     for name, _, model in loaded:
-        figures.taken_apart(out / f"{name}_taken_apart.png", {
+        rows = {
             "what went in": {"mixture": shown.mixture, "speech": shown.speech, "background": shown.background},
-            "what came out": {
-                "mixture": model.reconstruct(shown.mixture, shown.rate),
-                "speech": model.enhance(shown.mixture, shown.rate),
-                "background": model.background(shown.mixture, shown.rate),
-            },
-        }, shown.rate)  # fmt: skip
+            "what came out": made(model),
+        }
+        if continuous:
+            rows["without quantizers"] = made(model.continuous())
+        figures.taken_apart(out / f"{name}_taken_apart.png", rows, shown.rate)

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from decodec_jax.codec.encoder import unheard
 from decodec_jax.codec.layers import LSTM
 from decodec_jax.codec.model import DeCodecNetwork, Halves, recombine
 from decodec_jax.config import Model
@@ -121,7 +122,10 @@ class Chunked:
         self._variables = variables
         self._groups = groups
         self._apply = jax.jit(network.apply, static_argnames=("method", "mutable", "then", "parts", "active"))
-        self._lstm = jax.jit(LSTM(self.config.lstm_layers, bidirectional=True).apply, static_argnames="mutable")
+        self._lstms = {
+            side: jax.jit(LSTM(self.config.lstm_layers, True, passing).apply, static_argnames="mutable")
+            for side, passing in (("encoder", unheard(self.config)), ("decoder", 0))
+        }
 
     def embed(self, waves: Iterable[np.ndarray]) -> Iterator[Halves[np.ndarray]]:
         """Speech and background embeddings before quantization: pieces `[b, n]` to pieces `[b, f, d]` twice."""
@@ -235,19 +239,19 @@ class Chunked:
         own direction, since these need only the n - 1 below them right in both, which the sweep before has seen to.
         So one sweep more than there are layers gives the output. The last runs forwards, and gives it in order.
         """
-        lstm = {"params": self._variables["params"][side]["lstm"]}
+        lstm, apply = {"params": self._variables["params"][side]["lstm"]}, self._lstms[side]
         with tempfile.TemporaryFile(buffering=0) as file:
             places = _spill(file, _grouped(pieces, self._groups))
             if not places:
                 return
-            zeros = _fresh(self._lstm, lstm, _read(file, places[0]))
+            zeros = _fresh(apply, lstm, _read(file, places[0]))
             known = [zeros] * len(places)
             for sweep in reversed(range(self.config.lstm_layers + 1)):
                 way, order = ("backward", reversed) if sweep % 2 else ("forward", iter)
                 travelling = {name: carry for name, carry in zeros.items() if name.startswith(way)}
                 for i in order(range(len(places))):
                     known[i] = known[i] | travelling
-                    after, output = _step(self._lstm, lstm, known[i], _read(file, places[i]))
+                    after, output = _step(apply, lstm, known[i], _read(file, places[i]))
                     travelling = {name: after[name] for name in travelling}
                     if sweep == 0:
                         yield np.asarray(output)

@@ -278,6 +278,8 @@ class Encoder(Chain):
             layers["loudness"] = Loudness(channels, config)
         if config.lstm_layers:
             layers["lstm"] = LSTM(channels, config)
+        if config.mask:
+            layers["told"] = same(channels, channels, 1, causal)
         layers |= {"snake": Snake(channels), "last": same(channels, config.latent, 3, causal)}
         if config.mask:
             layers["mask"] = same(channels, config.latent, 1, causal)
@@ -287,13 +289,16 @@ class Encoder(Chain):
     def forward(self, wave: Tensor, stream: Stream | None = None) -> Tensor:
         wave = (wave / SCALE)[:, None]
         x = wave[:, 0].unflatten(-1, (-1, self.patch)).mT
+        made = None  # of how loud things are, for the mask
         for name, layer in self.named_children():
-            if name == "snake":
-                heard = x
             if name == "loudness":
-                x = x + layer(wave, stream)
+                made = layer(wave, stream)
+            elif name == "lstm" and made is not None:
+                made = layer(made, stream)
+            elif name == "told":
+                x = x + layer(made, stream)
             elif name == "mask":
-                x = x * torch.sigmoid(layer(heard, stream))
+                x = x * torch.sigmoid(layer(made, stream))
             else:
                 x = layer(x, stream)
         return x.mT

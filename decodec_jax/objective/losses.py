@@ -11,7 +11,7 @@ from decodec_jax.codec.projection import orthogonality
 from decodec_jax.codec.quantize import Quantized
 from decodec_jax.config import Loss
 from decodec_jax.objective import guidance
-from decodec_jax.objective.spectral import mel_distance
+from decodec_jax.objective.spectral import compressed_distance, mel_distance
 
 Terms = dict[str, Array]
 
@@ -23,7 +23,10 @@ class Semantic(NamedTuple):
     target: Array
 
 
-OUTPUT_TERMS = ("wave_own", "wave_swap", "mel_own", "mel_swap", "adversarial", "feature")  # those of the waveform
+# those of the waveform
+OUTPUT_TERMS = (
+    *(f"{term}_{kind}" for term in ("wave", "mel", "spectrum") for kind in ("own", "swap")), "adversarial", "feature"
+)  # fmt: skip
 
 
 def output_names(weights: Loss) -> list[str]:
@@ -53,12 +56,15 @@ def reconstruction_terms(
     outputs: dict[str, Array], targets: dict[str, Array], weights: Loss, sample_rate: int,
     per_device: Callable[[Callable], Callable] = lambda f: f,
 ) -> Terms:  # fmt: skip
-    """Waveform and mel terms of the "own" and "swap" waveforms `[n, t]` present in `outputs`.
+    """Waveform, mel and spectrum terms of the "own" and "swap" waveforms `[n, t]` present in `outputs`.
 
-    per_device: wraps the mel distance so that each device takes the FFT of its own items only.
+    per_device: wraps the distances of spectra so that each device takes the FFT of its own items only.
     """
     def mel(output, target):
         return mel_distance(output, target, sample_rate, weights.mel_windows, weights.mel_bands)
+
+    def spectrum(output, target):
+        return compressed_distance(output, target, weights.spectrum_windows)
 
     terms = {}
     for kind, output in outputs.items():
@@ -67,6 +73,8 @@ def reconstruction_terms(
             terms[f"wave_{kind}"] = jnp.mean(distance * (quietness(targets[kind]) if weights.level_free else 1))
         if getattr(weights, f"mel_{kind}"):
             terms[f"mel_{kind}"] = jnp.mean(per_device(mel)(output, targets[kind]))
+        if getattr(weights, f"spectrum_{kind}"):
+            terms[f"spectrum_{kind}"] = jnp.mean(per_device(spectrum)(output, targets[kind]))
     return terms
 
 

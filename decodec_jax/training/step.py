@@ -43,7 +43,8 @@ def levels_in_use(config: Quantizer, bypassed: Array, key: Array) -> Array:
 
 def reconstructions(loss: Loss) -> list[str]:
     """Which waveforms a step decodes: "own" mixtures, "swap"ped ones, or both."""
-    return [kind for kind in ("own", "swap") if getattr(loss, f"wave_{kind}") or getattr(loss, f"mel_{kind}")]
+    terms = "wave", "mel", "spectrum"
+    return [kind for kind in ("own", "swap") if any(getattr(loss, f"{term}_{kind}") for term in terms)]
 
 
 def reference(batch: Batch, kinds: list[str]) -> Array:

@@ -226,6 +226,7 @@ CAUSAL_LAYERS = {
     "up 5": (lambda causal: Up(4, 5, causal), 5),
     "residual unit": (lambda causal: ResidualUnit(7, 3, causal), 1),
     "lstm": (lambda causal: LSTM(2, bidirectional=not causal), 1),
+    "lstm that passes some channels by": (lambda causal: LSTM(2, bidirectional=not causal, unheard=2), 1),
 }
 
 

@@ -184,6 +184,22 @@ def test_no_output_sample_of_the_causal_network_depends_on_a_later_frame(rng, pa
 # --- silence, sizes, types --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("bidirectional", [True, False])
+def test_a_mask_is_made_of_how_loud_things_are_whatever_their_phase(waves, bidirectional):
+    network = DeCodecNetwork(bare(causal=not bidirectional, lstm_layers=1))
+    variables = random_variables(network, jnp.zeros((1, network.config.hop)))
+
+    def mask(network, wave):
+        encoder = network.encoder
+        made = jnp.split(encoder.lstm(encoder.front(wave)), 2, axis=-1)[1]
+        return encoder.mask(made)
+
+    waves = waves[:, : 4 * network.config.hop]
+    heard = jax.jit(lambda wave: network.apply(variables, wave, method=mask))
+    np.testing.assert_array_equal(heard(-waves), heard(waves))
+    assert np.abs(heard(0.5 * waves) - heard(waves)).max() > 1e-3
+
+
 def test_a_mask_that_is_closed_lets_nothing_through(waves):
     network = DeCodecNetwork(bare())
     params = random_variables(network, jnp.zeros((1, network.config.hop)))["params"]

@@ -6,7 +6,7 @@ from decodec_jax.codec.model import Halves
 from decodec_jax.codec.quantize import Quantized
 from decodec_jax.config import Loss
 from decodec_jax.objective import losses
-from decodec_jax.objective.spectral import mel_distance
+from decodec_jax.objective.spectral import compressed_distance, mel_distance
 
 RATE = 16_000
 
@@ -40,8 +40,12 @@ def test_waveform_distance_is_the_mean_absolute_difference():
 @pytest.mark.parametrize("kind", ["own", "swap"])
 def test_reconstruction_terms_compare_each_output_with_its_own_target(waves, kind):
     outputs, targets = waves
-    terms = losses.reconstruction_terms(outputs, targets, loss(**{f"wave_{kind}": 2.0, f"mel_{kind}": 3.0}), RATE)
-    assert set(terms) == {f"wave_{kind}", f"mel_{kind}"}
+    names = [f"{term}_{kind}" for term in ("wave", "mel", "spectrum")]
+    weights = loss(spectrum_windows=(64,), **dict(zip(names, (2.0, 3.0, 4.0), strict=True)))
+    terms = losses.reconstruction_terms(outputs, targets, weights, RATE)
+    assert set(terms) == set(names)
+    spectrum = np.mean(compressed_distance(outputs[kind], targets[kind], (64,)))
+    np.testing.assert_allclose(terms[f"spectrum_{kind}"], spectrum, rtol=1e-5)
     np.testing.assert_allclose(terms[f"wave_{kind}"], np.mean(np.abs(outputs[kind] - targets[kind])), rtol=1e-5)
     mel = np.mean(mel_distance(outputs[kind], targets[kind], RATE, (64,), (10,)))
     np.testing.assert_allclose(terms[f"mel_{kind}"], mel, rtol=1e-5)

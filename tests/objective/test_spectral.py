@@ -8,7 +8,7 @@ import pytest
 from scipy import signal
 
 from configs.decodec import get_config
-from decodec_jax.objective.spectral import log_mel, magnitudes, mel_distance, mel_filters
+from decodec_jax.objective.spectral import compressed_distance, log_mel, magnitudes, mel_distance, mel_filters
 from decodec_jax.testing import speech_clips
 
 RATE, EPS = 16_000, 1e-5
@@ -116,3 +116,42 @@ def test_silence_and_short_waves_have_finite_distances_and_gradients(rng, t, sil
     value, gradient = distance(output)
     assert np.isfinite(value) and np.all(np.isfinite(gradient))
     assert value < 1e-5 if silent == "both" else value > 0.1
+
+
+def test_compressed_distance_equals_that_of_scipy_s_spectra():
+    output, target = (np.float64(clip) for clip in speech_clips(2, 4096))
+
+    def compressed(wave, window):
+        hann = signal.get_window("hann", window)
+        _, _, spectrum = signal.stft(wave, window=hann, nperseg=window, noverlap=window * 3 // 4, boundary="zeros")
+        spectrum *= hann.sum() / np.sqrt(np.sum(hann**2))
+        size = np.sqrt(np.abs(spectrum) ** 2 + 3e-4**2)
+        return spectrum / size**0.7, size**0.3
+
+    expected = []
+    for window in (256, 1024):
+        (x, size_x), (y, size_y) = compressed(output, window), compressed(target, window)
+        apart = np.sqrt(np.abs(x - y) ** 2 + EPS)
+        expected.append(np.mean(0.3 * apart + 0.7 * np.abs(size_x - size_y)))
+    ours = compressed_distance(jnp.float32(output)[None], jnp.float32(target)[None], (256, 1024))
+    np.testing.assert_allclose(ours, [np.mean(expected)], rtol=1e-3)
+
+
+def test_compressed_distance_hears_phase_and_what_is_quiet():
+    time = np.arange(8000) / RATE
+    loud, quiet = 0.1 * np.sin(2 * np.pi * 300 * time), 1e-3 * np.sin(2 * np.pi * 4000 * time)  # 40 dB apart
+
+    def distance(output):
+        return float(compressed_distance(jnp.float32(output)[None], jnp.float32(loud + quiet)[None], (512,))[0])
+
+    same = distance(loud + quiet)
+    without = [distance(loud) - same, distance(quiet) - same]
+    assert without[0] / without[1] > 0.05  # of waveforms: 0.01
+    assert distance(loud + quiet) < distance(loud - quiet) < distance(-loud - quiet)
+
+
+@pytest.mark.parametrize("of", [0.0, 0.05])
+def test_gradients_of_compressed_distances_are_finite_and_of_one_size_for_silence(of):
+    wave = of * jnp.float32(np.random.default_rng(0).standard_normal((1, 2000)))
+    gradient = jax.grad(lambda output: compressed_distance(output, wave, (256,))[0])(wave * 0.9)
+    assert np.all(np.isfinite(gradient)) and np.abs(gradient).max() < 1
