@@ -58,7 +58,7 @@ class Encoder(nn.Module):
             self.lstm = LSTM(config.lstm_layers, not config.causal, unheard=unheard(config))
         if config.mask:
             self.mel = LogMel(config.sample_rate, config.hop)
-            channels = config.channels * 2 ** len(config.strides)
+            channels = unheard(config)
             self.loudness = Conv(channels, 1, config.causal)
             self.told = Conv(channels, 1, config.causal, gain=0.3)
             self.mask = Conv(config.latent, 1, config.causal, gain=0.3)
