@@ -171,6 +171,7 @@ def _light() -> Config:
     config.model.projection = "exact"
     for quantizer in (config.model.speech, config.model.background):
         quantizer.dim = 64
+        quantizer.gains = 40
         quantizer.bypass = 0.25  # who wants no tokens will leave the quantizers out
     config.loss.perp = 0.0
     config.loss.wave_own = config.loss.wave_swap = 100.0
@@ -182,7 +183,8 @@ def _light() -> Config:
     config.data.seconds = 1.5
     config.data.snr = (-10.0, 20.0)
     augment = config.data.augment  # two hours of recordings are few
-    augment.speed, augment.eq, augment.rooms, augment.layers = (0.9, 1.1), 6.0, 0.25, 0.3
+    augment.speed = augment.background_speed = (0.9, 1.1)
+    augment.eq, augment.rooms, augment.layers = 6.0, 0.25, 0.3
     config.data.clean, config.data.background_only = 0.2, 0.15
     config.optim.lr = 1.2e-3
     config.optim.decay_steps = 6000

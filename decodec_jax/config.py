@@ -18,6 +18,7 @@ class Quantizer:
     entries: int = 1024
     dim: int = 0  # width of a codebook vector; 0: the latent's own, without projections. Those of "ema" do not learn
     first_dim: int = 0  # width of the first (semantic) level's vectors, when it is to differ; 0: as `dim`
+    gains: int = 0  # groups of channels whose gain and shape are told apart (codec/gain_shape.py); 0: none are
     decay: float = 0.99  # of the moving averages, per step
     revive: float = 0.1  # an entry used less than this share of an even load is replaced by a vector of the batch
     dropout: float = 0.5  # share of training items coded with a random number of levels
@@ -59,10 +60,12 @@ class Model:
 class Augment:
     """Random changes to training clips before they are mixed, see data/augment.py. The paper names none."""
 
-    speed: tuple[float, float] = (1.0, 1.0)  # of playback, pitch and all
+    speed: tuple[float, float] = (1.0, 1.0)  # at which speech is played, pitch and all
+    background_speed: tuple[float, float] = (1.0, 1.0)  # the same of backgrounds, which may be varied more
     eq: float = 0.0  # dB; frequency responses lie within plus and minus this
     rooms: float = 0.0  # share of speech that is heard in a simulated room
-    layers: float = 0.0  # share of backgrounds that are two recordings at once
+    synthetic: float = 0.0  # share of backgrounds that are made on the fly (data/synthetic.py), not recorded
+    layers: float = 0.0  # share of backgrounds that are two at once
 
 
 @dataclass
@@ -243,6 +246,9 @@ def check(config: Config) -> None:
     for name, (value, allowed) in choices.items():
         if value not in allowed:
             raise UserError(f"{name} is {value!r}; it must be one of {', '.join(allowed)}")
+    for name, values in _tuples(config):
+        if any(isinstance(value, str) for value in values):
+            raise UserError(f"{name} is {values}; it must be numbers with commas between them, or () for none")
     positive = {
         "model.patch": model.patch,
         "model.channels": model.channels,
@@ -266,13 +272,20 @@ def check(config: Config) -> None:
                         f"so it must be a multiple of {blocks}")
     if model.projection == "exact" and model.latent % 2:
         raise UserError(f"model.latent is {model.latent}; the exact projection splits it in two, so it must be even")
+    for name, quantizer in (("speech", model.speech), ("background", model.background)):
+        if quantizer.gains and (model.latent % quantizer.gains or quantizer.kind != "ema"):
+            raise UserError(f"model.{name}.gains is {quantizer.gains}; it must divide model.latent, {model.latent}, "
+                            f"and model.{name}.kind must be ema")
     if data.snr[0] > data.snr[1] or data.level[0] > data.level[1]:
         raise UserError(f"data.snr {data.snr} and data.level {data.level} must each be (low, high)")
-    speed = data.augment.speed
-    if not 0 < speed[0] <= speed[1]:
-        raise UserError(f"data.augment.speed is {speed}; it must be (low, high), above 0")
-    if data.targets and speed != (1.0, 1.0):
-        raise UserError(f"data.augment.speed is {speed}, but data.targets are of clips at speed 1; leave one out")
+    augment = data.augment
+    for name in ("speed", "background_speed"):
+        low, high = getattr(augment, name)
+        if not 0 < low <= high:
+            raise UserError(f"data.augment.{name} is {(low, high)}; it must be (low, high), above 0")
+    if data.targets and augment.speed != (1.0, 1.0):
+        raise UserError(f"data.augment.speed is {augment.speed}, but data.targets are of clips at speed 1; "
+                        "leave one out")
     if not 0 <= data.clean + data.background_only + data.silent <= 1:
         raise UserError("data.clean + data.background_only + data.silent must lie in 0..1")
     if not any(getattr(loss, f"{term}_{kind}") for term in ("wave", "mel", "spectrum") for kind in ("own", "swap")):
@@ -281,3 +294,14 @@ def check(config: Config) -> None:
         raise UserError("loss.guidance needs model.semantic, the width of the teacher's features")
     if len(loss.mel_windows) != len(loss.mel_bands):
         raise UserError("loss.mel_windows and loss.mel_bands must be of equal length")
+
+
+def _tuples(config, prefix: str = "") -> list[tuple[str, tuple]]:
+    """Every tuple in a (nested) config dataclass, with its name."""
+    found = []
+    for name, value in vars(config).items():
+        if dataclasses.is_dataclass(value):
+            found += _tuples(value, f"{prefix}{name}.")
+        elif isinstance(value, tuple):
+            found.append((prefix + name, value))
+    return found

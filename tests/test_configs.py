@@ -102,7 +102,7 @@ def test_an_unknown_setting_in_a_saved_config_is_named():
     ("section", "name", "value"),
     [("model", "projection", "orthogonal"), ("model", "latent", 0), ("data", "seconds", -1.0), ("data", "snr", (5, -5)),
      ("data", "silent", 0.95), ("loss", "game", "chess"), ("loss", "guidance_form", "axis"),
-     ("loss", "mel_bands", (10,)), ("model", "decoder_channels", 100)],
+     ("loss", "mel_bands", (10,)), ("model", "decoder_channels", 100), ("discriminator", "windows", ("",))],
 )  # fmt: skip
 def test_a_value_no_run_can_use_is_refused(section, name, value):
     config = decodec.get_config("paper")

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array, lax
 
+from decodec_jax.codec.gain_shape import from_gain_shape, to_gain_shape
 from decodec_jax.config import Quantizer
 
 # --- one level ------------------------------------------------------------------------------------------------------
@@ -272,7 +273,8 @@ class ResidualQuantizer(nn.Module):
             self.stack = {"first": self._run("first", 1, first_dim), "rest": self._run("rest", levels - 1, dim)}
 
     def _run(self, name: str, levels: int, dim: int) -> Levels:
-        shape = (levels, self.config.entries, dim or self.width)
+        width = self.width + self.config.gains
+        shape = (levels, self.config.entries, dim or width)
         normal, zeros = nn.initializers.normal(1.0), nn.initializers.zeros
         linear = nn.initializers.lecun_normal(batch_axis=0)
 
@@ -293,21 +295,37 @@ class ResidualQuantizer(nn.Module):
                 self.param(f"{name}_{side}_bias", zeros, (levels, width_out)),
             )
 
-        levels = Levels(entries, affine("into", self.width, dim), affine("out", dim, self.width))
+        levels = Levels(entries, affine("into", width, dim), affine("out", dim, width))
         # averages cannot keep up with projections that learn: within 100 steps most of the start is lost
         return lax.stop_gradient(levels) if self.config.kind == "ema" else levels
 
     def __call__(self, x: Array, active: Array | None = None, key: Array | None = None) -> Quantized:
-        quantized = quantize(x, self.stack, self.config.kind == "factorised", active, key)
+        quantized = quantize(self._to_quantize(x), self.stack, self.config.kind == "factorised", active, key)
+        if self.config.gains:
+            # Straight through as a whole: the way there and back, taken apart, has other gradients where little of a
+            # shape was coded, many times too large.
+            used = True if active is None else (active > 0)[:, None, None]
+            vectors, first = (
+                jnp.where(used, x + lax.stop_gradient(self._quantized(y) - x), x)
+                for y in (quantized.vectors, quantized.first)
+            )
+            quantized = quantized._replace(vectors=vectors, first=first)
         return quantized._replace(codebook=None) if self.config.kind == "ema" else quantized
 
+    def _to_quantize(self, x: Array) -> Array:
+        return to_gain_shape(x, self.config.gains) if self.config.gains else x
+
+    def _quantized(self, y: Array) -> Array:
+        return from_gain_shape(y, self.config.gains) if self.config.gains else y
+
     def vectors(self, codes: Array) -> Array:
-        """`dequantize` with this stream's codebooks."""
-        return dequantize(codes, self.stack)
+        """Latent-wide vectors of `[b, k, f]` codes, any k from 1 to all levels: `[b, f, c]`."""
+        return self._quantized(dequantize(codes, self.stack))
 
     def started(self, x: Array, key: Array) -> tuple[dict, dict]:
         """This stream's `params` and `codebook` after `start` on latents `[b, f, c]`."""
-        stack, averages = start(self.stack, x.reshape(-1, x.shape[-1]), self.config.kind == "factorised", key)
+        latents = self._to_quantize(x.reshape(-1, x.shape[-1]))
+        stack, averages = start(self.stack, latents, self.config.kind == "factorised", key)
         params = {}
         for name, run in stack.items():
             if self.config.kind == "factorised":

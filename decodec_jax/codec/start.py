@@ -3,9 +3,8 @@
 From random filters waveforms are found slowly: a sample has to pass some twenty layers before the first of it comes out
 right. So some channels of every layer, but never all, begin as a block transform. After each downsampling they hold the
 samples that a frame stands for, resampled to as many as there are channels, and after the last its lowest DCT
-coefficients. Either half of the embedding begins as a copy of these, high ones emphasised, and the decoder as the
-inverse of all this, with half the sound from either half. All other channels begin at random and have to make the
-outcome better, not to make it.
+coefficients. Either half of the embedding begins as a copy of these, and the decoder as the inverse of all this, with
+half the sound from either half. All other channels begin at random and have to make the outcome better, not to make it.
 """
 
 import math
@@ -20,7 +19,6 @@ from decodec_jax.config import Model
 
 _LEAK = 0.02  # of the random kernels, that which reaches the channels of the transform: more spoils the start
 _SHARE = 5 / 6  # of the channels that the transform may take
-_EMPHASIS = 0.35  # 4 dB an octave above 500 Hz: speech falls by twice as much, and quantizers hear what is loud
 _ALPHA = 0.01  # of the Snakes that the transform passes, which begin nearly linear: 1 leaves nothing of waveforms
 
 
@@ -47,22 +45,14 @@ def transform_start(params: dict, config: Model) -> dict:
             "up": _with_transform(up["up"], 0 if config.causal else reach, kernel.transpose(0, 2, 1), 1),
         }
         channels = len(rows)
-    copies = [np.tile(copy, _halves(config))[None] for copy in _emphasised(channels, config)]
+    copies = np.tile(np.eye(channels, config.latent // _halves(config)), _halves(config))[None]
     if config.mask:
         encoder["told"] = _with_transform(encoder["told"], 0, np.zeros((1, 1, channels)), 2)
     encoder["snake"] = _nearly_linear(encoder["snake"], channels)
-    encoder["last"] = _with_transform(encoder["last"], 2 if config.causal else 1, copies[0], 2)
+    encoder["last"] = _with_transform(encoder["last"], 2 if config.causal else 1, copies, 2)
     heard = 1 if config.mask else 0.5  # masks begin at one half
-    decoder["first"] = _with_transform(decoder["first"], present, heard * copies[1].transpose(0, 2, 1), 2)
+    decoder["first"] = _with_transform(decoder["first"], present, heard * copies.transpose(0, 2, 1), 2)
     return params | {"encoder": encoder, "decoder": decoder}
-
-
-def _emphasised(channels: int, config: Model) -> tuple[np.ndarray, np.ndarray]:
-    """`[channels, d]`: a half of the embedding as a copy of the lowest DCT coefficients of a frame, and the inverse."""
-    copy = np.eye(channels, config.latent // _halves(config))
-    hz = np.arange(channels)[:, None] * config.sample_rate / (2 * config.hop)
-    emphasis = (1 + (hz / 500) ** 2) ** _EMPHASIS
-    return copy * emphasis, copy / emphasis
 
 
 def _halves(config: Model) -> int:

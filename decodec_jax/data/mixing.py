@@ -9,7 +9,7 @@ from numpy.random import Generator
 
 from decodec_jax import audio
 from decodec_jax.config import Data
-from decodec_jax.data import augment
+from decodec_jax.data import augment, synthetic
 from decodec_jax.data.clips import Clip
 from decodec_jax.data.sources import ClipSource
 from decodec_jax.data.targets import TargetCache
@@ -111,19 +111,27 @@ class Mixer:
 
     def varied(self, rng: Generator, kind: str) -> Drawn:
         """A crop of a random clip with the changes that `data.augment` asks for. What is off draws nothing of `rng`."""
-        asked, rate = self.data.augment, self.source.sample_rate
-        speed = rng.uniform(*asked.speed) if asked.speed != (1.0, 1.0) else 1.0
-        drawn = self.draw(rng, kind, speed)
+        asked = self.data.augment
+        drawn = self.played(rng, kind)
         wave, failed = drawn.wave, drawn.failed
         if kind == "background" and asked.layers and rng.random() < asked.layers:
-            other = self.draw(rng, kind, speed)
+            other = self.played(rng, kind)
             wave = scaled(wave, 0, kind) + scaled(other.wave, rng.uniform(-10, 0), kind)
             failed += other.failed
         if asked.eq:
             wave = augment.equalised(wave, asked.eq, rng)
         if kind == "speech" and asked.rooms and rng.random() < asked.rooms:
-            wave = augment.in_room(wave, rate, rng)
+            wave = augment.in_room(wave, self.source.sample_rate, rng)
         return Drawn(wave, failed, drawn.targets)
+
+    def played(self, rng: Generator, kind: str) -> Drawn:
+        """A crop of a random clip at a random speed; of backgrounds, a share is synthetic."""
+        asked = self.data.augment
+        if kind == "background" and asked.synthetic and rng.random() < asked.synthetic:
+            made = synthetic.background(int(rng.integers(2**32)), self.source.sample_rate, self.data.seconds)
+            return Drawn(fitted(made, self.samples, kind, 0.0), 0, None)
+        speeds = asked.speed if kind == "speech" else asked.background_speed
+        return self.draw(rng, kind, rng.uniform(*speeds) if speeds != (1.0, 1.0) else 1.0)
 
     def draw(self, rng: Generator, kind: str, speed: float = 1.0) -> Drawn:
         """A crop of a random clip, played at `speed`."""

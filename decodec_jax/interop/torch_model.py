@@ -58,6 +58,7 @@ class Quantizer:
     entries: int
     dim: int  # width of a codebook vector; 0: the latent's own width, without projections
     first_dim: int  # width of the first level's vectors, where it differs; 0: as `dim`
+    gains: int  # groups of channels whose gain and shape are quantized side by side; 0: the latent as it is
     decay: float  # training
     revive: float  # training
     dropout: float  # training
@@ -345,11 +346,28 @@ class Projection(nn.Module):
         return torch.where(first, embedding, 0.0), torch.where(first, 0.0, embedding)
 
 
+def to_gain_shape(x: Tensor, groups: int) -> Tensor:
+    """`[..., c]` to the logarithms of its groups' gains and c of its shape, `[..., groups + c]`."""
+    grouped = x.unflatten(-1, (groups, -1))
+    gain = torch.sqrt((grouped**2).mean(-1, keepdim=True) + 1e-12) + 0.01
+    return torch.cat([2.0 * torch.log(gain[..., 0]), (grouped * gain**-0.3).flatten(-2)], dim=-1)
+
+
+def from_gain_shape(y: Tensor, groups: int) -> Tensor:
+    """The inverse of `to_gain_shape`: `[..., groups + c]` to `[..., c]`."""
+    floored = torch.exp(y[..., :groups, None] / 2.0)
+    shape = y[..., groups:].unflatten(-1, (groups, -1))
+    level = torch.sqrt((shape**2).mean(-1, keepdim=True) + 1e-6)
+    return (shape * torch.sqrt(F.relu(floored - 0.01) / level * floored**0.3)).flatten(-2)
+
+
 class ResidualQuantizer(nn.Module):
     """One half's codebooks, as in the bundle: the levels of one width are stacked on the first axis."""
 
     def __init__(self, config: Quantizer, width: int):
         super().__init__()
+        self.gains = config.gains
+        width += config.gains
         self.by_angle = config.kind == "factorised"
         if not config.first_dim or config.first_dim == config.dim:
             self.runs = {"levels": (config.levels, config.dim)}
@@ -374,7 +392,7 @@ class ResidualQuantizer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Codes `[b, k, f]` of a latent `[b, f, c]`."""
-        residual, codes = x, []
+        residual, codes = to_gain_shape(x, self.gains) if self.gains else x, []
         for level in self.levels():
             z = residual @ level["into_kernel"] + level["into_bias"] if "into_kernel" in level else residual
             codes.append(_nearest(z, level["entries"], self.by_angle))
@@ -386,7 +404,8 @@ class ResidualQuantizer(nn.Module):
         levels = self.levels()
         if not 1 <= codes.shape[1] <= len(levels):
             raise ValueError(f"codes of {codes.shape[1]} levels; this quantizer has 1 to {len(levels)}")
-        return sum(_lookup(codes[:, k], levels[k]) for k in range(codes.shape[1]))
+        summed = sum(_lookup(codes[:, k], levels[k]) for k in range(codes.shape[1]))
+        return from_gain_shape(summed, self.gains) if self.gains else summed
 
 
 def _nearest(x: Tensor, entries: Tensor, by_angle: bool) -> Tensor:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from decodec_jax import config as settings
+from decodec_jax.codec.model import STREAMS
 from decodec_jax.config import Config
 from decodec_jax.errors import UserError
 from decodec_jax.inference import bundle
@@ -22,8 +23,8 @@ def initial_state(config: Config) -> State:
 
     A run gives its averaged parameters, its codebooks, discriminators and the optimizers' moments; a bundle, or for
     "built-in" that of the package, its parameters and codebooks; a DAC checkpoint (descript's or transformers' layout)
-    encoder, decoder and such codebooks as fit. What a source lacks starts as ever. Raises UserError when there is
-    nothing to read or it does not fit.
+    encoder, decoder and such codebooks as fit. What a source lacks starts as ever, and quantizers that k-means will set
+    (`train.kmeans_batches`) need not fit. Raises UserError when there is nothing to read or it does not fit.
     """
     state = fresh(config)
     if not config.train.init_from:
@@ -32,28 +33,42 @@ def initial_state(config: Config) -> State:
     if not path.exists():
         raise UserError(f"train.init_from: {path} does not exist")
     if (path / "checkpoints").is_dir():
-        return _from_run(state, path)
+        return _from_run(config, state, path)
     if bundle.is_bundle(path) and "decodec_jax" in (path / bundle.SETTINGS).read_text():
         source = bundle.load(path)
-        return _with_weights(state, source.params, source.codebook, path)
+        return _with_weights(config, state, source.params, source.codebook, path)
     params, codebook = dac.graft(state.params, state.codebook, dac.load(path), config.model)
-    return _with_weights(state, params, codebook, path)
+    return _with_weights(config, state, params, codebook, path)
 
 
-def _from_run(state: State, path: Path) -> State:
+def _from_run(config: Config, state: State, path: Path) -> State:
     theirs = checkpoint.load(settings.load(path / "config.json"), path / "checkpoints").state
-    state = _with_weights(state, theirs.averaged, theirs.codebook, path)
+    state = _with_weights(config, state, theirs.averaged, theirs.codebook, path)
     for part in ("optimizer", "discriminators", "discriminator_optimizer"):
         if shapes(getattr(state, part)) == shapes(getattr(theirs, part)):
             state = state.replace(**{part: getattr(theirs, part)})
     return state
 
 
-def _with_weights(state: State, params: dict, codebook: dict, path: Path) -> State:
+def _with_quantizers_that_fit(state: State, params: dict, codebook: dict) -> tuple[dict, dict]:
+    """Parameters and codebooks with the state's own quantizer in place of one of another kind or size."""
+    for name in STREAMS:
+        ours, theirs = ({part: tree[name] for part, tree in (("params", of[0]), ("codebook", of[1])) if name in tree}
+                        for of in ((state.params, state.codebook), (params, codebook)))  # fmt: skip
+        if shapes(ours) != shapes(theirs):
+            params, codebook = ({key: tree for key, tree in of.items() if key != name} for of in (params, codebook))
+            params |= {name: ours["params"]} if "params" in ours else {}
+            codebook |= {name: ours["codebook"]} if "codebook" in ours else {}
+    return params, codebook
+
+
+def _with_weights(config: Config, state: State, params: dict, codebook: dict, path: Path) -> State:
     """The state with these weights; every one must fit, but what only guidance needs may be on one side."""
     params = {name: part for name, part in params.items() if name != SEMANTIC or name in state.params}
     if SEMANTIC in state.params:
         params = {SEMANTIC: state.params[SEMANTIC]} | params
+    if config.train.kmeans_batches:
+        params, codebook = _with_quantizers_that_fit(state, params, codebook)
     for ours, theirs in ((state.params, params), (state.codebook, codebook)):
         ours, theirs = shapes(ours), shapes(theirs)
         differing = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))

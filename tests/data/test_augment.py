@@ -7,7 +7,9 @@ from decodec_jax.data.mixing import Mixer, rms
 from decodec_jax.errors import UserError
 from tests.data.test_mixing import NO_SHARES, RATE, Waves, check_contract, noise, plain_source
 
-EVERYTHING = Augment(speed=(0.8, 1.25), eq=6.0, rooms=0.5, layers=0.5)
+EVERYTHING = Augment(
+    speed=(0.8, 1.25), background_speed=(0.7, 1.4), eq=6.0, rooms=0.5, layers=0.5, synthetic=0.3
+)  # fmt: skip
 
 
 def example(index, changes, source=None):
@@ -25,13 +27,23 @@ def test_an_example_is_a_function_of_its_seed():
         np.testing.assert_array_equal(one, again)
 
 
-@pytest.mark.parametrize("change", [{"speed": (0.8, 0.9)}, {"eq": 6.0}, {"rooms": 1.0}, {"layers": 1.0}])
-def test_each_change_is_heard(change):
+@pytest.mark.parametrize(("change", "sides"), [
+    ({"speed": (0.8, 0.9)}, {"speech"}),
+    ({"background_speed": (0.8, 0.9)}, {"background"}),
+    ({"eq": 6.0}, {"speech", "background"}),
+    ({"rooms": 1.0}, {"speech"}),
+    ({"layers": 1.0}, {"background"}),
+    ({"synthetic": 1.0}, {"background"}),
+])  # fmt: skip
+def test_each_change_is_heard(change, sides):
     plain, changed = example(1, Augment()), example(1, Augment(**change))
-    assert not np.array_equal(plain["mixture"], changed["mixture"])
-    for side, concerned in (("speech", "layers" not in change), ("background", "rooms" not in change)):
-        if concerned:
-            assert not np.array_equal(plain[side], changed[side])
+    assert all(not np.array_equal(plain[side], changed[side]) for side in sides | {"mixture"})
+
+
+def test_a_share_of_the_backgrounds_is_synthetic():
+    source = Waves([("s", noise(9000))], [np.zeros(9000, np.float32)])
+    made = [np.any(example(index, Augment(synthetic=0.4), source)["background"][0]) for index in range(60)]
+    assert 0.2 < np.mean(made) < 0.6
 
 
 def test_speed_moves_pitches():
@@ -87,6 +99,15 @@ def test_layers_are_two_recordings():
         power = np.abs(np.fft.rfft(wave * np.hanning(len(wave))))
         found.append(min(power[125], power[500]) > 0.2 * max(power[125], power[500]))
     assert any(found) and rms(wave) > 0
+
+
+@pytest.mark.parametrize("name", ["speed", "background_speed"])
+def test_speeds_that_cannot_be_are_named(name):
+    config = Config()
+    config.model.semantic = 768
+    setattr(config.data.augment, name, (1.2, 0.8))
+    with pytest.raises(UserError, match=rf"data.augment.{name} is"):
+        check(config)
 
 
 def test_speed_and_cached_targets_exclude_each_other():

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from decodec_jax import testing
+from decodec_jax.codec.model import STREAMS
 from decodec_jax.errors import UserError
 from decodec_jax.inference import bundle
 from decodec_jax.training import initial
@@ -64,6 +65,19 @@ def test_a_bundle_is_a_start_and_its_codebooks_are_kept(run, tmp_path):
     started.optim.lr = 0.0
     state = train(started, tmp_path / "run")
     assert_equal(state.params, trained.averaged)  # nothing was learned at a rate of 0, nothing was started anew
+
+
+def test_quantizers_that_k_means_will_set_need_not_fit(run):
+    _, folder, trained = run
+    other = testing.full_config(speech=testing.tiny_quantizer(levels=3, dim=4))
+    other.train.init_from = str(folder)
+    state, fresh = initial.initial_state(other), initial.fresh(other)
+    assert_equal(state.params["encoder"], trained.averaged["encoder"])
+    assert_equal(state.params[STREAMS[0]], fresh.params[STREAMS[0]])
+    assert_equal(state.codebook, {STREAMS[0]: fresh.codebook[STREAMS[0]], STREAMS[1]: trained.codebook[STREAMS[1]]})
+    other.train.kmeans_batches = 0
+    with pytest.raises(UserError, match=r"does not fit the config: .*speech_quantizer"):
+        initial.initial_state(other)
 
 
 def test_what_does_not_fit_is_named(run, tmp_path):
