@@ -26,7 +26,7 @@ def tiny_model(**changes) -> Model:
     tiny = {
         "patch": 2, "channels": 4, "strides": (2, 5), "dilations": (1, 3), "kernel": 3, "latent": 8,
         "decoder_channels": 16, "lstm_layers": 1, "mask": True,
-        "speech": tiny_quantizer(), "background": tiny_quantizer(gains=2),
+        "speech": tiny_quantizer(), "background": tiny_quantizer(),
     }  # fmt: skip
     return Model(**(tiny | changes))
 

@@ -17,16 +17,16 @@ _EPS = 1e-3  # of shapes: where nothing was coded of one, nothing is heard of it
 
 
 def to_gain_shape(x: Array, groups: int) -> Array:
-    """`[..., c]` to its `groups` gains and c of its shape, `[..., groups + c]`."""
+    """`[..., c]` to its `groups` gains and c of its shape, `[..., groups + c]`; silence to zeros."""
     grouped = _grouped(x, groups)
     gain = _rms(grouped, 1e-6) + _FLOOR
     shape = grouped * gain ** (_POWER - 1)
-    return jnp.concatenate([_WEIGHT * jnp.log(gain[..., 0]), shape.reshape(x.shape)], axis=-1)
+    return jnp.concatenate([_WEIGHT * jnp.log(gain[..., 0] / _FLOOR), shape.reshape(x.shape)], axis=-1)
 
 
 def from_gain_shape(y: Array, groups: int) -> Array:
     """The inverse of `to_gain_shape`, of quantized gains and shapes, too: `[..., groups + c]` to `[..., c]`."""
-    floored = jnp.exp(y[..., :groups, None] / _WEIGHT)
+    floored = _FLOOR * jnp.exp(y[..., :groups, None] / _WEIGHT)
     shape = _grouped(y[..., groups:], groups)
     gain = jnp.maximum(floored - _FLOOR, 0)
     scale = jnp.sqrt(gain / _rms(shape, _EPS) * floored ** (1 - _POWER))

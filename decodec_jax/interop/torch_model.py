@@ -350,12 +350,12 @@ def to_gain_shape(x: Tensor, groups: int) -> Tensor:
     """`[..., c]` to the logarithms of its groups' gains and c of its shape, `[..., groups + c]`."""
     grouped = x.unflatten(-1, (groups, -1))
     gain = torch.sqrt((grouped**2).mean(-1, keepdim=True) + 1e-12) + 0.01
-    return torch.cat([2.0 * torch.log(gain[..., 0]), (grouped * gain**-0.3).flatten(-2)], dim=-1)
+    return torch.cat([2.0 * torch.log(gain[..., 0] / 0.01), (grouped * gain**-0.3).flatten(-2)], dim=-1)
 
 
 def from_gain_shape(y: Tensor, groups: int) -> Tensor:
     """The inverse of `to_gain_shape`: `[..., groups + c]` to `[..., c]`."""
-    floored = torch.exp(y[..., :groups, None] / 2.0)
+    floored = 0.01 * torch.exp(y[..., :groups, None] / 2.0)
     shape = y[..., groups:].unflatten(-1, (groups, -1))
     level = torch.sqrt((shape**2).mean(-1, keepdim=True) + 1e-6)
     return (shape * torch.sqrt(F.relu(floored - 0.01) / level * floored**0.3)).flatten(-2)

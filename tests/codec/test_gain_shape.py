@@ -42,6 +42,7 @@ def test_what_is_decoded_is_half_way_between_the_levels_of_shape_and_gain(rng, l
 
 def test_silence_stays_silent_and_its_gradient_finite():
     silence = jnp.zeros((1, 2, WIDTH))
+    np.testing.assert_allclose(to_gain_shape(silence, GROUPS), 0, atol=1e-3)
     assert not np.any(from_gain_shape(to_gain_shape(silence, GROUPS), GROUPS))
     gradient = jax.grad(lambda x: jnp.sum(to_gain_shape(x, GROUPS)))(silence)
     assert np.all(np.isfinite(gradient))

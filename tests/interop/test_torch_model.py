@@ -39,6 +39,7 @@ MODELS = {
     "causal": {
         "causal": True, "patch": 1, "strides": (5, 4), "lstm_layers": 2, "projection": "exact", "semantic": 5,
         "speech": testing.tiny_quantizer(kind="factorised", dim=4, first_dim=6, levels=3),
+        "background": testing.tiny_quantizer(gains=4, dim=4),
     },
     "uneven": {  # an even kernel, a stride of 1
         "patch": 3, "strides": (3, 1), "kernel": 4, "projection": "none", "lstm_layers": 2, "decoder_lstm": False,
