@@ -172,10 +172,11 @@ def _light() -> Config:
     for quantizer in (config.model.speech, config.model.background):
         quantizer.dim = 64
         quantizer.gains = 40
-        quantizer.bypass = 0.25  # who wants no tokens will leave the quantizers out
+        quantizer.decay = 0.99
+        quantizer.bypass = 0.5  # who wants no tokens will leave the quantizers out
     config.loss.perp = 0.0
-    config.loss.wave_own = config.loss.wave_swap = 100.0
-    config.loss.mel_own = config.loss.mel_swap = 2.0
+    config.loss.wave_own = config.loss.wave_swap = 50.0
+    config.loss.mel_own = config.loss.mel_swap = 4.0
     config.loss.mel_windows = (128, 512, 1024)
     config.loss.mel_bands = (20, 40, 80)
     config.loss.spectrum_own = config.loss.spectrum_swap = 20.0
