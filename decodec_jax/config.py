@@ -273,8 +273,9 @@ def check(config: Config) -> None:
     if model.projection == "exact" and model.latent % 2:
         raise UserError(f"model.latent is {model.latent}; the exact projection splits it in two, so it must be even")
     for name, quantizer in (("speech", model.speech), ("background", model.background)):
-        if quantizer.gains and (model.latent % quantizer.gains or quantizer.kind != "ema"):
-            raise UserError(f"model.{name}.gains is {quantizer.gains}; it must divide model.latent, {model.latent}, "
+        gains = quantizer.gains
+        if gains < 0 or (gains and (model.latent % gains or quantizer.kind != "ema")):
+            raise UserError(f"model.{name}.gains is {gains}; it must divide model.latent, {model.latent}, "
                             f"and model.{name}.kind must be ema")
     if data.snr[0] > data.snr[1] or data.level[0] > data.level[1]:
         raise UserError(f"data.snr {data.snr} and data.level {data.level} must each be (low, high)")

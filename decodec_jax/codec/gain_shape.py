@@ -12,7 +12,7 @@ from jax import Array
 
 _POWER = 0.7  # of its gain that a shape keeps: what is loud may have more of the bits, though not all
 _WEIGHT = 2.0  # of the gains' logarithms beside shapes
-_FLOOR = 0.01  # added to gains; 60 dB below speech, what is quiet may be anything
+_FLOOR = 0.01  # added to gains: 40 dB below speech's; what is quieter counts less and less
 _EPS = 1e-3  # of shapes: where nothing was coded of one, nothing is heard of its gain
 
 

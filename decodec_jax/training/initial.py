@@ -53,12 +53,12 @@ def _from_run(config: Config, state: State, path: Path) -> State:
 def _with_quantizers_that_fit(state: State, params: dict, codebook: dict) -> tuple[dict, dict]:
     """Parameters and codebooks with the state's own quantizer in place of one of another kind or size."""
     for name in STREAMS:
-        ours, theirs = ({part: tree[name] for part, tree in (("params", of[0]), ("codebook", of[1])) if name in tree}
-                        for of in ((state.params, state.codebook), (params, codebook)))  # fmt: skip
-        if shapes(ours) != shapes(theirs):
-            params, codebook = ({key: tree for key, tree in of.items() if key != name} for of in (params, codebook))
-            params |= {name: ours["params"]} if "params" in ours else {}
-            codebook |= {name: ours["codebook"]} if "codebook" in ours else {}
+        pairs = (state.params, params), (state.codebook, codebook)
+        if any(shapes(ours.get(name, {})) != shapes(theirs.get(name, {})) for ours, theirs in pairs):
+            params, codebook = (
+                {k: v for k, v in theirs.items() if k != name} | {k: v for k, v in ours.items() if k == name}
+                for ours, theirs in pairs
+            )
     return params, codebook
 
 

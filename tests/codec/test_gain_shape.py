@@ -69,7 +69,7 @@ def test_items_without_a_level_pass_as_they_are(rng):
     assert not np.allclose(quantized.vectors[1], x[1])
 
 
-@pytest.mark.parametrize("change", [{"gains": 7}, {"gains": 8, "kind": "factorised"}])
+@pytest.mark.parametrize("change", [{"gains": 7}, {"gains": -8}, {"gains": 8, "kind": "factorised"}])
 def test_gains_that_cannot_be_are_named(change):
     config = Config()
     config.model.semantic, config.model.background = 768, Quantizer(**change)
