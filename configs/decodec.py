@@ -7,11 +7,12 @@ Sizes
             where printed. Ours, because unstated: codebook kind and width, quantizer dropout and bypass, the continuous
             start, optimizer schedule, batch, crop length, discriminators (DAC's), the weights of all terms but L_RST
             and L_SG, shares of clean, background-only and silent mixtures. Needs HuBERT's weights: teacher.path.
-    small   The paper's network scaled down for CPUs: samples folded by 16. Neither adversarial nor guided, unless a
-            recipe says so. docs/results.md has what it gave.
-    light   Causal, samples folded by 64, wide. The weights that come with the package are of this size: docs/results.md
-            has what it gave.
-    tiny    Minutes on two cores; what the tests and a first look use. Neither adversarial nor guided, like small.
+    light   The spectral family (codec/spectral.py), causal, 40 ms of latency, made for CPUs. The weights that come with
+            the package are of this size: docs/results.md has what they do.
+    small   The same, wider and not causal, for those who do not stream.
+    tiny    Minutes on two cores; what the tests and a first look use.
+
+    The last three have neither guidance nor, but for light, adversarial terms, unless a recipe says so.
 
 Recipes, with the paper's row each answers to ("Ablation, noisy set"; "8 kbps" counts both streams)
     causal            DeCodec-c: causal in convolutions and LSTM alike (the paper names the LSTM only).
@@ -36,7 +37,8 @@ def _causal(config: Config):
 
 
 def _ablation1(config: Config):
-    config.loss.wave_swap = config.loss.mel_swap = config.loss.spectrum_swap = 0.0
+    config.loss.own += config.loss.swap
+    config.loss.swap = 0.0
     _ablation3(config)
 
 
@@ -116,109 +118,74 @@ def _paper() -> Config:
     return config
 
 
-def _plain() -> Config:
-    """What CPUs have time for: no adversarial or semantic terms, small discriminators for the recipes that add them."""
+def _light() -> Config:
     config = Config()
-    config.model.mask = True  # unlike the paper's: of either half, what is the other's can be let go at once
-    config.loss.guidance = config.loss.adversarial = config.loss.feature = 0.0
-    config.loss.level_free = True
-    config.data.level = (-34.0, -22.0)  # recordings are coded at -26, background and all
-    config.discriminator.period_channels = (8, 16, 32, 64, 64)
-    config.discriminator.band_channels = 4
-    config.discriminator.windows = (1024,)  # on CPUs a window costs more than all periods together
+    model = config.model
+    model.family, model.causal, model.projection, model.latent = "spectral", True, "exact", 192
+    for quantizer in (model.speech, model.background):
+        quantizer.decay, quantizer.revive, quantizer.dropout, quantizer.bypass = 0.98, 0.02, 0.3, 0.1
+
+    loss = config.loss
+    # the parts alone are what users ask for most, and speech more often than the background
+    loss.own, loss.swap, loss.speech, loss.background = 0.4, 0.6, 0.75, 0.25
+    # the waveform term finds the phases, which the others do not hear
+    loss.wave, loss.mel, loss.magnitude = 15.0, 0.3, 5.0
+    loss.mel_windows, loss.mel_bands, loss.mel_floor = (256, 512, 1024, 2048), (32, 64, 80, 128), -80.0
+    loss.perp = loss.guidance = 0.0
+    loss.commitment = 0.25
+
+    data = config.data
+    data.batch, data.seconds, data.balance = 12, 1.28, 0.4
+    data.cache_mb = 2048
+    data.snr, data.level = (-5.0, 20.0), (-30.0, -22.0)
+    data.clean, data.background_only, data.silent = 0.25, 0.05, 0.02
+    augment = data.augment
+    augment.speed, augment.background_speed = (0.95, 1.05), (0.9, 1.1)
+    augment.eq, augment.rooms, augment.layers = 4.0, 0.15, 0.25
+
+    discriminator = config.discriminator
+    discriminator.periods = discriminator.windows = ()
+    discriminator.frame_windows = (1024, 512, 256)
+    discriminator.start = 100_000
+    loss.adversarial, loss.feature, loss.relative_features = 0.15, 0.5, True
+
+    optim = config.optim
+    optim.lr, optim.weight_decay, optim.clip, optim.warmup = 8e-4, 0.01, 3.0, 200
+    optim.decay_from, optim.decay_steps = 100_000, 130_000
+
+    train = config.train
+    train.steps, train.continuous_steps, train.kmeans_batches = 130_000, 1000, 16
+    train.valid_every, train.save_every = 1000, 500
     return config
 
 
 def _small() -> Config:
-    config = _plain()
-    config.model.patch = 16
-    config.model.channels = 64
-    config.model.strides = (5, 4)
-    config.model.dilations = (1, 3)
+    config = _light()
+    config.model.causal = False
     config.model.latent = 256
-    config.model.decoder_channels = 256
-    config.model.decoder_lstm = False
-    for quantizer in (config.model.speech, config.model.background):
-        quantizer.decay = 0.995
-        quantizer.dropout = 0.2
-    config.loss.mel_own = config.loss.mel_swap = 0.5
-    config.data.batch = 4
-    config.data.snr = (-10.0, 10.0)  # more of what has to be taken apart
-    # where a partner lacks one part, the swapped target is the other part alone: what users will ask for
-    config.data.clean, config.data.background_only, config.data.silent = 0.25, 0.2, 0.05
-    config.optim.lr = 6e-4
-    config.optim.clip = 100.0
-    config.optim.warmup = 100
-    config.optim.decay_steps = 20_000
-    config.train.steps = 20_000
-    config.train.continuous_steps = 12_000
-    config.train.kmeans_batches = 128
-    config.train.valid_every = 500
-    config.train.save_every = 500
-    return config
-
-
-def _light() -> Config:
-    config = _small()
-    config.model.causal = True
-    config.model.patch = 64
-    config.model.channels = 192
-    config.model.strides = (5,)
-    config.model.dilations = (1,)
-    config.model.kernel = 5
-    config.model.latent = 640  # as many as samples in a frame, for either half
-    config.model.decoder_channels = 384
-    config.model.projection = "exact"
-    for quantizer in (config.model.speech, config.model.background):
-        quantizer.dim = 64
-        quantizer.gains = 40
-        quantizer.decay = 0.99
-        quantizer.bypass = 0.5  # who wants no tokens will leave the quantizers out
-    config.loss.perp = 0.0
-    config.loss.wave_own = config.loss.wave_swap = 50.0
-    config.loss.mel_own = config.loss.mel_swap = 4.0
-    config.loss.mel_windows = (128, 512, 1024)
-    config.loss.mel_bands = (20, 40, 80)
-    config.loss.spectrum_own = config.loss.spectrum_swap = 20.0
-    config.data.batch = 8
-    config.data.seconds = 1.5
-    config.data.snr = (-10.0, 20.0)
-    augment = config.data.augment  # two hours of recordings are few
-    augment.speed = augment.background_speed = (0.9, 1.1)
-    augment.eq, augment.rooms, augment.layers = 6.0, 0.25, 0.3
-    config.data.clean, config.data.background_only = 0.2, 0.15
-    config.optim.lr = 1.2e-3
-    config.optim.decay_steps = 6000
-    config.train.steps = 6000
-    config.train.continuous_steps = 3800
-    config.train.kmeans_batches = 64
+    config.model.spectral.width = 512
+    _reconstruct_only(config)
     return config
 
 
 def _tiny() -> Config:
-    config = _plain()
-    config.model.patch = 16
-    config.model.channels = 32
-    config.model.strides = (5, 4)
-    config.model.dilations = (1, 3)
+    config = _light()
     config.model.latent = 64
-    config.model.decoder_channels = 128
-    config.model.lstm_layers = 1
-    config.model.decoder_lstm = False
+    spectral = config.model.spectral
+    spectral.width, spectral.encoder_blocks, spectral.decoder_blocks = 128, 2, 4
     for quantizer in (config.model.speech, config.model.background):
         quantizer.entries = 256
-    config.loss.mel_windows = (128, 512, 1024)
-    config.loss.mel_bands = (20, 40, 80)
-    config.data.batch = 4
-    config.optim.lr = 1e-3
-    config.optim.warmup = 50
-    config.optim.decay_steps = 1000
-    config.train.steps = 1000
-    config.train.continuous_steps = 400
-    config.train.kmeans_batches = 32
-    config.train.valid_every = 250
-    config.train.save_every = 250
+    _reconstruct_only(config)
+    config.data.batch = 8
+    config.optim.lr = 2e-3
+    config.optim.warmup, config.optim.decay_from, config.optim.decay_steps = 50, 700, 1000
+    config.train.steps, config.train.continuous_steps = 1000, 200
+    config.train.valid_every = config.train.save_every = 250
     return config
+
+
+def _reconstruct_only(config: Config):
+    config.loss.adversarial = config.loss.feature = 0.0
 
 
 SIZES = {"paper": _paper, "small": _small, "light": _light, "tiny": _tiny}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,6 @@ class Quantizer:
     entries: int = 1024
     dim: int = 0  # width of a codebook vector; 0: the latent's own, without projections. Those of "ema" do not learn
     first_dim: int = 0  # width of the first (semantic) level's vectors, when it is to differ; 0: as `dim`
-    gains: int = 0  # groups of channels whose gain and shape are told apart (codec/gain_shape.py); 0: none are
     decay: float = 0.99  # of the moving averages, per step
     revive: float = 0.1  # an entry used less than this share of an even load is replaced by a vector of the batch
     dropout: float = 0.5  # share of training items coded with a random number of levels
@@ -26,34 +26,56 @@ class Quantizer:
 
 
 @dataclass
-class Model:
-    """The network. The defaults are DAC's 16 kHz widths with the paper's strides, LSTM and two quantizers."""
+class Waveform:
+    """The family of the paper (codec/waveform.py): DAC's 16 kHz widths with the paper's strides and LSTM."""
 
-    sample_rate: int = 16_000
-    patch: int = 1  # samples folded into channels before the first block, and unfolded after the last
     channels: int = 64  # after the first convolution; doubled by every block
     strides: tuple[int, ...] = (2, 4, 5, 8)
     dilations: tuple[int, ...] = (1, 3, 9)  # of the residual units in a block
     kernel: int = 7
-    latent: int = 1024  # width of the embedding that SOP splits
     decoder_channels: int = 1536  # after the decoder's first convolution; halved by every block
     lstm_layers: int = 2
     decoder_lstm: bool = True
-    mask: bool = False  # the LSTM also hears a log mel spectrum and makes a mask of the embedding; the paper has none
-    causal: bool = False  # True: no output sample depends on a later frame, and the LSTM runs forward only
+
+
+@dataclass
+class Spectral:
+    """The family that small machines train (codec/spectral.py): ConvNeXt blocks between STFT and inverse STFT."""
+
+    hop: int = 320  # samples per frame; the window of the STFT is twice that
+    bands: int = 80  # of the log mel spectrum that the encoder hears beside the STFT
+    width: int = 384  # channels of a frame between blocks
+    expansion: int = 3  # how many times wider a block is inside
+    kernel: int = 7  # frames that a block's depthwise convolution hears
+    encoder_blocks: int = 4
+    decoder_blocks: int = 7
+    lstm_layers: int = 0  # after the encoder's blocks and before the decoder's
+
+
+@dataclass
+class Model:
+    """The network. The defaults are the paper's."""
+
+    family: str = "waveform"  # or "spectral": which encoder and decoder, of the settings below
+    waveform: Waveform = field(default_factory=Waveform)
+    spectral: Spectral = field(default_factory=Spectral)
+    sample_rate: int = 16_000
+    latent: int = 1024  # width of the embedding that SOP splits
+    causal: bool = False  # True: no output sample depends on the future beyond the latency, LSTMs run forward only
     projection: str = "learned"  # SOP: "learned" (two linear layers), "exact" (orthonormal split), "none" (ablation)
     speech: Quantizer = field(default_factory=Quantizer)
     background: Quantizer = field(default_factory=Quantizer)
     semantic: int = 0  # features of the teacher that the first speech level is projected to; 0 without guidance
-    dtype: str = "float32"  # of the convolutions' arithmetic; parameters, codebooks and losses stay float32
 
     @property
     def hop(self) -> int:
         """Samples per frame."""
-        hop = self.patch
-        for stride in self.strides:
-            hop *= stride
-        return hop
+        return self.spectral.hop if self.family == "spectral" else math.prod(self.waveform.strides)
+
+    @property
+    def half(self) -> int:
+        """Width of the speech half and of the background half of the embedding, which quantizers see."""
+        return self.latent // 2 if self.projection == "exact" else self.latent
 
 
 @dataclass
@@ -77,6 +99,7 @@ class Data:
     holdout: float = 0.05  # share of the training speakers and backgrounds kept back for validation
     batch: int = 8  # pairs of mixtures a step, over all devices
     seconds: float = 1.0  # length of a training clip
+    balance: float = 0.0  # speakers are drawn by their seconds to this power: 0 all alike, 1 as much as there is of each
     snr: tuple[float, float] = (-5.0, 40.0)  # dB, speech over background, uniform
     level: tuple[float, float] = (-35.0, -15.0)  # dB of full scale, RMS of a pair's speech; background alone likewise
     clean: float = 0.1  # share of mixtures whose background is silence
@@ -93,14 +116,15 @@ class Data:
 class Loss:
     """Weights of the training objective's terms; a term of weight 0 is not computed."""
 
-    wave_swap: float = 500.0  # L_RST, equation (12)
-    wave_own: float = 500.0
-    level_free: bool = False  # waveform terms relative to the target's level, or quiet clips are hardly learned
-    mel_swap: float = 1.0  # small beside the waveform's, which it can drown: its gradient is the larger
-    mel_own: float = 1.0
-    spectrum_swap: float = 0.0  # of compressed complex spectra, beside the paper's terms; hears phase and what is quiet
-    spectrum_own: float = 0.0
-    spectrum_windows: tuple[int, ...] = (512,)
+    wave: float = 500.0  # waveform L1; of swapped clips L_RST, equation (12)
+    mel: float = 1.0  # small beside the waveform's, which it can drown: its gradient is the larger
+    magnitude: float = 0.0  # of compressed spectra, beside the paper's terms; hears what is quiet
+    # What is decoded of each mixture in a step and compared by these terms, each as many times on average. The paper
+    # decodes every mixture with its own background and with its partner's; parts alone have the code of silence.
+    own: float = 1.0
+    swap: float = 1.0
+    speech: float = 0.0
+    background: float = 0.0
     perp: float = 10.0  # L_perp, equation (5)
     commitment: float = 1.0  # also what holds the latent's scale, see codec/quantize.py
     codebook: float = 1.0  # of factorised codebooks; moving-average ones have no such loss
@@ -113,6 +137,8 @@ class Loss:
     balance: float = 0.0  # above 0: weights are shares of a gradient of this norm at the waveform (EnCodec's balancer)
     mel_windows: tuple[int, ...] = (64, 128, 256, 512, 1024, 2048)
     mel_bands: tuple[int, ...] = (10, 20, 40, 80, 80, 80)
+    mel_floor: float = -70.0  # dB of full scale: a band of white noise this quiet counts as silence
+    magnitude_windows: tuple[int, ...] = (512, 1024)
 
 
 @dataclass
@@ -128,7 +154,8 @@ class Discriminator:
     band_channels: int = 32
     stft_windows: tuple[int, ...] = ()  # MS-STFT, samples; SpeechTokenizer's are 1024, 2048, 512, 256, 128
     stft_channels: int = 32
-    dtype: str = "float32"  # of the convolutions' arithmetic, as in Model
+    frame_windows: tuple[int, ...] = ()  # of cheap ones, 1-D convolutions over frames (objective/frames.py), samples
+    frame_channels: int = 128
     start: int = 0  # step from which they take part
     lr: float = 3e-4  # its schedule is the generator's
     clip: float = 10.0  # global norm of their gradient
@@ -145,12 +172,13 @@ class Teacher:
 
 @dataclass
 class Optim:
-    """AdamW with linear warm-up, then a cosine to `final` x lr at `decay_steps`, constant after it."""
+    """AdamW with linear warm-up, a constant rate, and a cosine from `decay_from` to `final` x lr at `decay_steps`."""
 
     lr: float = 3e-4
     betas: tuple[float, float] = (0.8, 0.99)
     weight_decay: float = 0.0
     warmup: int = 500
+    decay_from: int = 0
     decay_steps: int = 400_000
     final: float = 0.05
     clip: float = 500.0  # global norm of the gradient
@@ -176,6 +204,7 @@ class Train:
     init_from: str = ""  # a run folder, a bundle, a DAC checkpoint or "built-in", from which a new run starts
     continuous_steps: int = 1000  # the quantizers are bypassed until here, then set by k-means and used
     accumulate: int = 1  # micro-batches that a step takes its batch in, one after the other: the memory of one
+    precision: str = "auto"  # of products: "float32", "bfloat16" (operands), or what this machine is fastest in
     remat: bool = False  # blocks are computed again in the backward pass instead of being kept: memory for time
     kmeans_batches: int = 16  # training batches whose latents the codebooks start from; 0: as they come with init_from
     log_every: int = 10
@@ -237,8 +266,8 @@ def check(config: Config) -> None:
         "model.projection": (model.projection, ("learned", "exact", "none")),
         "model.speech.kind": (model.speech.kind, ("ema", "factorised")),
         "model.background.kind": (model.background.kind, ("ema", "factorised")),
-        "model.dtype": (model.dtype, ("float32", "bfloat16")),
-        "discriminator.dtype": (config.discriminator.dtype, ("float32", "bfloat16")),
+        "model.family": (model.family, ("waveform", "spectral")),
+        "train.precision": (config.train.precision, ("auto", "float32", "bfloat16")),
         "teacher.kind": (config.teacher.kind, ("hubert", "cepstra")),
         "loss.guidance_form": (loss.guidance_form, ("time", "features", "cosine")),
         "loss.game": (loss.game, ("lsgan", "hinge")),
@@ -250,9 +279,10 @@ def check(config: Config) -> None:
         if any(isinstance(value, str) for value in values):
             raise UserError(f"{name} is {values}; it must be numbers with commas between them, or () for none")
     positive = {
-        "model.patch": model.patch,
-        "model.channels": model.channels,
         "model.latent": model.latent,
+        "model.waveform.channels": model.waveform.channels,
+        "model.spectral.width": model.spectral.width,
+        "model.spectral.kernel": model.spectral.kernel,
         "model.speech.levels": model.speech.levels,
         "model.background.levels": model.background.levels,
         "data.batch": data.batch,
@@ -266,17 +296,15 @@ def check(config: Config) -> None:
     for name, value in positive.items():
         if value <= 0:
             raise UserError(f"{name} is {value}; it must be above 0")
-    blocks = 2 ** len(model.strides)
-    if model.decoder_channels % blocks:
-        raise UserError(f"model.decoder_channels is {model.decoder_channels}; {len(model.strides)} blocks halve it, "
-                        f"so it must be a multiple of {blocks}")
+    stack = model.waveform
+    blocks = 2 ** len(stack.strides)
+    if stack.decoder_channels % blocks:
+        raise UserError(f"model.waveform.decoder_channels is {stack.decoder_channels}; {len(stack.strides)} blocks "
+                        f"halve it, so it must be a multiple of {blocks}")
+    if model.spectral.hop < 2 or model.spectral.hop % 2:
+        raise UserError(f"model.spectral.hop is {model.spectral.hop}; each frame becomes two, so it must be even")
     if model.projection == "exact" and model.latent % 2:
         raise UserError(f"model.latent is {model.latent}; the exact projection splits it in two, so it must be even")
-    for name, quantizer in (("speech", model.speech), ("background", model.background)):
-        gains = quantizer.gains
-        if gains < 0 or (gains and (model.latent % gains or quantizer.kind != "ema")):
-            raise UserError(f"model.{name}.gains is {gains}; it must divide model.latent, {model.latent}, "
-                            f"and model.{name}.kind must be ema")
     if data.snr[0] > data.snr[1] or data.level[0] > data.level[1]:
         raise UserError(f"data.snr {data.snr} and data.level {data.level} must each be (low, high)")
     augment = data.augment
@@ -289,8 +317,13 @@ def check(config: Config) -> None:
                         "leave one out")
     if not 0 <= data.clean + data.background_only + data.silent <= 1:
         raise UserError("data.clean + data.background_only + data.silent must lie in 0..1")
-    if not any(getattr(loss, f"{term}_{kind}") for term in ("wave", "mel", "spectrum") for kind in ("own", "swap")):
-        raise UserError("the loss's wave, mel and spectrum terms are all 0, own and swap: no waveform would be learned")
+    if not (loss.wave or loss.mel or loss.magnitude):
+        raise UserError("loss.wave, loss.mel and loss.magnitude are all 0: no waveform would be learned")
+    decoded = loss.own + loss.swap + loss.speech + loss.background
+    whole = abs(decoded - round(decoded)) < 1e-6 and decoded > 0.5
+    if not whole or min(loss.own, loss.swap, loss.speech, loss.background) < 0:
+        raise UserError(f"loss.own, swap, speech and background add up to {decoded:g}; each must be 0 or more, and all "
+                        "together a whole number, that of the waveforms that a step decodes of each mixture")
     if loss.guidance and not model.semantic:
         raise UserError("loss.guidance needs model.semantic, the width of the teacher's features")
     if len(loss.mel_windows) != len(loss.mel_bands):

@@ -3,6 +3,7 @@
 The configs are fresh objects: change them freely. A change may also be given as a keyword, `tiny_model(causal=True)`.
 """
 
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -11,7 +12,19 @@ from flax import linen as nn
 from jax import lax
 
 from decodec_jax.codec.model import DeCodecNetwork, Halves
-from decodec_jax.config import Config, Data, Discriminator, Loss, Mesh, Model, Optim, Quantizer, Train
+from decodec_jax.config import (
+    Config,
+    Data,
+    Discriminator,
+    Loss,
+    Mesh,
+    Model,
+    Optim,
+    Quantizer,
+    Spectral,
+    Train,
+    Waveform,
+)
 from decodec_jax.inference import bundle, streaming
 from decodec_jax.objective import cepstra
 
@@ -22,13 +35,25 @@ def tiny_quantizer(**changes) -> Quantizer:
 
 
 def tiny_model(**changes) -> Model:
-    """The whole network with every kind of layer in it, at some 6000 parameters and 20 samples a frame."""
-    tiny = {
-        "patch": 2, "channels": 4, "strides": (2, 5), "dilations": (1, 3), "kernel": 3, "latent": 8,
-        "decoder_channels": 16, "lstm_layers": 1, "mask": True,
-        "speech": tiny_quantizer(), "background": tiny_quantizer(),
-    }  # fmt: skip
-    return Model(**(tiny | changes))
+    """The whole network with every kind of layer in it, at a few thousand parameters and 20 samples a frame.
+
+    Settings of `Model.waveform` and `Model.spectral` may be given by their own names.
+    """
+    families = {"waveform": _TINY_WAVEFORM, "spectral": _TINY_SPECTRAL}
+    built = {}
+    for name, tiny in families.items():
+        ours = {key: value for key, value in changes.items() if hasattr(tiny, key)}
+        built[name] = dataclasses.replace(tiny, **ours)
+    rest = {key: value for key, value in changes.items() if not any(hasattr(tiny, key) for tiny in families.values())}
+    return Model(**({"latent": 8, "speech": tiny_quantizer(), "background": tiny_quantizer()} | built | rest))
+
+
+_TINY_WAVEFORM = Waveform(
+    channels=4, strides=(2, 2, 5), dilations=(1, 3), kernel=3, decoder_channels=16, lstm_layers=1
+)  # fmt: skip
+_TINY_SPECTRAL = Spectral(
+    hop=20, bands=6, width=8, expansion=2, kernel=3, encoder_blocks=1, decoder_blocks=2, lstm_layers=1
+)  # fmt: skip
 
 
 def tiny_config(**model_changes) -> Config:
@@ -46,7 +71,7 @@ def tiny_config(**model_changes) -> Config:
         mesh=Mesh(data=1),
         train=Train(
             steps=6, continuous_steps=2, kmeans_batches=2, log_every=1, valid_every=3, valid_clips=2, sample_clips=1,
-            save_every=3, keep=2,
+            save_every=3, keep=2, precision="float32",
         ),
     )  # fmt: skip
 
@@ -62,7 +87,7 @@ def tiny_discriminator(**changes) -> Discriminator:
 
 def full_config(**model_changes) -> Config:
     """`tiny_config` with the whole objective: discriminators, and guidance by the teacher that needs no weights."""
-    config = tiny_config(patch=4, strides=(8, 10), semantic=cepstra.WIDTH, **model_changes)
+    config = tiny_config(strides=(4, 8, 10), hop=320, semantic=cepstra.WIDTH, **model_changes)
     config.data.seconds = 0.2
     config.discriminator = tiny_discriminator()
     config.teacher.kind = "cepstra"

@@ -1,7 +1,7 @@
-"""Weight-norm convolutions, block down- and up-sampling, Snake, the residual unit, the LSTM.
+"""Weight-norm convolutions, block down- and up-sampling, Snake, the residual unit, the LSTM, the dense layer.
 
 The maths are plain functions of arrays; the linen modules below them only own names and initialisers. Activations are
-channels-last `[b, t, c]` and their dtype sets the dtype of the arithmetic; parameters stay float32.
+channels-last `[b, t, c]`, float32 like parameters; `precision` is that of products, see product.py.
 
 Streaming. Applied with the collection `stream` mutable, a causal module takes its input as the next piece of a longer
 signal: it reads from there what it needs of the pieces before, and leaves what the next will need. A stream begins
@@ -9,11 +9,14 @@ with zeros, the padding of a whole signal, so pieces give together what the whol
 """
 
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array, lax
+
+from decodec_jax.codec.product import convolution, product
 
 # --- functions ------------------------------------------------------------------------------------------------------
 
@@ -26,7 +29,9 @@ def weight_norm(direction: Array, gain: Array, kept_axis: int) -> Array:
     return direction * (gain.reshape(shape) * lax.rsqrt(jnp.sum(direction**2, axes, keepdims=True) + 1e-12))
 
 
-def conv(x: Array, kernel: Array, dilation: int, causal: bool, past: Array | None = None) -> Array:
+def conv(
+    x: Array, kernel: Array, dilation: int, causal: bool, past: Array | None = None, precision: str = "float32"
+) -> Array:
     """Stride-1 convolution that keeps the length: `[b, t, c] x [k, c, d] -> [b, t, d]`.
 
     Zeros stand in for what lies outside; a causal convolution sees them on the left only, or else there
@@ -37,13 +42,17 @@ def conv(x: Array, kernel: Array, dilation: int, causal: bool, past: Array | Non
     left = reach - right
     if past is not None:
         x, left = jnp.concatenate([past, x], axis=1), 0
-    return lax.conv_general_dilated(
-        x, kernel.astype(x.dtype), (1,), [(left, right)],
+    if kernel.shape[0] == 1:
+        return product(x, kernel[0], precision)
+    return convolution(
+        x, kernel, precision, window_strides=(1,), padding=[(left, right)],
         rhs_dilation=(dilation,), dimension_numbers=("NWC", "WIO", "NWC"),
     )  # fmt: skip
 
 
-def conv_down(x: Array, kernel: Array, causal: bool, past: Array | None = None) -> Array:
+def conv_down(
+    x: Array, kernel: Array, causal: bool, past: Array | None = None, precision: str = "float32"
+) -> Array:
     """Convolution with stride s and kernel 2s: `[b, n s, c] x [2s, c, d] -> [b, n, d]`.
 
     Written as two products of blocks of s samples, whose gradients cost no more than they do; the library's strided
@@ -60,11 +69,13 @@ def conv_down(x: Array, kernel: Array, causal: bool, past: Array | None = None) 
     else:
         x = jnp.concatenate([past, x], axis=1)
     blocks = x.reshape(b, t // stride + 1, stride * c)
-    early, late = kernel.astype(x.dtype).reshape(2, stride * c, d)
-    return blocks[:, :-1] @ early + blocks[:, 1:] @ late
+    early, late = kernel.reshape(2, stride * c, d)
+    return product(blocks[:, :-1], early, precision) + product(blocks[:, 1:], late, precision)
 
 
-def conv_up(x: Array, kernel: Array, causal: bool, past: Array | None = None) -> Array:
+def conv_up(
+    x: Array, kernel: Array, causal: bool, past: Array | None = None, precision: str = "float32"
+) -> Array:
     """Transposed convolution with stride s and kernel 2s: `[b, n, c] x [2s, c, d] -> [b, n s, d]`.
 
     A product and an overlap-add. Non-causal trimming is torch's `padding=ceil(s / 2), output_padding=s % 2`.
@@ -76,7 +87,7 @@ def conv_up(x: Array, kernel: Array, causal: bool, past: Array | None = None) ->
     left = 0 if causal else math.ceil(stride / 2)
     if past is not None:
         x, left = jnp.concatenate([past, x], axis=1), stride
-    spread = x @ kernel.astype(x.dtype).transpose(1, 0, 2).reshape(c, size * d)
+    spread = product(x, kernel.transpose(1, 0, 2).reshape(c, size * d), precision)
     early, late = jnp.split(spread, 2, axis=-1)
     summed = jnp.pad(early, ((0, 0), (0, 1), (0, 0))) + jnp.pad(late, ((0, 0), (1, 0), (0, 0)))
     return summed.reshape(b, -1, d)[:, left : left + n * stride]
@@ -123,7 +134,7 @@ def sine_of_double(x: Array) -> Array:
 @jax.custom_vjp
 def snake(x: Array, alpha: Array) -> Array:
     """Snake activation, x + sin(alpha x)^2 / alpha, with one alpha a channel."""
-    return x + sine_squared(alpha.astype(x.dtype) * x) / (alpha.astype(x.dtype) + 1e-9)
+    return x + sine_squared(alpha * x) / (alpha + 1e-9)
 
 
 # Its gradient is made of x anew. Autodiff would keep every term of the series, and writing them down takes many times
@@ -134,55 +145,42 @@ def _snake_forward(x: Array, alpha: Array):
 
 def _snake_backward(kept: tuple[Array, Array], gradient: Array):
     x, alpha = kept
-    turns = alpha.astype(x.dtype)
-    inverse = 1 / (turns + 1e-9)
-    slope = sine_of_double(turns * x) * inverse
-    for_alpha = channel_sums(gradient * (x * slope - sine_squared(turns * x) * inverse**2))
-    return gradient * (1 + turns * slope), for_alpha.astype(alpha.dtype)
+    inverse = 1 / (alpha + 1e-9)
+    slope = sine_of_double(alpha * x) * inverse
+    for_alpha = channel_sums(gradient * (x * slope - sine_squared(alpha * x) * inverse**2))
+    return gradient * (1 + alpha * slope), for_alpha
 
 
 snake.defvjp(_snake_forward, _snake_backward)
-
-
-def fold(x: Array, patch: int) -> Array:
-    """Fold `patch` neighbouring samples into channels: `[b, t, c] -> [b, t / patch, patch c]`."""
-    b, t, c = x.shape
-    return x.reshape(b, t // patch, patch * c)
-
-
-def unfold(x: Array, patch: int) -> Array:
-    """The inverse of `fold`: `[b, n, patch c] -> [b, n patch, c]`."""
-    b, n, c = x.shape
-    return x.reshape(b, n * patch, c // patch)
 
 
 Carry = tuple[Array, Array]  # output and cell of an LSTM layer after a step, [b, h] each
 
 
 def lstm(
-    x: Array, kernel: Array, recurrent: Array, bias: Array, reverse: bool = False, carry: Carry | None = None
-) -> tuple[Carry, Array]:
+    x: Array, kernel: Array, recurrent: Array, bias: Array, reverse: bool = False, carry: Carry | None = None,
+    precision: str = "float32",
+) -> tuple[Carry, Array]:  # fmt: skip
     """One LSTM layer over time, from a carry or from zeros: `[b, f, c]` to its last carry and `[b, f, h]`.
 
     kernel `[c, 4h]`, recurrent `[h, 4h]`, bias `[4h]`, gates in torch's order (input, forget, cell, output). The
     product with the input is taken once for all frames, outside the scan.
     """
     hidden = recurrent.shape[0]
-    driven = x @ kernel.astype(x.dtype) + bias.astype(x.dtype)
+    driven = product(x, kernel, precision) + bias
     if carry is None:
         zeros = jnp.zeros((x.shape[0], hidden), x.dtype)
         carry = zeros, zeros
-    carry, outputs = _recurrence(driven.swapaxes(0, 1), recurrent, carry, reverse)
+    carry, outputs = _recurrence(driven.swapaxes(0, 1), recurrent, carry, reverse, precision)
     return carry, outputs.swapaxes(0, 1)
 
 
-def _steps(driven: Array, recurrent: Array, carry: Carry, reverse: bool) -> tuple[Carry, Array]:
+def _steps(driven: Array, recurrent: Array, carry: Carry, reverse: bool, precision: str) -> tuple[Carry, Array]:
     """The steps of an LSTM layer, `driven [f, b, 4h]` by its input, from a carry: its last carry and `[f, b, h]`."""
-    recurrent = recurrent.astype(driven.dtype)
 
     def step(carry, gates):
         output, cell = carry
-        i, f, g, o = jnp.split(gates + output @ recurrent, 4, axis=-1)
+        i, f, g, o = jnp.split(gates + product(output, recurrent, precision), 4, axis=-1)
         cell = jax.nn.sigmoid(f) * cell + jax.nn.sigmoid(i) * jnp.tanh(g)
         output = jax.nn.sigmoid(o) * jnp.tanh(cell)
         return (output, cell), output
@@ -192,23 +190,38 @@ def _steps(driven: Array, recurrent: Array, carry: Carry, reverse: bool) -> tupl
 
 # The gradient for `recurrent` is one product over all frames, after the scan. Left to autodiff it is summed frame by
 # frame, and where the batch is split over devices it is summed over these frame by frame, too: a hundred times a step.
-_recurrence = jax.custom_vjp(_steps, nondiff_argnums=(3,))
+_recurrence = jax.custom_vjp(_steps, nondiff_argnums=(3, 4))
 
 
-def _recurrence_forward(driven: Array, recurrent: Array, carry: Carry, reverse: bool):
-    outcome, pull = jax.vjp(lambda driven, carry: _steps(driven, recurrent, carry, reverse), driven, carry)
+def _recurrence_forward(driven: Array, recurrent: Array, carry: Carry, reverse: bool, precision: str):
+    outcome, pull = jax.vjp(lambda driven, carry: _steps(driven, recurrent, carry, reverse, precision), driven, carry)
     return outcome, (pull, outcome[1], recurrent, carry[0])
 
 
-def _recurrence_backward(reverse: bool, kept, gradient):
+def _recurrence_backward(reverse: bool, precision: str, kept, gradient):
     pull, outputs, recurrent, first = kept
     for_driven, for_carry = pull(gradient)
     before = jnp.concatenate([outputs[1:], first[None]] if reverse else [first[None], outputs[:-1]])
-    for_recurrent = jnp.einsum("fbh,fbg->hg", before, for_driven, preferred_element_type=recurrent.dtype)
+    for_recurrent = jnp.einsum("fbh,fbg->hg", before, for_driven)
     return for_driven, for_recurrent, for_carry
 
 
 _recurrence.defvjp(_recurrence_forward, _recurrence_backward)
+
+
+class Passes(NamedTuple):
+    """The stages of an encoder or decoder, for recordings in pieces: what its convolutions hear around its LSTM."""
+
+    front: int  # frames on either side of one that its `front` hears, of a network that is not causal
+    lstm_layers: int  # between them; 0 where there is no LSTM
+    back: int  # frames that its `back` hears
+
+
+class BothPasses(NamedTuple):
+    """Those of a codec."""
+
+    encoder: Passes
+    decoder: Passes
 
 
 # --- modules --------------------------------------------------------------------------------------------------------
@@ -256,12 +269,13 @@ class Conv(nn.Module):
     causal: bool
     dilation: int = 1
     gain: float = 1.0  # at the start
+    precision: str = "float32"
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         kernel, bias = _kernel_and_bias(self, (self.kernel, x.shape[-1], self.features), 2, self.gain)
         past = stream_past(self, x, (self.kernel - 1) * self.dilation)
-        return conv(x, kernel, self.dilation, self.causal, past) + bias.astype(x.dtype)
+        return conv(x, kernel, self.dilation, self.causal, past, self.precision) + bias
 
 
 class Down(nn.Module):
@@ -270,11 +284,12 @@ class Down(nn.Module):
     features: int
     stride: int
     causal: bool
+    precision: str = "float32"
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         kernel, bias = _kernel_and_bias(self, (2 * self.stride, x.shape[-1], self.features), 2)
-        return conv_down(x, kernel, self.causal, stream_past(self, x, self.stride)) + bias.astype(x.dtype)
+        return conv_down(x, kernel, self.causal, stream_past(self, x, self.stride), self.precision) + bias
 
 
 class Up(nn.Module):
@@ -283,11 +298,12 @@ class Up(nn.Module):
     features: int
     stride: int
     causal: bool
+    precision: str = "float32"
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         kernel, bias = _kernel_and_bias(self, (2 * self.stride, x.shape[-1], self.features), 1)
-        return conv_up(x, kernel, self.causal, stream_past(self, x, 1)) + bias.astype(x.dtype)
+        return conv_up(x, kernel, self.causal, stream_past(self, x, 1), self.precision) + bias
 
 
 class Snake(nn.Module):
@@ -304,11 +320,27 @@ class ResidualUnit(nn.Module):
     kernel: int
     dilation: int
     causal: bool
+    precision: str = "float32"
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        y = Conv(x.shape[-1], self.kernel, self.causal, self.dilation, _QUIET, name="dilated")(Snake(name="snake1")(x))
-        return x + Conv(x.shape[-1], 1, self.causal, gain=_QUIET, name="pointwise")(Snake(name="snake2")(y))
+        channels, precision = x.shape[-1], self.precision
+        dilated = Conv(channels, self.kernel, self.causal, self.dilation, _QUIET, precision, name="dilated")
+        pointwise = Conv(channels, 1, self.causal, 1, _QUIET, precision, name="pointwise")
+        return x + pointwise(Snake(name="snake2")(dilated(Snake(name="snake1")(x))))
+
+
+class Dense(nn.Module):
+    """`x @ kernel + bias`; it begins by keeping signals' power."""
+
+    features: int
+    precision: str = "float32"
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[-1], self.features))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        return product(x, kernel, self.precision) + bias
 
 
 class LSTM(nn.Module):
@@ -319,12 +351,10 @@ class LSTM(nn.Module):
 
     layers: int
     bidirectional: bool
-    unheard: int = 0  # of the channels, the first so many pass as they are; c is those left
+    precision: str = "float32"
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        if self.unheard:
-            passing, x = jnp.split(x, [self.unheard], axis=-1)
         y = x
         for layer in range(self.layers):
             if self.bidirectional:
@@ -332,7 +362,7 @@ class LSTM(nn.Module):
                 y = jnp.concatenate([ahead, behind], axis=-1)
             else:
                 y = self._layer(y, f"forward{layer}", False)
-        return jnp.concatenate([passing, x + y], axis=-1) if self.unheard else x + y
+        return x + y
 
     def _layer(self, x: Array, name: str, reverse: bool) -> Array:
         hidden = x.shape[-1] // (2 if self.bidirectional else 1)
@@ -345,7 +375,7 @@ class LSTM(nn.Module):
         recurrent = self.param(f"{name}_recurrent", centred, (hidden, 4 * hidden))
         bias = self.param(f"{name}_bias", nn.initializers.zeros, (4 * hidden,))
         if not _streaming(self):
-            return lstm(x, kernel, recurrent, bias, reverse)[1]
+            return lstm(x, kernel, recurrent, bias, reverse, precision=self.precision)[1]
         kept = self.variable("stream", name, lambda: None)
-        kept.value, outputs = lstm(x, kernel, recurrent, bias, reverse, kept.value)
+        kept.value, outputs = lstm(x, kernel, recurrent, bias, reverse, kept.value, self.precision)
         return outputs

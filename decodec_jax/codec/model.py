@@ -8,14 +8,13 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from decodec_jax.codec.decoder import Decoder
-from decodec_jax.codec.encoder import Encoder
+from decodec_jax.codec import spectral, waveform
 from decodec_jax.codec.projection import Projection
 from decodec_jax.codec.quantize import Quantized, ResidualQuantizer
-from decodec_jax.codec.start import transform_start
 from decodec_jax.config import Model
 
 T = TypeVar("T")
+FAMILIES = {"waveform": waveform, "spectral": spectral}  # each has an Encoder, a Decoder, LOOKAHEAD and `context`
 STREAMS = ("speech_quantizer", "background_quantizer")
 
 
@@ -26,13 +25,9 @@ class Halves(NamedTuple, Generic[T]):
     background: T
 
 
-def recombine(halves: Halves[Array]) -> Array:
-    """The decoder's input: the plain sum Zs + Zn of a speech and a background part, `[b, f, d]`.
-
-    The parts may come from different clips. Training swaps them between the two clips of a pair (equations 8-11);
-    enhancement takes Zn from blank audio, background extraction Zs.
-    """
-    return halves.speech + halves.background
+def lookahead(config: Model) -> int:
+    """Frames by which the encoder's embeddings come late: the last of a recording needs as many frames after it."""
+    return FAMILIES[config.family].LOOKAHEAD
 
 
 def swap(background: Array) -> Array:
@@ -54,28 +49,42 @@ class DeCodecNetwork(nn.Module):
     """The network. f = ceil(t / hop) frames for a waveform of t samples, any t >= 1."""
 
     config: Model
-    remat: bool = False  # no part of `config`, which bundles are made of: it changes no number
+    # how it is computed is no part of `config`, which bundles are made of
+    remat: bool = False
+    precision: str = "float32"  # see codec/product.py
 
     def setup(self):
-        self.encoder = Encoder(self.config, self.remat)
-        self.decoder = Decoder(self.config, self.remat)
+        family = FAMILIES[self.config.family]
+        self.encoder = family.Encoder(self.config, self.remat, self.precision)
+        self.decoder = family.Decoder(self.config, self.remat, self.precision)
         self.projection = Projection(self.config.projection)
         self.quantizers = Halves(
-            ResidualQuantizer(self.config.speech, self.config.latent, name=STREAMS[0]),
-            ResidualQuantizer(self.config.background, self.config.latent, name=STREAMS[1]),
+            ResidualQuantizer(self.config.speech, self.config.half, name=STREAMS[0]),
+            ResidualQuantizer(self.config.background, self.config.half, name=STREAMS[1]),
         )
         if self.config.semantic:
             self.semantic_projection = nn.Dense(self.config.semantic)
 
     def embed(self, wave: Array) -> Halves[Array]:
-        """S = P_S Enc(y) and N = P_N Enc(y), equation (8): `[b, t]` waveform to float32 `[b, f, d]` twice."""
-        hop = self.config.hop
-        padding = math.ceil(wave.shape[-1] / hop) * hop - wave.shape[-1]
-        return self.split(self.encoder(jnp.pad(wave, ((0, 0), (0, padding)))))
+        """S = P_S Enc(y) and N = P_N Enc(y), equation (8): `[b, t]` waveform to `[b, f, d]` twice.
+
+        d is `config.half`, the width of a half.
+        """
+        hop, late = self.config.hop, lookahead(self.config)
+        padding = (math.ceil(wave.shape[-1] / hop) + late) * hop - wave.shape[-1]
+        return self.split(self.encoder(jnp.pad(wave, ((0, 0), (0, padding))))[:, late:])
 
     def split(self, embedding: Array) -> Halves[Array]:
-        """The encoder's embedding `[b, f, d]` in its two subspaces, float32 `[b, f, d]` each."""
-        return Halves(*self.projection(embedding.astype(jnp.float32)))
+        """The encoder's embedding `[b, f, latent]` in its two subspaces, `[b, f, d]` each."""
+        return Halves(*self.projection(embedding))
+
+    def recombine(self, halves: Halves[Array]) -> Array:
+        """The decoder's input, the sum Zs + Zn of a speech and a background part: `[b, f, d]` twice to `[b, f, latent]`.
+
+        The parts may come from different clips. Training swaps them between the two clips of a pair (equations 8-11);
+        enhancement takes Zn from blank audio, background extraction Zs.
+        """
+        return self.projection.joined(*halves)
 
     def quantize(
         self, halves: Halves[Array], active: Halves[Array] | None = None, key: Array | None = None
@@ -100,7 +109,7 @@ class DeCodecNetwork(nn.Module):
 
     def decode(self, halves: Halves[Array], length: int) -> Array:
         """Dec(Zs + Zn): `[b, f, d]` twice to a waveform `[b, length]`, length <= f hop."""
-        return self.decoder(recombine(halves))[:, :length]
+        return self.decoder(self.recombine(halves))[:, :length]
 
     def take_apart(self, wave: Array, active: Halves[Array] | None = None) -> "TakenApart":
         """A mixture `[b, t]` and its parts, each through the quantizers (paper section 3).
@@ -135,4 +144,4 @@ class DeCodecNetwork(nn.Module):
 def initialise(config: Model, key: Array) -> tuple[dict, dict]:
     """Fresh `params` and `codebook` (empty where no codebook moves by averages)."""
     variables = DeCodecNetwork(config).init(key, jnp.zeros((1, config.hop)))
-    return transform_start(variables["params"], config), variables.get("codebook", {})
+    return variables["params"], variables.get("codebook", {})

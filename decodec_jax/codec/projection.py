@@ -22,16 +22,16 @@ def _first_half(_: Array, width: int) -> Array:
 
 
 class Projection(nn.Module):
-    """`[b, f, d]` embedding to its speech and background parts, `[b, f, d]` each.
+    """`[b, f, d]` embedding to its speech and background parts, and `joined` back to one for the decoder.
 
     learned: the paper's two linear layers, held apart by `orthogonality` alone. They begin as what equations (2)-(4)
              want, two projections that complete each other: those of the exact form.
+             Each part is `[b, f, d]`, and what is joined is their sum.
     exact:   an orthonormal basis of the embedding split between the parts, so that P_S + P_N = I and P_S P_N^T = 0.
              The basis is the standard one, without loss: the encoder ends in a linear layer and the decoder begins
-             with one, and these can learn any rotation of it.
-    none:    both parts are the whole embedding (the paper's Ablation-2).
-
-    Applied to the identity matrix it returns P_S^T and P_N^T.
+             with one, and these can learn any rotation of it. A part is given by its coordinates, `[b, f, d / 2]`,
+             and the sum of both is the one's coordinates beside the other's.
+    none:    both parts are the whole embedding (the paper's Ablation-2); what is joined is their sum.
     """
 
     form: str
@@ -42,8 +42,13 @@ class Projection(nn.Module):
             return embedding, embedding
         width = embedding.shape[-1]
         if self.form == "exact":
-            first = jnp.arange(width) < width // 2
-            return jnp.where(first, embedding, 0), jnp.where(first, 0, embedding)
+            return embedding[..., : width // 2], embedding[..., width // 2 :]
         speech = self.param("speech", _first_half, width)
         background = self.param("background", lambda _: jnp.eye(width) - speech)
         return embedding @ speech, embedding @ background
+
+    def joined(self, speech: Array, background: Array) -> Array:
+        """Zs + Zn, the decoder's input `[b, f, d]`; parts may broadcast against each other."""
+        if self.form != "exact":
+            return speech + background
+        return jnp.concatenate(jnp.broadcast_arrays(speech, background), axis=-1)

@@ -18,7 +18,6 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array, lax
 
-from decodec_jax.codec.gain_shape import from_gain_shape, to_gain_shape
 from decodec_jax.config import Quantizer
 
 # --- one level ------------------------------------------------------------------------------------------------------
@@ -56,7 +55,9 @@ def nearest(x: Array, entries: Array, normalised: bool) -> Array:
     else:
         half_norms = 0.5 * jnp.sum(entries**2, axis=-1)
     likeness = jnp.einsum("...d,nd->...n", x, entries, precision=lax.Precision.HIGHEST) - half_norms
-    return jnp.argmax(likeness, axis=-1).astype(jnp.int32)
+    # the first of the greatest, as `argmax` has it, which takes several times as long on CPUs
+    greatest = likeness == jnp.max(likeness, axis=-1, keepdims=True)
+    return jnp.min(jnp.where(greatest, jnp.arange(len(entries)), len(entries) - 1), axis=-1).astype(jnp.int32)
 
 
 def lookup(codes: Array, level: Levels) -> Array:
@@ -261,7 +262,7 @@ class ResidualQuantizer(nn.Module):
     """Owns one stream's stack. Moving-average entries live in the collection `codebook`, all else in `params`."""
 
     config: Quantizer
-    width: int  # of the latent
+    width: int  # of what is quantized
 
     def setup(self):
         levels, dim, first_dim = self.config.levels, self.config.dim, self.config.first_dim
@@ -273,7 +274,7 @@ class ResidualQuantizer(nn.Module):
             self.stack = {"first": self._run("first", 1, first_dim), "rest": self._run("rest", levels - 1, dim)}
 
     def _run(self, name: str, levels: int, dim: int) -> Levels:
-        width = self.width + self.config.gains
+        width = self.width
         shape = (levels, self.config.entries, dim or width)
         normal, zeros = nn.initializers.normal(1.0), nn.initializers.zeros
         linear = nn.initializers.lecun_normal(batch_axis=0)
@@ -300,31 +301,16 @@ class ResidualQuantizer(nn.Module):
         return lax.stop_gradient(levels) if self.config.kind == "ema" else levels
 
     def __call__(self, x: Array, active: Array | None = None, key: Array | None = None) -> Quantized:
-        quantized = quantize(self._to_quantize(x), self.stack, self.config.kind == "factorised", active, key)
-        if self.config.gains:
-            # Straight through as a whole: the way there and back, taken apart, has other gradients where little of a
-            # shape was coded, many times too large.
-            used = True if active is None else (active > 0)[:, None, None]
-            vectors, first = (
-                jnp.where(used, x + lax.stop_gradient(self._quantized(y) - x), x)
-                for y in (quantized.vectors, quantized.first)
-            )
-            quantized = quantized._replace(vectors=vectors, first=first)
+        quantized = quantize(x, self.stack, self.config.kind == "factorised", active, key)
         return quantized._replace(codebook=None) if self.config.kind == "ema" else quantized
-
-    def _to_quantize(self, x: Array) -> Array:
-        return to_gain_shape(x, self.config.gains) if self.config.gains else x
-
-    def _quantized(self, y: Array) -> Array:
-        return from_gain_shape(y, self.config.gains) if self.config.gains else y
 
     def vectors(self, codes: Array) -> Array:
         """Latent-wide vectors of `[b, k, f]` codes, any k from 1 to all levels: `[b, f, c]`."""
-        return self._quantized(dequantize(codes, self.stack))
+        return dequantize(codes, self.stack)
 
     def started(self, x: Array, key: Array) -> tuple[dict, dict]:
         """This stream's `params` and `codebook` after `start` on latents `[b, f, c]`."""
-        latents = self._to_quantize(x.reshape(-1, x.shape[-1]))
+        latents = x.reshape(-1, x.shape[-1])
         stack, averages = start(self.stack, latents, self.config.kind == "factorised", key)
         params = {}
         for name, run in stack.items():

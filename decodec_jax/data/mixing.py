@@ -50,17 +50,24 @@ class Mixer:
 
     def __post_init__(self):
         self.samples = round(self.data.seconds * self.source.sample_rate)
-        # Clips are grouped by speaker, so that each speaker is equally likely however much of them there is.
+        # Clips are grouped by speaker, so that `data.balance` decides how much is heard of those of whom there is much.
         groups = {"speech": {}, "background": {}}
         for i, clip in enumerate(self.source.clips):
             key = (clip.kind == "speech" and clip.speaker) or clip.name
             groups[clip.kind].setdefault(key, []).append(i)
         self.groups = {kind: list(members.values()) for kind, members in groups.items()}
+        self.shares = {kind: np.cumsum(self._weights(members)) for kind, members in self.groups.items()}
         self.silence = None  # its targets
         if self.cache is not None:
             self.cache.require(self.source.clips)
             about = self.cache.about
             self.silence = np.zeros((-(-self.samples // about.hop), about.width), np.float32)
+
+    def _weights(self, groups: list[list[int]]) -> np.ndarray:
+        """How often each group is drawn; they add up to 1."""
+        seconds = [max(1.0, sum(self.source.clips[i].seconds for i in group)) for group in groups]
+        weights = np.power(seconds, self.data.balance)
+        return weights / weights.sum()
 
     def __call__(self, index: int, rng: Generator) -> Example:
         """A training example; all its randomness comes from `rng`, which grain seeds with `index`.
@@ -140,7 +147,8 @@ class Mixer:
         grid = self.cache.about.hop if cached else 1
         seconds = self.data.seconds * speed
         for failed in range(TRIES):
-            group = self.groups[kind][rng.integers(len(self.groups[kind]))]
+            groups = self.groups[kind]
+            group = groups[min(np.searchsorted(self.shares[kind], rng.random(), side="right"), len(groups) - 1)]
             i, place = group[rng.integers(len(group))], rng.random()
             clip = self.source.clips[i]
             first = round(place * max(0.0, clip.seconds - seconds) * rate) // grid * grid

@@ -1,7 +1,8 @@
 """Recordings piece by piece: the codes and samples of the whole recording, without ever holding the whole.
 
 A causal network keeps a state: what its convolutions saw last and where its LSTM stands. One frame (20 ms) goes in, its
-codes come out, and back. `encode_step` and `decode_step` are that as pure functions.
+codes come out, and back. `encode_step` and `decode_step` are that as pure functions. The spectral family hears one
+frame ahead: the codes that come out are those of the frame before, and silence follows a recording's last frame.
 
 A non-causal network hears ahead, and its bidirectional LSTM hears the recording to both ends. Its convolutions run on
 windows that overlap by all they can hear. Between them, the LSTM's input goes to a temporary file, 1.5 to 6 kB a frame,
@@ -16,6 +17,7 @@ import math
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from typing import Any, BinaryIO
 
 import jax
@@ -23,9 +25,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from decodec_jax.codec.encoder import unheard
 from decodec_jax.codec.layers import LSTM
-from decodec_jax.codec.model import DeCodecNetwork, Halves, recombine
+from decodec_jax.codec.model import FAMILIES, DeCodecNetwork, Halves, lookahead
 from decodec_jax.config import Model
 from decodec_jax.errors import UserError
 
@@ -42,26 +43,28 @@ Frames = Any  # one array or a tuple; axis 1 counts frames, so a waveform is [b,
 def latency(config: Model) -> int | None:
     """Algorithmic latency in samples, compute aside: how long a frame's first sample waits for what its output needs.
 
-    One frame for a causal model, which has no look-ahead; None for others, which wait for the recording's end.
+    One frame for a causal model and as many more as it looks ahead; None for others, which wait for the recording's
+    end.
     """
-    return config.hop if config.causal else None
+    return (1 + lookahead(config)) * config.hop if config.causal else None
 
 
 def encoder_state(network: DeCodecNetwork, variables: dict, batch: int = 1) -> State:
     """The state in which `encode_step` begins a stream. Raises UserError if the network is not causal."""
     _check_causal(network)
-    return _fresh(network.apply, variables, np.zeros((batch, network.config.hop), np.float32), method="encode")
+    return _fresh(network.apply, variables, np.zeros((batch, network.config.hop), np.float32), method=_encoded)
 
 
 def encode_step(network: DeCodecNetwork, variables: dict, state: State, wave: Array) -> tuple[State, Halves[Array]]:
     """Codes of a stream's next frames: `[b, n hop]` to the state after them and int32 `[b, k, n]` twice.
 
-    Any n, best always the same: it is compiled for each. Raises UserError for parts of frames.
+    They come `lookahead(config)` frames late: so many at a stream's start belong to no frame, and as much silence after
+    its end brings the last. Any n, best always the same: it is compiled for each. Raises UserError for parts of frames.
     """
     _check_causal(network)
     if wave.shape[1] % network.config.hop:
         raise UserError(f"a piece of {wave.shape[1]} samples is not a whole number of frames of {network.config.hop}")
-    return _step(network.apply, variables, state, wave, method="encode")
+    return _step(network.apply, variables, state, wave, method=_encoded)
 
 
 def decoder_state(network: DeCodecNetwork, variables: dict, batch: int = 1) -> State:
@@ -77,8 +80,12 @@ def decode_step(network: DeCodecNetwork, variables: dict, state: State, codes: H
     return _step(network.apply, variables, state, codes, method=_decoded)
 
 
+def _encoded(network: DeCodecNetwork, wave: Array) -> Halves[Array]:
+    return Halves(*(quantized.codes for quantized in network.quantize(network.split(network.encoder(wave)))))
+
+
 def _decoded(network: DeCodecNetwork, codes: Halves[Array]) -> Array:
-    return network.decoder(recombine(network.vectors(codes)))
+    return network.decoder(network.recombine(network.vectors(codes)))
 
 
 def _check_causal(network: DeCodecNetwork) -> None:
@@ -114,7 +121,7 @@ class Chunked:
 
     groups: how many frames are processed together, from large to small, ending in 1. The largest that fit are taken, so
     that pieces of all lengths need but one compilation for each group. Non-causal networks need memory for the largest,
-    and some for each group in a recording; those that are much smaller than the network's `context` cost time.
+    and some for each group in a recording; those that are much smaller than what its convolutions hear cost time.
     """
 
     def __init__(self, network: DeCodecNetwork, variables: dict, groups: tuple[int, ...] = GROUPS):
@@ -122,10 +129,7 @@ class Chunked:
         self._variables = variables
         self._groups = groups
         self._apply = jax.jit(network.apply, static_argnames=("method", "mutable", "then", "parts", "active"))
-        self._lstms = {
-            side: jax.jit(LSTM(self.config.lstm_layers, True, passing).apply, static_argnames="mutable")
-            for side, passing in (("encoder", unheard(self.config)), ("decoder", 0))
-        }
+        self._passes = FAMILIES[self.config.family].passes(self.config)
 
     def embed(self, waves: Iterable[np.ndarray]) -> Iterator[Halves[np.ndarray]]:
         """Speech and background embeddings before quantization: pieces `[b, n]` to pieces `[b, f, d]` twice."""
@@ -171,24 +175,26 @@ class Chunked:
 
     def _analyse(self, waves: Iterable[np.ndarray], **then) -> Iterator[Frames]:
         """Pieces of a waveform, in frames, as far as `then` makes of their embeddings."""
-        frames = _whole_frames(waves, self.config.hop)
+        late = lookahead(self.config)
+        frames = _followed_by_silence(_whole_frames(waves, self.config.hop), late)
         if self.config.causal:
-            return self._carried(frames, method=_analysed, **then)
-        features = self._in_windows(frames, context(self.config), method=_heard)
-        if self.config.lstm_layers:
-            features = self._in_sweeps(features, "encoder")
-        return self._in_windows(features, 1, method=_concluded, **then)
+            return _without_first(self._carried(frames, method=_analysed, **then), late)
+        passes = self._passes.encoder
+        features = self._in_windows(frames, passes.front, method=_heard)
+        if passes.lstm_layers:
+            features = self._in_sweeps(features, "encoder", passes.lstm_layers)
+        return _without_first(self._in_windows(features, passes.back, method=_concluded, **then), late)
 
     def _synthesise(self, pieces: Iterable[Frames], **then) -> Iterator[np.ndarray]:
         """Pieces `[b, n]` of the waveform of what `then` makes embeddings of."""
         if self.config.causal:
             frames = self._carried(pieces, method=_synthesised, **then)
         else:
-            reach = math.ceil((self.config.kernel - 1) / 2)
-            features = self._in_windows(pieces, reach, method=_prepared, **then)
-            if self.config.lstm_layers and self.config.decoder_lstm:
-                features = self._in_sweeps(features, "decoder")
-            frames = self._in_windows(features, context(self.config), method=_sounded)
+            passes = self._passes.decoder
+            features = self._in_windows(pieces, passes.front, method=_prepared, **then)
+            if passes.lstm_layers:
+                features = self._in_sweeps(features, "decoder", passes.lstm_layers)
+            frames = self._in_windows(features, passes.back, method=_sounded)
         return (wave.reshape(wave.shape[0], -1) for wave in _to_numpy(frames))
 
     def _carried(self, pieces: Iterable[Frames], **options) -> Iterator[Frames]:
@@ -230,7 +236,7 @@ class Chunked:
     def _applied(self, piece: Frames, **options) -> Frames:
         return jax.tree.map(np.asarray, self._apply(self._variables, piece, **options))
 
-    def _in_sweeps(self, pieces: Iterable[np.ndarray], side: str) -> Iterator[np.ndarray]:
+    def _in_sweeps(self, pieces: Iterable[np.ndarray], side: str, layers: int) -> Iterator[np.ndarray]:
         """The bidirectional LSTM of the encoder or decoder: pieces `[b, f, c]` to pieces `[b, f, c]`.
 
         A piece needs the carries that enter it, forward ones from its left and backward ones from its right. Sweeps run
@@ -239,14 +245,14 @@ class Chunked:
         own direction, since these need only the n - 1 below them right in both, which the sweep before has seen to.
         So one sweep more than there are layers gives the output. The last runs forwards, and gives it in order.
         """
-        lstm, apply = {"params": self._variables["params"][side]["lstm"]}, self._lstms[side]
+        lstm, apply = {"params": self._variables["params"][side]["lstm"]}, self._lstm(layers)
         with tempfile.TemporaryFile(buffering=0) as file:
             places = _spill(file, _grouped(pieces, self._groups))
             if not places:
                 return
             zeros = _fresh(apply, lstm, _read(file, places[0]))
             known = [zeros] * len(places)
-            for sweep in reversed(range(self.config.lstm_layers + 1)):
+            for sweep in reversed(range(layers + 1)):
                 way, order = ("backward", reversed) if sweep % 2 else ("forward", iter)
                 travelling = {name: carry for name, carry in zeros.items() if name.startswith(way)}
                 for i in order(range(len(places))):
@@ -256,29 +262,17 @@ class Chunked:
                     if sweep == 0:
                         yield np.asarray(output)
 
-
-def context(config: Model) -> int:
-    """Frames that the encoder's convolutions before the LSTM hear on either side, and the decoder's after it.
-
-    Of either, from the finest rate to the coarsest: the outermost convolution, then in each block the residual units
-    and the change of rate. The mel spectrum of a mask hears no more than the frame before.
-    """
-
-    def reach(dilation: int) -> int:
-        return math.ceil((config.kernel - 1) * dilation / 2)
-
-    heard, step = reach(1), 1  # samples, or patches of them
-    for stride in config.strides:
-        heard += step * (sum(map(reach, config.dilations)) + math.ceil(stride / 2))
-        step *= stride
-    return math.ceil(heard / step)
+    @staticmethod
+    @cache
+    def _lstm(layers: int) -> Callable:
+        return jax.jit(LSTM(layers, True).apply, static_argnames="mutable")
 
 
 # --- stages of the network, frames in and frames out; `then` makes something of embeddings ----------------------------
 
 
 def _analysed(network: DeCodecNetwork, frames: Array, then: Callable, **options) -> Frames:
-    return then(network, network.embed(frames.reshape(frames.shape[0], -1)), **options)
+    return then(network, network.split(network.encoder(frames.reshape(frames.shape[0], -1))), **options)
 
 
 def _heard(network: DeCodecNetwork, frames: Array) -> Array:
@@ -314,7 +308,7 @@ def _codes(network: DeCodecNetwork, halves: Halves[Array]) -> Halves[Array]:
 
 
 def _vectors(network: DeCodecNetwork, codes: Halves[Array]) -> Array:
-    return recombine(network.vectors(_swapped(codes)))
+    return network.recombine(network.vectors(_swapped(codes)))
 
 
 def _recombined(
@@ -331,7 +325,7 @@ def _recombined(
         "speech": own._replace(background=blank.background),
         "background": own._replace(speech=blank.speech),
     }
-    return jnp.concatenate([recombine(recombinations[part]) for part in parts])
+    return jnp.concatenate([network.recombine(recombinations[part]) for part in parts])
 
 
 # --- pieces -----------------------------------------------------------------------------------------------------------
@@ -355,6 +349,24 @@ def _whole_frames(waves: Iterable[np.ndarray], hop: int) -> Iterator[np.ndarray]
             held = held[:, full:]
     if held is not None and held.shape[1]:
         yield np.pad(held, ((0, 0), (0, hop - held.shape[1])))[:, None]
+
+
+def _followed_by_silence(pieces: Iterable[np.ndarray], count: int) -> Iterator[np.ndarray]:
+    """Pieces `[b, f, hop]` and, where there were any, `count` frames of zeros after them."""
+    piece = None
+    for piece in pieces:
+        yield piece
+    if piece is not None and count:
+        yield np.zeros((piece.shape[0], count, piece.shape[2]), piece.dtype)
+
+
+def _without_first(pieces: Iterable[Frames], count: int) -> Iterator[Frames]:
+    """All but the first `count` frames."""
+    for piece in pieces:
+        dropped = min(count, _count(piece))
+        count -= dropped
+        if _count(piece) > dropped:
+            yield _cut(piece, dropped, None) if dropped else piece
 
 
 def _grouped(pieces: Iterable[Frames], groups: tuple[int, ...]) -> Iterator[Frames]:

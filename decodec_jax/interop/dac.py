@@ -35,7 +35,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from decodec_jax.codec.encoder import SCALE
+from decodec_jax.codec.waveform import SCALE
 from decodec_jax.codec.model import STREAMS, Halves
 from decodec_jax.codec.quantize import Affine, Levels
 from decodec_jax.config import Model, Quantizer
@@ -251,13 +251,13 @@ def _sizes(encoder: dict, decoder: dict) -> dict[str, object]:
     first, last = encoder["first"]["direction"], encoder["last"]["direction"]
     blocks = sum(name.startswith("block") for name in encoder)
     return {
-        "patch": 1,
-        "channels": first.shape[2],
-        "strides": tuple(encoder[f"block{i}"]["down"]["direction"].shape[0] // 2 for i in range(blocks)),
-        "dilations": _DILATIONS,
-        "kernel": first.shape[0],
+        "family": "waveform",
+        "waveform.channels": first.shape[2],
+        "waveform.strides": tuple(encoder[f"block{i}"]["down"]["direction"].shape[0] // 2 for i in range(blocks)),
+        "waveform.dilations": _DILATIONS,
+        "waveform.kernel": first.shape[0],
         "latent": last.shape[2],
-        "decoder_channels": decoder["first"]["direction"].shape[2],
+        "waveform.decoder_channels": decoder["first"]["direction"].shape[2],
         "causal": False,
     }
 
@@ -271,18 +271,16 @@ def graft(params: dict, codebook: dict, dac: DacWeights, config: Model) -> tuple
     Takes and gives the pair that `initialise` gives, though DAC has no moving averages and leaves `codebook` alone.
     What cannot be shared of the codebooks is named in a warning; other sizes must agree, or a UserError names them.
     """
-    differing = [
-        f"model.{name} is {getattr(config, name)}, DAC's {value}"
-        for name, value in dac.sizes.items()
-        if getattr(config, name) != value
-    ]
+    ours = vars(config) | {f"waveform.{name}": value for name, value in vars(config.waveform).items()}
+    differing = [f"model.{name} is {ours[name]}, DAC's {value}" for name, value in dac.sizes.items()
+                 if ours[name] != value]  # fmt: skip
     if differing:
         raise UserError(f"these DAC weights do not fit the config: {'; '.join(differing)}; change the config")
     grafted = dict(params)
     for side in ("encoder", "decoder"):
         grafted[side] = _placed(params[side], getattr(dac, side), side)
         if "lstm" in params[side]:
-            grafted[side]["lstm"] = _silent(params[side]["lstm"], config.lstm_layers - 1)
+            grafted[side]["lstm"] = _silent(params[side]["lstm"], config.waveform.lstm_layers - 1)
     for half, stream in zip(Halves._fields, STREAMS, strict=True):
         quantizer: Quantizer = getattr(config, half)
         if quantizer.kind == "factorised":

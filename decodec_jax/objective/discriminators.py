@@ -1,7 +1,8 @@
-"""Discriminators: of periods (MPD), scales (MSD), bands of complex spectrograms (MRD), whole ones (MS-STFT).
+"""Discriminators: of periods (MPD), scales (MSD), bands of complex spectrograms (MRD), whole ones (MS-STFT), frames.
 
 The paper trains with an adversarial term and does not say against what. MPD, MSD and MRD have the structure of DAC's,
-MS-STFT that of EnCodec's and SpeechTokenizer's; the initialisation is ours.
+MS-STFT that of EnCodec's and SpeechTokenizer's; the initialisation is ours, and so are those of frames, which cost a
+small part of the others.
 
 Every layer works on planes `[n, rows, columns, c]`: it strides along columns and dilates along rows. A waveform of t
 samples makes these planes:
@@ -10,6 +11,7 @@ samples makes these planes:
     MSD       rows: 1                        columns: t / rate samples
     MRD       rows: frames                   columns: the bins of one band      channels: real, imaginary
     MS-STFT   rows: frames                   columns: all bins                  channels: real, imaginary
+    frames    rows: frames                   columns: 1                         channels: all bins, real and imaginary
 """
 
 import math
@@ -25,6 +27,7 @@ from jax import Array, lax
 from scipy.signal import get_window
 
 from decodec_jax.codec.layers import weight_norm
+from decodec_jax.codec.product import convolution, product
 from decodec_jax.config import Discriminator
 from decodec_jax.errors import UserError
 
@@ -39,7 +42,7 @@ class Judged(NamedTuple):
 # --- functions ------------------------------------------------------------------------------------------------------
 
 
-def conv(x: Array, kernel: Array, stride: int = 1, dilation: int = 1) -> Array:
+def conv(x: Array, kernel: Array, stride: int = 1, dilation: int = 1, precision: str = "float32") -> Array:
     """Convolution that keeps the rows: `[n, r, m, c] x [h, w, c, d] -> [n, r, ceil(m / stride), d]`, h and w odd.
 
     As torch's with a padding of half the (dilated) kernel; rows are dilated, columns strided. The stride is a reshape
@@ -49,11 +52,12 @@ def conv(x: Array, kernel: Array, stride: int = 1, dilation: int = 1) -> Array:
     height, width, _, d = kernel.shape
     front = -(width // 2) % stride  # zeros that make a block begin where the kernel begins
     kernel = jnp.pad(kernel, ((0, 0), (front, -(front + width) % stride), (0, 0), (0, 0)))
-    kernel = kernel.astype(x.dtype).reshape(height, -1, stride * c, d)
+    kernel = kernel.reshape(height, -1, stride * c, d)
     blocks = jnp.pad(x, ((0, 0), (0, 0), (0, -columns % stride), (0, 0))).reshape(n, rows, -1, stride * c)
     left, above = (width // 2 + front) // stride, height // 2 * dilation
-    return lax.conv_general_dilated(
-        blocks, kernel, (1, 1), [(above, above), (left, kernel.shape[1] - 1 - left)],
+    return convolution(
+        blocks, kernel, precision, window_strides=(1, 1),
+        padding=[(above, above), (left, kernel.shape[1] - 1 - left)],
         rhs_dilation=(dilation, 1), dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )  # fmt: skip
 
@@ -68,7 +72,7 @@ def conv_grouped(x: Array, kernel: Array, stride: int) -> Array:
     _, width, size, d = kernel.shape
     groups, count = c // size, -(-columns // stride)
     left, taps = width // 2, -(-width // stride)
-    kernel = jnp.pad(kernel[0].astype(x.dtype), ((0, -width % stride), (0, 0), (0, 0)))
+    kernel = jnp.pad(kernel[0], ((0, -width % stride), (0, 0), (0, 0)))
     kernel = kernel.reshape(taps, stride, size, groups, d // groups)
     padded = jnp.pad(x[:, 0], ((0, 0), (left, (count + taps) * stride - left - columns), (0, 0)))
     blocks = padded.reshape(n, count + taps, stride, groups, size)
@@ -139,7 +143,7 @@ def spectrogram(wave: Array, window: int) -> Array:
 
 def shortest(config: Discriminator) -> int:
     """The fewest samples a waveform may have: a whole window, more than a period, one that is left by decimation."""
-    return max(1, *config.windows, *config.stft_windows, *(p + 1 for p in config.periods), *config.rates)
+    return max(1, *config.windows, *config.stft_windows, *config.frame_windows, *(p + 1 for p in config.periods), *config.rates)
 
 
 def check(config: Discriminator, t: int) -> None:
@@ -147,9 +151,9 @@ def check(config: Discriminator, t: int) -> None:
     if t < shortest(config):
         raise UserError(f"clips of {t} samples are too short for the discriminators, which need {shortest(config)}; "
                         "make data.seconds longer or their windows shorter")
-    for window in (*config.windows, *config.stft_windows):
+    for window in (*config.windows, *config.stft_windows, *config.frame_windows):
         if window % 8:
-            raise UserError(f"discriminator.windows and stft_windows must be multiples of 8; {window} is not")
+            raise UserError(f"the windows of discriminators must be multiples of 8; {window} is not")
     for window in config.windows:
         if any(low >= high for low, high in _band_bins(config.bands, window)):
             raise UserError(f"discriminator.bands {config.bands} leave a band of window {window} without a bin; "
@@ -183,6 +187,7 @@ class Conv(nn.Module):
     stride: int = 1
     dilation: int = 1
     groups: int = 1
+    precision: str = "float32"
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -191,8 +196,9 @@ class Conv(nn.Module):
         gain = self.param("gain", nn.initializers.ones, (self.features,))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         kernel = weight_norm(direction, gain, 3)
-        y = conv_grouped(x, kernel, self.stride) if self.groups > 1 else conv(x, kernel, self.stride, self.dilation)
-        return y + bias.astype(x.dtype)
+        if self.groups > 1:
+            return conv_grouped(x, kernel, self.stride) + bias
+        return conv(x, kernel, self.stride, self.dilation, self.precision) + bias
 
 
 def _judge(x: Array, layers: list[Conv], last: Conv, slope: float) -> Judged:
@@ -208,17 +214,18 @@ class PeriodDiscriminator(nn.Module):
 
     config: Discriminator
     period: int
+    precision: str = "float32"
 
     @nn.compact
     def __call__(self, wave: Array) -> Judged:
         n, t = wave.shape
         # DAC's padding: a whole period where nothing is missing
         padded = jnp.pad(wave, ((0, 0), (0, self.period - t % self.period)), mode="reflect")
-        x = padded.reshape(n, -1, self.period, 1).swapaxes(1, 2).astype(self.config.dtype)
+        x = padded.reshape(n, -1, self.period, 1).swapaxes(1, 2)
         widths = self.config.period_channels
         strides = [3] * (len(widths) - 1) + [1]
-        layers = [Conv(d, (1, 5), s, name=f"conv{i}") for i, (d, s) in enumerate(zip(widths, strides, strict=True))]
-        return _judge(x, layers, Conv(1, (1, 3), name="last"), _SLOPE)
+        layers = [Conv(d, (1, 5), s, precision=self.precision, name=f"conv{i}") for i, (d, s) in enumerate(zip(widths, strides, strict=True))]
+        return _judge(x, layers, Conv(1, (1, 3), precision=self.precision, name="last"), _SLOPE)
 
 
 class ScaleDiscriminator(nn.Module):
@@ -226,16 +233,17 @@ class ScaleDiscriminator(nn.Module):
 
     config: Discriminator
     rate: int
+    precision: str = "float32"
 
     @nn.compact
     def __call__(self, wave: Array) -> Judged:
-        x = decimate(wave, self.rate)[:, None, :, None].astype(self.config.dtype)
+        x = decimate(wave, self.rate)[:, None, :, None]
         first, *widths, final = self.config.rate_channels
-        layers = [Conv(first, (1, 15), name="conv0")]
+        layers = [Conv(first, (1, 15), precision=self.precision, name="conv0")]
         for i, (c, d) in enumerate(pairwise([first, *widths]), start=1):
             layers.append(Conv(d, (1, 41), 4, groups=c // _GROUP, name=f"conv{i}"))
-        layers.append(Conv(final, (1, 5), name=f"conv{len(layers)}"))
-        return _judge(x, layers, Conv(1, (1, 3), name="last"), _SLOPE)
+        layers.append(Conv(final, (1, 5), precision=self.precision, name=f"conv{len(layers)}"))
+        return _judge(x, layers, Conv(1, (1, 3), precision=self.precision, name="last"), _SLOPE)
 
 
 class BandDiscriminator(nn.Module):
@@ -243,21 +251,22 @@ class BandDiscriminator(nn.Module):
 
     config: Discriminator
     window: int
+    precision: str = "float32"
 
     @nn.compact
     def __call__(self, wave: Array) -> Judged:
         reach = 3 * self.window // 8  # so that there are ceil(4 t / window) frames
         padding = (reach, reach + -wave.shape[-1] % (self.window // 4))
-        x = spectrogram(jnp.pad(wave, ((0, 0), padding), mode="reflect"), self.window).astype(self.config.dtype)
+        x = spectrogram(jnp.pad(wave, ((0, 0), padding), mode="reflect"), self.window)
         d = self.config.band_channels
         features, ends = [], []
         for i, (low, high) in enumerate(_band_bins(self.config.bands, self.window)):
             band = x[:, :, low:high]
             for j, (width, stride) in enumerate(((9, 1), (9, 2), (9, 2), (9, 2), (3, 1))):
-                band = nn.leaky_relu(Conv(d, (3, width), stride, name=f"band{i}_conv{j}")(band), _SLOPE)
+                band = nn.leaky_relu(Conv(d, (3, width), stride, precision=self.precision, name=f"band{i}_conv{j}")(band), _SLOPE)
                 features.append(band)
             ends.append(band)
-        logits = Conv(1, (3, 3), name="last")(jnp.concatenate(ends, axis=2))
+        logits = Conv(1, (3, 3), precision=self.precision, name="last")(jnp.concatenate(ends, axis=2))
         return Judged(logits[..., 0], features)
 
 
@@ -269,35 +278,80 @@ class STFTDiscriminator(nn.Module):
 
     config: Discriminator
     window: int
+    precision: str = "float32"
 
     @nn.compact
     def __call__(self, wave: Array) -> Judged:
         energy = np.sqrt(np.sum(get_window("hann", self.window) ** 2), dtype=np.float32)
-        x = (spectrogram(wave, self.window) / energy).astype(self.config.dtype)
+        x = (spectrogram(wave, self.window) / energy)
         d = self.config.stft_channels
-        layers = [Conv(d, (3, 9), name="conv0")]
-        layers += [Conv(d, (3, 9), 2, dilation, name=f"conv{i}") for i, dilation in enumerate((1, 2, 4), start=1)]
-        layers += [Conv(d, (3, 3), name="conv4")]
-        return _judge(x, layers, Conv(1, (3, 3), name="last"), _STFT_SLOPE)
+        layers = [Conv(d, (3, 9), precision=self.precision, name="conv0")]
+        layers += [Conv(d, (3, 9), 2, dilation, precision=self.precision, name=f"conv{i}") for i, dilation in enumerate((1, 2, 4), start=1)]
+        layers += [Conv(d, (3, 3), precision=self.precision, name="conv4")]
+        return _judge(x, layers, Conv(1, (3, 3), precision=self.precision, name="last"), _STFT_SLOPE)
+
+
+class FrameDiscriminator(nn.Module):
+    """At one window: 1-D convolutions over frames of the whole compressed spectrogram of `[n, t]`, t >= window.
+
+    Frequencies are channels, so that every layer is a product: less than a tenth of what planes cost.
+    """
+
+    config: Discriminator
+    window: int
+    precision: str = "float32"
+
+    @nn.compact
+    def __call__(self, wave: Array) -> Judged:
+        x = spectrogram(wave, self.window) / np.sqrt(np.sum(get_window("hann", self.window) ** 2), dtype=np.float32)
+        size = jnp.sum(x**2, axis=-1, keepdims=True) + 1e-6
+        x = (x * size**-0.35).reshape(*x.shape[:2], -1)  # magnitudes to the power of 0.3
+        d, features = self.config.frame_channels, []
+        for i, (taps, dilation) in enumerate(((1, 1), (5, 1), (5, 2), (5, 4))):
+            x = FrameConv(d, taps, dilation, self.precision, name=f"conv{i}")(x)
+            x = nn.leaky_relu(x, _STFT_SLOPE)
+            features.append(x[:, :, None])
+        return Judged(FrameConv(8, 1, 1, self.precision, name="last")(x), features)
+
+
+class FrameConv(nn.Module):
+    """Weight-normalised convolution over frames, `[n, f, c] -> [n, f, d]`, as a product for all taps at once."""
+
+    features: int
+    taps: int
+    dilation: int
+    precision: str
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        frames, reach = x.shape[1], self.taps // 2 * self.dilation
+        direction = self.param("direction", nn.initializers.normal(_ENTRY), (self.taps, x.shape[-1], self.features))
+        gain = self.param("gain", nn.initializers.ones, (self.features,))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        kernel = weight_norm(direction, gain, 2)
+        padded = jnp.pad(x, ((0, 0), (reach, reach), (0, 0)))
+        shifts = [padded[:, i * self.dilation : i * self.dilation + frames] for i in range(self.taps)]
+        return product(jnp.concatenate(shifts, axis=-1), kernel.reshape(-1, self.features), self.precision) + bias
 
 
 class Discriminators(nn.Module):
     """Every sub-discriminator the config names, on waveforms `[n, t]` in [-1, 1], n of them unrelated to each other.
 
-    MPD, MSD and MRD see the waveform without its level (`normalise`), MS-STFT sees it as it is, each as published.
-    Parameters are float32; `config.dtype` is that of the convolutions, and of logits and features. Raises UserError
-    where `check` does.
+    MPD, MSD and MRD see the waveform without its level (`normalise`), MS-STFT sees it as it is, each as published;
+    those of frames see it as it is. Raises UserError where `check` does.
     """
 
     config: Discriminator
+    precision: str = "float32"
 
     @nn.compact
     def __call__(self, wave: Array) -> list[Judged]:
-        config = self.config
+        config, precision = self.config, self.precision
         check(config, wave.shape[-1])
         level = normalise(wave)
-        judged = [PeriodDiscriminator(config, p, name=f"period{p}")(level) for p in config.periods]
-        judged += [ScaleDiscriminator(config, r, name=f"rate{r}")(level) for r in config.rates]
-        judged += [BandDiscriminator(config, w, name=f"bands{w}")(level) for w in config.windows]
-        judged += [STFTDiscriminator(config, w, name=f"stft{w}")(wave) for w in config.stft_windows]
+        judged = [PeriodDiscriminator(config, p, precision, name=f"period{p}")(level) for p in config.periods]
+        judged += [ScaleDiscriminator(config, r, precision, name=f"rate{r}")(level) for r in config.rates]
+        judged += [BandDiscriminator(config, w, precision, name=f"bands{w}")(level) for w in config.windows]
+        judged += [STFTDiscriminator(config, w, precision, name=f"stft{w}")(wave) for w in config.stft_windows]
+        judged += [FrameDiscriminator(config, w, precision, name=f"frames{w}")(wave) for w in config.frame_windows]
         return judged

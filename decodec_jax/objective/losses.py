@@ -11,7 +11,7 @@ from decodec_jax.codec.projection import orthogonality
 from decodec_jax.codec.quantize import Quantized
 from decodec_jax.config import Loss
 from decodec_jax.objective import guidance
-from decodec_jax.objective.spectral import compressed_distance, mel_distance
+from decodec_jax.objective.spectral import magnitude_distance, mel_distance
 
 Terms = dict[str, Array]
 
@@ -23,10 +23,7 @@ class Semantic(NamedTuple):
     target: Array
 
 
-# those of the waveform
-OUTPUT_TERMS = (
-    *(f"{term}_{kind}" for term in ("wave", "mel", "spectrum") for kind in ("own", "swap")), "adversarial", "feature"
-)  # fmt: skip
+OUTPUT_TERMS = ("wave", "mel", "magnitude", "adversarial", "feature")  # those of the waveform
 
 
 def output_names(weights: Loss) -> list[str]:
@@ -40,42 +37,27 @@ def is_adversarial(weights: Loss) -> bool:
 
 
 def waveform_distance(output: Array, target: Array) -> Array:
-    """Mean absolute difference, `[n, t]` twice `-> [n]`; for swapped clips L_RST, equation (12)."""
+    """Mean absolute difference, `[n, t]` twice `-> [n]`; of swapped clips L_RST, equation (12)."""
     return jnp.mean(jnp.abs(output - target), axis=-1)
 
 
-SPEECH_RMS = 0.05  # of full scale, roughly
-
-
-def quietness(target: Array) -> Array:
-    """By how much `[n, t]` is below the usual level of speech, as a factor `[n]`; at most 2.5, for silence too."""
-    return SPEECH_RMS / jnp.sqrt(jnp.maximum(jnp.mean(target**2, axis=-1), 0.02**2))
-
-
 def reconstruction_terms(
-    outputs: dict[str, Array], targets: dict[str, Array], weights: Loss, sample_rate: int,
+    output: Array, target: Array, weights: Loss, sample_rate: int,
     per_device: Callable[[Callable], Callable] = lambda f: f,
 ) -> Terms:  # fmt: skip
-    """Waveform, mel and spectrum terms of the "own" and "swap" waveforms `[n, t]` present in `outputs`.
+    """Waveform, mel and magnitude terms of waveforms `[n, t]`, means over n.
 
     per_device: wraps the distances of spectra so that each device takes the FFT of its own items only.
     """
+
     def mel(output, target):
-        return mel_distance(output, target, sample_rate, weights.mel_windows, weights.mel_bands)
+        return mel_distance(output, target, sample_rate, weights.mel_windows, weights.mel_bands, weights.mel_floor)
 
-    def spectrum(output, target):
-        return compressed_distance(output, target, weights.spectrum_windows)
+    def magnitude(output, target):
+        return magnitude_distance(output, target, weights.magnitude_windows)
 
-    terms = {}
-    for kind, output in outputs.items():
-        if getattr(weights, f"wave_{kind}"):
-            distance = waveform_distance(output, targets[kind])
-            terms[f"wave_{kind}"] = jnp.mean(distance * (quietness(targets[kind]) if weights.level_free else 1))
-        if getattr(weights, f"mel_{kind}"):
-            terms[f"mel_{kind}"] = jnp.mean(per_device(mel)(output, targets[kind]))
-        if getattr(weights, f"spectrum_{kind}"):
-            terms[f"spectrum_{kind}"] = jnp.mean(per_device(spectrum)(output, targets[kind]))
-    return terms
+    distances = {"wave": waveform_distance, "mel": per_device(mel), "magnitude": per_device(magnitude)}
+    return {name: jnp.mean(distance(output, target)) for name, distance in distances.items() if getattr(weights, name)}
 
 
 def latent_terms(

@@ -45,7 +45,7 @@ def require_frames(sample_rate: int, hop: int) -> None:
     if (sample_rate, hop) != (SAMPLE_RATE, HOP):
         raise UserError(
             f"the model has {hop} samples a frame at {sample_rate} Hz; semantic guidance needs {HOP} at {SAMPLE_RATE}: "
-            "change model.strides or leave guidance out"
+            "change the model's strides or hop, or leave guidance out"
         )
 
 

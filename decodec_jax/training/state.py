@@ -28,10 +28,11 @@ class State:
 
 
 def learning_rate(config: Optim, peak: float) -> optax.Schedule:
-    """Linear warm-up, cosine to `final` of the peak at `decay_steps`, then constant; free of the run's length."""
-    return optax.warmup_cosine_decay_schedule(
-        0.0, peak, config.warmup, max(config.decay_steps, config.warmup + 1), config.final * peak
-    )
+    """Linear warm-up, constant to `decay_from`, cosine to `final` of the peak at `decay_steps`, then constant."""
+    warm_up = optax.linear_schedule(0.0, peak, max(1, config.warmup))
+    begins = max(config.warmup, config.decay_from)
+    decay = optax.cosine_decay_schedule(peak, max(1, config.decay_steps - begins), config.final)
+    return optax.join_schedules([warm_up, decay], [begins])
 
 
 def make_optimizer(config: Optim, peak: float, clip: float) -> optax.GradientTransformation:

@@ -1,15 +1,18 @@
 """One update, jitted and donated; the start of the codebooks; and the validation pass."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 from jax.sharding import Mesh, NamedSharding
 
+from decodec_jax.codec import product
 from decodec_jax.codec.model import STREAMS, DeCodecNetwork, Halves, TakenApart, swap
 from decodec_jax.codec.quantize import Averages, Quantized, Tally, joined, move
 from decodec_jax.config import Config, Loss, Quantizer
@@ -41,15 +44,38 @@ def levels_in_use(config: Quantizer, bypassed: Array, key: Array) -> Array:
     return jnp.where(bypassed, 0, jnp.where(dropped, number, config.levels))
 
 
-def reconstructions(loss: Loss) -> list[str]:
-    """Which waveforms a step decodes: "own" mixtures, "swap"ped ones, or both."""
-    terms = "wave", "mel", "spectrum"
-    return [kind for kind in ("own", "swap") if any(getattr(loss, f"{term}_{kind}") for term in terms)]
+KINDS = ("own", "swap", "speech", "background")  # what a mixture may be decoded as
 
 
-def reference(batch: Batch, kinds: list[str]) -> Array:
+def drawn_kinds(loss: Loss, pairs: int, key: Array) -> Array:
+    """As which of `KINDS` the mixtures of each pair are decoded in a step, by number: `[pairs, k]`.
+
+    Each kind takes its share of the k places, the whole ones always: own = swap = 1 decodes everything both ways.
+    """
+    edges = np.cumsum([getattr(loss, kind) for kind in KINDS], dtype=np.float32)
+    count = round(float(edges[-1]))
+    place = np.arange(count) + jax.random.uniform(key, (pairs, count), maxval=1 - 1e-6)
+    return jnp.sum(place[..., None] >= edges[:-1], axis=-1)
+
+
+def in_use(loss: Loss) -> list[str]:
+    """Those of `KINDS` that a step may decode."""
+    return [kind for kind in KINDS if getattr(loss, kind)]
+
+
+def chosen(kinds: Array, options: dict[str, Array]) -> Array:
+    """Of options `[b, 2, ...]`, those of the kinds `[b, k]` drawn: `[b, k, 2, ...]`."""
+    first = next(iter(options.values()))
+    numbers, outcome = kinds.reshape(*kinds.shape, *[1] * (first.ndim - 1)), first[:, None]
+    for kind, option in options.items():
+        outcome = jnp.where(numbers == KINDS.index(kind), option[:, None], outcome)
+    return outcome
+
+
+def reference(batch: Batch, loss: Loss, kinds: Array) -> Array:
     """What `generate` should decode, `[b, k, 2, t]`."""
-    return jnp.stack([batch[{"own": "mixture", "swap": "swapped"}[kind]] for kind in kinds], axis=1)
+    named = {"own": "mixture", "swap": "swapped", "speech": "speech", "background": "background"}
+    return chosen(kinds, {kind: batch[named[kind]] for kind in in_use(loss)})
 
 
 def guiding(batch: Batch, teacher: Teacher | None) -> Array | None:
@@ -68,16 +94,16 @@ def bypassing(quantize: Callable[[Halves[Array]], Halves[Quantized]], halves: Ha
 
 
 def generate(
-    config: Config, params: dict, codebook: dict, batch: Batch, key: Array, started: Array, target: Array | None
-) -> tuple[tuple[Array, Array], tuple[Terms, Halves[Quantized], Semantic | None]]:
-    """The generator's one pass: decoded waveforms `[b, k, 2, t]` and the weighted terms of the latents.
+    config: Config, params: dict, codebook: dict, batch: Batch, kinds: Array, key: Array, started: Array,
+    target: Array | None,
+) -> tuple[tuple[Array, Array], tuple[Terms, Halves[Quantized], Semantic | None]]:  # fmt: skip
+    """The generator's one pass: waveforms `[b, k, 2, t]` decoded as the `kinds` say, and the latents' weighted terms.
 
-    One encoder pass over the mixtures, one decoder pass over own and swapped recombinations together (RST, paper
-    section 2). Clips of a pair stay neighbours on the batch axis, so that no step of it crosses devices. Gives the
-    latents' terms one by one, too, what the quantizers saw, and the guided level beside `target`, the teacher's
-    `[2b, f, w]`.
+    One encoder pass over the mixtures, one decoder pass over all their recombinations (RST, paper section 2). Clips of
+    a pair stay neighbours on the batch axis, so that no step of it crosses devices. Gives the latents' terms one by
+    one, too, what the quantizers saw, and the guided level beside `target`, the teacher's `[2b, f, w]`.
     """
-    network = DeCodecNetwork(config.model, config.train.remat)
+    network = DeCodecNetwork(config.model, config.train.remat, config.train.precision)
     variables = {"params": params, "codebook": codebook}
     pairs, _, t = batch["mixture"].shape
     halves = network.apply(variables, batch["mixture"].reshape(2 * pairs, t), method="embed")
@@ -100,36 +126,57 @@ def generate(
 
     own = Halves(quantized.speech.vectors, quantized.background.vectors)
     parts = {"own": own, "swap": own._replace(background=swap(own.background))}
-    stacked = Halves(*(
-        jnp.stack([half.reshape(pairs, 2, *half.shape[1:]) for half in same_half], axis=1)
-        for same_half in zip(*(parts[kind] for kind in reconstructions(config.loss)), strict=True)
-    ))  # fmt: skip
-    flat = Halves(*(half.reshape(-1, *half.shape[3:]) for half in stacked))
-    decoded = network.apply(variables, flat, t, method="decode").reshape(*stacked.speech.shape[:3], t)
+    if config.loss.speech or config.loss.background:
+        blank = _blank(network, variables, active, started, t)
+        parts |= {"speech": own._replace(background=blank.background), "background": own._replace(speech=blank.speech)}
+
+    def stacked(*options: Array) -> Array:
+        paired = dict(zip(in_use(config.loss), (o.reshape(pairs, 2, *o.shape[1:]) for o in options), strict=True))
+        vectors = chosen(kinds, paired)
+        return vectors.reshape(-1, *vectors.shape[3:])
+
+    flat = Halves(*map(stacked, *(parts[kind] for kind in in_use(config.loss))))
+    decoded = network.apply(variables, flat, t, method="decode").reshape(pairs, -1, 2, t)
     return (decoded, weighted_sum(terms, config.loss)), (terms, quantized, semantic)
 
 
+def _blank(network: DeCodecNetwork, variables: dict, active: Halves[Array], started: Array, t: int) -> Halves[Array]:
+    """What silence of t samples becomes, in place of a part that is left out: `[2b, f, d]` twice.
+
+    Quantized by all levels, but for items that skip quantization.
+    """
+    silence = network.apply(variables, jnp.zeros((1, t)), method="embed")
+
+    def coded(halves: Halves[Array]) -> Halves[Array]:
+        return Halves(*(q.vectors for q in network.apply(variables, halves, method="quantize")))
+
+    codes = jax.lax.cond(started, coded, lambda halves: halves, silence)
+    return Halves(*(
+        jnp.where((used > 0)[:, None, None], code, raw) for used, code, raw in zip(active, codes, silence, strict=True)
+    ))  # fmt: skip
+
+
 def judge_output(
-    config: Config, mesh: Mesh, adversarial: bool, decoded: Array, discriminators: dict, norms: dict, batch: Batch
-) -> tuple[Terms, Array, dict, dict]:
+    config: Config, mesh: Mesh, adversarial: bool, decoded: Array, kinds: Array, discriminators: dict, norms: dict,
+    batch: Batch,
+) -> tuple[Terms, Array, dict, dict]:  # fmt: skip
     """What the objective asks of the decoded waveforms `[b, k, 2, t]`.
 
     Gives its terms, "discriminator" among them, the gradient for the generator's waveforms and that for the
-    discriminators' parameters, and the balancer's norms. Discriminators see own and swapped waveforms alike.
+    discriminators' parameters, and the balancer's norms. Those of reconstruction are sums over the k decodings of a
+    mixture. Discriminators see waveforms of all kinds alike.
     """
-    loss, kinds = config.loss, reconstructions(config.loss)
-    pairs, t = decoded.shape[0], decoded.shape[-1]
-    target = reference(batch, kinds)
+    loss, count, t = config.loss, decoded.shape[1], decoded.shape[-1]
+    target = reference(batch, loss, kinds)
+    network = Discriminators(config.discriminator, config.train.precision)
 
     def judge(params, wave):
-        return Discriminators(config.discriminator).apply({"params": params}, wave.reshape(-1, t))
+        return network.apply({"params": params}, wave.reshape(-1, t))
 
     def of_generator(decoded: Array, discriminators: dict) -> Terms:
-        def by_kind(wave):
-            return {kind: wave[:, i].reshape(2 * pairs, t) for i, kind in enumerate(kinds)}
-
-        outputs, targets = by_kind(decoded), by_kind(target)
-        terms = reconstruction_terms(outputs, targets, loss, config.model.sample_rate, per_device(mesh))
+        output, wanted = (wave.reshape(-1, t) for wave in (decoded, target))
+        terms = reconstruction_terms(output, wanted, loss, config.model.sample_rate, per_device(mesh))
+        terms = {name: count * value for name, value in terms.items()}
         if adversarial:
             real, fake = judge(discriminators, target), judge(discriminators, decoded)
             values = generator_losses(real, fake, loss.game, loss.relative_features)
@@ -197,13 +244,15 @@ def losses_and_gradients(
     """One pass of generator and discriminators over a batch, forward and back; it changes neither."""
     started = state.step >= config.train.continuous_steps
     target = guiding(batch, teacher)
+    key, kinds_key = jax.random.split(key)
+    kinds = drawn_kinds(config.loss, batch["mixture"].shape[0], kinds_key)
     # the generator runs once: both sides' losses are taken of its output, then the output's gradient is pulled back
     (decoded, latent_loss), pull, (latents, quantized, semantic) = jax.vjp(
-        lambda params: generate(config, params, state.codebook, batch, key, started, target),
+        lambda params: generate(config, params, state.codebook, batch, kinds, key, started, target),
         state.params, has_aux=True,
     )  # fmt: skip
     terms, for_decoded, for_discriminators, norms = judge_output(
-        config, mesh, adversarial, decoded, state.discriminators, norms, batch
+        config, mesh, adversarial, decoded, kinds, state.discriminators, norms, batch
     )
     (gradient,) = pull((for_decoded, jnp.ones_like(latent_loss)))
     metrics = {
@@ -251,6 +300,7 @@ def make_train_step(config: Config, mesh: Mesh, adversarial: bool = True) -> Tra
 
     adversarial: False before the discriminators' start; no matter where the objective has no adversarial terms.
     """
+    config = replace(config, train=replace(config.train, precision=product.resolve(config.train.precision)))
     optimizer, discriminator_optimizer = make_optimizers(config)
     rate = learning_rate(config.optim, config.optim.lr)
     adversarial = adversarial and is_adversarial(config.loss)

@@ -1,0 +1,243 @@
+"""The spectral family: ConvNeXt blocks between an STFT and an inverse STFT, all of it at the rate of frames.
+
+After Vocos (arXiv 2306.00814), whose decoder has the same blocks and the same head. Frame f of the encoder hears the
+samples from (f - 1) hop to (f + 1) hop; the decoder makes of each frame two spectra, overlapped and added from sample
+f hop on. What a frame sounds like is thus known one frame before it is heard: the network looks ahead by `LOOKAHEAD`.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array, lax
+
+from decodec_jax.codec.layers import LSTM, BothPasses, Dense, Passes, stream_past
+from decodec_jax.codec.spectrum import PARTS, compressed, log_mel, overlap_add, stft, synthesis_frames
+from decodec_jax.config import Model
+
+LOOKAHEAD = 1  # frames: the codes of a frame need the samples of the next
+SCALE = 0.05  # of waveforms, which have an RMS of about 1 inside
+QUIET = 0.1  # of spectra inside: white noise of RMS 1 has magnitudes of about 1.5
+LOUDEST = 5.0  # logarithm of the largest magnitude that the head can make
+
+
+# --- functions ------------------------------------------------------------------------------------------------------
+
+
+def taps(x: Array, size: int, causal: bool, past: Array | None) -> Array:
+    """`[b, f, c]` with the frames before it, `[b, f + size - 1, c]`: zeros (after it too, unless causal) or `past`."""
+    if past is not None:
+        return jnp.concatenate([past, x], axis=1)
+    right = 0 if causal else (size - 1) // 2
+    return jnp.pad(x, ((0, 0), (size - 1 - right, right), (0, 0)))
+
+
+@jax.custom_vjp
+def depthwise(padded: Array, kernel: Array) -> Array:
+    """Convolution over time of each channel by itself: `[b, f + k - 1, c] x [k, c] -> [b, f, c]`.
+
+    Shifted products: libraries' depthwise convolutions are many times slower on CPUs.
+    """
+    size = kernel.shape[0]
+    frames = padded.shape[1] - size + 1
+    return sum(padded[:, i : i + frames] * kernel[i] for i in range(size))
+
+
+def _depthwise_backward(kept: tuple[Array, Array], gradient: Array):
+    padded, kernel = kept
+    size, frames = kernel.shape[0], gradient.shape[1]
+    around = jnp.pad(gradient, ((0, 0), (size - 1, size - 1), (0, 0)))
+    for_padded = sum(around[:, i : i + padded.shape[1]] * kernel[size - 1 - i] for i in range(size))
+
+    def of_tap(i: Array) -> Array:
+        return jnp.sum(lax.dynamic_slice_in_dim(padded, i, frames, axis=1) * gradient, axis=(0, 1))
+
+    # tap by tap: written as one reduction, every tap becomes a copy of the input
+    return for_padded, lax.map(of_tap, jnp.arange(size))
+
+
+depthwise.defvjp(lambda padded, kernel: (depthwise(padded, kernel), (padded, kernel)), _depthwise_backward)
+
+
+def layer_norm(x: Array, scale: Array, bias: Array) -> Array:
+    """Layer normalisation over the last axis."""
+    centred = x - jnp.mean(x, axis=-1, keepdims=True)
+    return centred * lax.rsqrt(jnp.mean(centred**2, axis=-1, keepdims=True) + 1e-6) * scale + bias
+
+
+def features(wave: Array, sample_rate: int, hop: int, bands: int, past: Array | None = None) -> Array:
+    """What the encoder hears of a waveform: `[b, n hop]` to `[b, n, 2 (hop + 1) + bands]`.
+
+    Real and imaginary parts of the compressed spectrum, and half the log mel magnitudes.
+    """
+    spectra = QUIET / SCALE * stft(wave, hop, past)
+    parts = compressed(spectra)
+    return jnp.concatenate([parts.reshape(*parts.shape[:2], -1), 0.5 * log_mel(spectra, sample_rate, bands)], axis=-1)
+
+
+def polar(x: Array) -> Array:
+    """Spectra of log magnitudes and phases: `[b, f, 4 bins]` to two for each frame, `[b, 2 f, 2, bins]`."""
+    b, frames, _ = x.shape
+    magnitude, phase = jnp.moveaxis(x.reshape(b, 2 * frames, 2, -1), 2, 0)
+    size = jnp.exp(jnp.minimum(magnitude - 1, LOUDEST))
+    return jnp.stack([size * jnp.cos(phase), size * jnp.sin(phase)], axis=2)
+
+
+# --- modules --------------------------------------------------------------------------------------------------------
+
+
+class Features(nn.Module):
+    """`features` of a whole waveform or of a stream's next piece; it has no parameters."""
+
+    sample_rate: int
+    hop: int
+    bands: int
+
+    @nn.compact
+    def __call__(self, wave: Array) -> Array:
+        past = stream_past(self, wave[..., None], self.hop)
+        return features(wave, self.sample_rate, self.hop, self.bands, None if past is None else past[..., 0])
+
+
+class OverlapAdd(nn.Module):
+    """`overlap_add`, of a whole or of a stream's next piece; it has no parameters."""
+
+    @nn.compact
+    def __call__(self, frames: Array) -> Array:
+        return overlap_add(frames, stream_past(self, frames, PARTS - 1))
+
+
+class LayerNorm(nn.Module):
+    """`layer_norm` with its parameters."""
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        width = x.shape[-1:]
+        return layer_norm(x, self.param("scale", nn.initializers.ones, width),
+                          self.param("bias", nn.initializers.zeros, width))  # fmt: skip
+
+
+def _newest_first(causal: bool):
+    """Initialiser of a depthwise kernel `[k, c]`: noise, and half of the present frame."""
+
+    def draw(key: Array, shape: tuple[int, int]) -> Array:
+        present = shape[0] - 1 if causal else shape[0] // 2
+        return (0.2 * jax.random.normal(key, shape)).at[present].add(0.5)
+
+    return draw
+
+
+class ConvNeXtBlock(nn.Module):
+    """x + scale * (dense(gelu(dense(norm(depthwise(x)))))): `[b, f, c] -> [b, f, c]`."""
+
+    expansion: int
+    kernel: int
+    causal: bool
+    layer_scale: float  # at the start
+    precision: str = "float32"
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        width = x.shape[-1]
+        kernel = self.param("kernel", _newest_first(self.causal), (self.kernel, width))
+        bias = self.param("bias", nn.initializers.zeros, (width,))
+        past = stream_past(self, x, self.kernel - 1) if self.causal else None
+        y = depthwise(taps(x, self.kernel, self.causal, past), kernel) + bias
+        y = Dense(self.expansion * width, self.precision, name="up")(LayerNorm(name="norm")(y))
+        y = Dense(width, self.precision, name="down")(jax.nn.gelu(y))
+        return x + self.param("scale", nn.initializers.constant(self.layer_scale), (width,)) * y
+
+
+def _blocks(config: Model, count: int, remat: bool, precision: str) -> list[ConvNeXtBlock]:
+    spectral = config.spectral
+    block = nn.remat(ConvNeXtBlock) if remat else ConvNeXtBlock
+    scale = 1 / math.sqrt(max(count, 1))
+    return [
+        block(spectral.expansion, spectral.kernel, config.causal, scale, precision, name=f"block{i}")
+        for i in range(count)
+    ]
+
+
+class Encoder(nn.Module):
+    """`[b, n hop]` waveform to `[b, n, latent]`, embedding i being that of frame i - `LOOKAHEAD`.
+
+    In the stages that a bidirectional LSTM over long recordings needs: `front`, `lstm`, `back`.
+    """
+
+    config: Model
+    remat: bool = False
+    precision: str = "float32"
+
+    def setup(self):
+        config, spectral = self.config, self.config.spectral
+        self.features = Features(config.sample_rate, config.hop, spectral.bands)
+        self.first = Dense(spectral.width, self.precision)
+        self.first_norm = LayerNorm()
+        self.blocks = _blocks(config, spectral.encoder_blocks, self.remat, self.precision)
+        if spectral.lstm_layers:
+            self.lstm = LSTM(spectral.lstm_layers, not config.causal, self.precision)
+        self.last_norm = LayerNorm()
+        self.last = Dense(config.latent, self.precision)
+
+    def front(self, wave: Array) -> Array:
+        """Up to the LSTM: `[b, n hop]` to `[b, n, width]`."""
+        x = self.first_norm(self.first(self.features(wave)))
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+    def back(self, x: Array) -> Array:
+        """After the LSTM: `[b, n, width]` to `[b, n, latent]`."""
+        return self.last(self.last_norm(x))
+
+    def __call__(self, wave: Array) -> Array:
+        x = self.front(wave)
+        return self.back(self.lstm(x) if self.config.spectral.lstm_layers else x)
+
+
+class Decoder(nn.Module):
+    """`[b, f, latent]` to a float32 waveform `[b, f hop]`, in stages as the encoder."""
+
+    config: Model
+    remat: bool = False
+    precision: str = "float32"
+
+    def setup(self):
+        config, spectral = self.config, self.config.spectral
+        self.first = Dense(spectral.width, self.precision)
+        self.first_norm = LayerNorm()
+        if spectral.lstm_layers:
+            self.lstm = LSTM(spectral.lstm_layers, not config.causal, self.precision)
+        self.blocks = _blocks(config, spectral.decoder_blocks, self.remat, self.precision)
+        self.last_norm = LayerNorm()
+        self.head = Dense(4 * (config.hop + 1), self.precision)
+        self.overlap_add = OverlapAdd()
+
+    def front(self, latent: Array) -> Array:
+        """Up to the LSTM: `[b, f, latent] -> [b, f, width]`."""
+        return self.first_norm(self.first(latent))
+
+    def back(self, x: Array) -> Array:
+        """After the LSTM: `[b, f, width]` to a waveform `[b, f hop]`."""
+        for block in self.blocks:
+            x = block(x)
+        spectra = polar(self.head(self.last_norm(x)))
+        return SCALE / QUIET * self.overlap_add(synthesis_frames(spectra))
+
+    def __call__(self, latent: Array) -> Array:
+        x = self.front(latent)
+        return self.back(self.lstm(x) if self.config.spectral.lstm_layers else x)
+
+
+def passes(config: Model) -> BothPasses:
+    """How far the stages of a non-causal network hear, in frames.
+
+    The blocks, the frame that an STFT shares with the one before, and those whose inverse transforms overlap.
+    """
+    spectral = config.spectral
+    reach = math.ceil((spectral.kernel - 1) / 2)
+    return BothPasses(
+        Passes(reach * spectral.encoder_blocks + 1, spectral.lstm_layers, 0),
+        Passes(0, spectral.lstm_layers, reach * spectral.decoder_blocks + PARTS // 2),
+    )

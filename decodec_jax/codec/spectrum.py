@@ -1,0 +1,117 @@
+"""STFT, inverse STFT by overlap-add, and mel filters, for waveforms that may come in pieces.
+
+The window is a Hann window of two hops for analysis. Transforms are products with fixed matrices: under a mesh
+`jnp.fft` may gather the batch, and every runtime that a model is exported to knows products.
+
+`past` arguments hold what came before a piece of a stream; a stream begins with zeros, which a whole signal is padded
+with, so pieces give together what the whole gives.
+"""
+
+import math
+from functools import lru_cache
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+PARTS = 4  # hops of the inverse transform in a window
+
+
+def stft(wave: Array, hop: int, past: Array | None = None) -> Array:
+    """Spectra `[b, n hop] -> [b, n, 2, hop + 1]` (real, imaginary); frame i covers samples (i - 1) hop to (i + 1) hop.
+
+    past: `[b, hop]`, the samples before `wave`.
+    """
+    b = wave.shape[0]
+    past = jnp.zeros((b, hop), wave.dtype) if past is None else past
+    blocks = jnp.concatenate([past, wave], axis=1).reshape(b, -1, hop)
+    frames = jnp.concatenate([blocks[:, :-1], blocks[:, 1:]], axis=-1)
+    spectra = jnp.matmul(frames, analysis_matrix(2 * hop), precision=lax.Precision.HIGHEST)
+    return spectra.reshape(b, -1, 2, hop + 1)
+
+
+def istft(spectra: Array, past: Array | None = None) -> Array:
+    """Overlap-add of windowed inverse transforms: `[b, n, 2, w / 2 + 1] -> [b, n w / 4]`, frame j from sample j w / 4 on.
+
+    The sum is divided by that of the squared windows which are there, so that a signal does not fade in.
+
+    past: `[b, PARTS - 1, w + 1]` as `synthesis_frames` gives them, the frames before.
+    """
+    return overlap_add(synthesis_frames(spectra), past)
+
+
+def synthesis_frames(spectra: Array) -> Array:
+    """Windowed inverse transforms and a one: `[b, n, 2, w / 2 + 1] -> [b, n, w + 1]`."""
+    window = 2 * (spectra.shape[-1] - 1)
+    flat = spectra.reshape(*spectra.shape[:2], -1)
+    frames = jnp.matmul(flat, synthesis_matrix(window), precision=lax.Precision.HIGHEST)
+    return jnp.concatenate([frames, jnp.ones_like(frames[..., :1])], axis=-1)
+
+
+def overlap_add(frames: Array, past: Array | None = None) -> Array:
+    """`[b, n, w + 1]` from `synthesis_frames` to `[b, n w / 4]`; `past` as in `istft`."""
+    b, n, size = frames.shape
+    window, hop = size - 1, (size - 1) // PARTS
+    past = jnp.zeros((b, PARTS - 1, size), frames.dtype) if past is None else past
+    frames = jnp.concatenate([past, frames], axis=1)
+    squares = hann(window).reshape(PARTS, hop) ** 2
+    total, weight = 0.0, 0.0
+    for part in range(PARTS):
+        here = frames[:, PARTS - 1 - part : PARTS - 1 - part + n]
+        total += here[..., part * hop : (part + 1) * hop]
+        weight += here[..., -1:] * squares[part]
+    # the first samples of a signal lie under the foot of one window alone: dividing by so little would raise noise
+    return (total / jnp.maximum(weight, 0.03)).reshape(b, n * hop)
+
+
+def compressed(spectra: Array, power: float = 0.3, floor: float = 1e-5) -> Array:
+    """Spectra `[..., 2, bins]` whose magnitudes are raised to `power`; `floor` is added to squared magnitudes."""
+    return spectra * (jnp.sum(spectra**2, axis=-2, keepdims=True) + floor) ** ((power - 1) / 2)
+
+
+def log_mel(spectra: Array, sample_rate: int, bands: int) -> Array:
+    """Logarithms of the mel magnitudes of spectra `[..., 2, bins]`: `[..., bands]`."""
+    magnitudes = jnp.sqrt(jnp.sum(spectra**2, axis=-2) + 1e-8)
+    return jnp.log(magnitudes @ mel_filters(sample_rate, spectra.shape[-1] - 1, bands) + 0.01)
+
+
+@lru_cache
+def hann(window: int) -> np.ndarray:
+    """The periodic Hann window."""
+    return np.float32(np.hanning(window + 1)[:-1])
+
+
+@lru_cache
+def analysis_matrix(window: int) -> np.ndarray:
+    """The real FFT under a Hann window as a matrix, `[window, 2 (window / 2 + 1)]`: cosines, then negative sines."""
+    spectra = np.fft.rfft(np.diag(np.hanning(window + 1)[:-1]))
+    return np.float32(np.hstack([spectra.real, spectra.imag]))
+
+
+@lru_cache
+def synthesis_matrix(window: int) -> np.ndarray:
+    """The inverse real FFT, windowed, as a matrix `[2 (window / 2 + 1), window]`."""
+    bins = window // 2 + 1
+    waves = np.vstack([np.fft.irfft(np.eye(bins)), np.fft.irfft(1j * np.eye(bins))])
+    return np.float32(waves * np.hanning(window + 1)[:-1])
+
+
+@lru_cache
+def mel_filters(sample_rate: int, hop: int, bands: int) -> np.ndarray:
+    """Slaney's triangles, one as high as the next, over the bins of a window of two hops: `[hop + 1, bands]`.
+
+    No side of one is narrower than a bin, so that none is empty; where `bands` would need that, there are fewer.
+    librosa has such filters too, but takes a second to import.
+    """
+    top = sample_rate / 2
+    bands = max(1, min(bands, int(_mel(top) / _mel(top / hop)) - 1))
+    edges = np.linspace(0, _mel(top), bands + 2)
+    edges = np.where(edges < 15, edges * 200 / 3, 1000 * 6.4 ** ((edges - 15) / 27))
+    bins, widths = np.linspace(0, top, hop + 1)[:, None], np.diff(edges)
+    rising, falling = (bins - edges[:-2]) / widths[:-1], (edges[2:] - bins) / widths[1:]
+    return np.float32(np.clip(np.minimum(rising, falling), 0, None))
+
+
+def _mel(hz: float) -> float:
+    """Slaney's scale: 15 mels to 1 kHz, then 27 to 6.4 times as much."""
+    return hz * 3 / 200 if hz < 1000 else 15 + 27 * math.log(hz / 1000, 6.4)

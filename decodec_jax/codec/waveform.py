@@ -1,0 +1,138 @@
+"""The paper's family: DAC's strided convolution stacks with the paper's LSTM, from samples to frames and back."""
+
+import math
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+
+from decodec_jax.codec.layers import LSTM, BothPasses, Conv, Down, Passes, ResidualUnit, Snake, Up
+from decodec_jax.config import Model
+
+LOOKAHEAD = 0  # frames: a causal network of this family hears nothing of the next frame
+
+# Waveforms are divided by this on their way in and multiplied by it on their way out: speech, of an RMS of 0.05 or so,
+# has one of 1 inside. The factor is fixed, as a gain far below one is learned badly: each of Adam's steps, of one size
+# for all parameters, is a large part of it.
+SCALE = 0.05
+
+
+class EncoderBlock(nn.Module):
+    """Residual units, then downsampling by `stride` to twice the channels: `[b, t, c] -> [b, t / stride, 2c]`."""
+
+    config: Model
+    stride: int
+    precision: str = "float32"
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        channels, (kernel, causal) = x.shape[-1], (self.config.waveform.kernel, self.config.causal)
+        for i, dilation in enumerate(self.config.waveform.dilations):
+            x = ResidualUnit(kernel, dilation, causal, self.precision, name=f"unit{i}")(x)
+        return Down(2 * channels, self.stride, causal, self.precision, name="down")(Snake(name="snake")(x))
+
+
+class DecoderBlock(nn.Module):
+    """Upsampling by `stride` to half the channels, then residual units: `[b, n, c] -> [b, n stride, c / 2]`."""
+
+    config: Model
+    stride: int
+    precision: str = "float32"
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        channels, (kernel, causal) = x.shape[-1], (self.config.waveform.kernel, self.config.causal)
+        x = Up(channels // 2, self.stride, causal, self.precision, name="up")(Snake(name="snake")(x))
+        for i, dilation in enumerate(self.config.waveform.dilations):
+            x = ResidualUnit(kernel, dilation, causal, self.precision, name=f"unit{i}")(x)
+        return x
+
+
+class Encoder(nn.Module):
+    """`[b, f hop]` waveform to `[b, f, latent]` embedding (paper section 1, "Encoder / decoder").
+
+    In three stages, since a bidirectional LSTM over a long recording needs passes of its own: `front`, `lstm`, `back`.
+    """
+
+    config: Model
+    remat: bool = False  # keep no activations of the blocks for the backward pass, which computes them again
+    precision: str = "float32"
+
+    def setup(self):
+        stack, causal, precision = self.config.waveform, self.config.causal, self.precision
+        block = nn.remat(EncoderBlock) if self.remat else EncoderBlock
+        self.first = Conv(stack.channels, stack.kernel, causal, precision=precision)
+        self.blocks = [block(self.config, s, precision, name=f"block{i}") for i, s in enumerate(stack.strides)]
+        if stack.lstm_layers:
+            self.lstm = LSTM(stack.lstm_layers, not causal, precision)
+        self.snake = Snake()
+        self.last = Conv(self.config.latent, 3, causal, precision=precision)
+
+    def front(self, wave: Array) -> Array:
+        """Up to the LSTM: `[b, f hop]` waveform to `[b, f, c]`."""
+        x = self.first(wave[..., None] / SCALE)
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+    def back(self, x: Array) -> Array:
+        """After the LSTM: `[b, f, c]` to `[b, f, latent]`."""
+        return self.last(self.snake(x))
+
+    def __call__(self, wave: Array) -> Array:
+        x = self.front(wave)
+        return self.back(self.lstm(x) if self.config.waveform.lstm_layers else x)
+
+
+class Decoder(nn.Module):
+    """`[b, f, latent]` to a float32 waveform `[b, f hop]` in [-1, 1]: the encoder's mirror, in stages as it is."""
+
+    config: Model
+    remat: bool = False
+    precision: str = "float32"
+
+    def setup(self):
+        stack, causal, precision = self.config.waveform, self.config.causal, self.precision
+        block = nn.remat(DecoderBlock) if self.remat else DecoderBlock
+        self.first = Conv(stack.decoder_channels, stack.kernel, causal, precision=precision)
+        if stack.lstm_layers and stack.decoder_lstm:
+            self.lstm = LSTM(stack.lstm_layers, not causal, precision)
+        strides = enumerate(reversed(stack.strides))
+        self.blocks = [block(self.config, s, precision, name=f"block{i}") for i, s in strides]
+        self.snake = Snake()
+        self.last = Conv(1, stack.kernel, causal, precision=precision)
+
+    def front(self, latent: Array) -> Array:
+        """Up to the LSTM: `[b, f, latent] -> [b, f, c]`."""
+        return self.first(latent)
+
+    def back(self, x: Array) -> Array:
+        """After the LSTM: `[b, f, c]` to a waveform `[b, f hop]`."""
+        for block in self.blocks:
+            x = block(x)
+        return jnp.tanh(SCALE * self.last(self.snake(x))[..., 0])
+
+    def __call__(self, latent: Array) -> Array:
+        x = self.front(latent)
+        stack = self.config.waveform
+        return self.back(self.lstm(x) if stack.lstm_layers and stack.decoder_lstm else x)
+
+
+def passes(config: Model) -> BothPasses:
+    """How far the stages of a non-causal network hear, in frames.
+
+    From the finest rate to the coarsest: the outermost convolution, then in each block the residual units and the
+    change of rate.
+    """
+    stack = config.waveform
+
+    def reach(dilation: int) -> int:
+        return math.ceil((stack.kernel - 1) * dilation / 2)
+
+    heard, step = reach(1), 1  # samples
+    for stride in stack.strides:
+        heard += step * (sum(map(reach, stack.dilations)) + math.ceil(stride / 2))
+        step *= stride
+    frames = math.ceil(heard / step)
+    decoder_layers = stack.lstm_layers if stack.decoder_lstm else 0
+    return BothPasses(Passes(frames, stack.lstm_layers, 1), Passes(reach(1), decoder_layers, frames))
