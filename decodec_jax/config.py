@@ -99,7 +99,7 @@ class Data:
     holdout: float = 0.05  # share of the training speakers and backgrounds kept back for validation
     batch: int = 8  # pairs of mixtures a step, over all devices
     seconds: float = 1.0  # length of a training clip
-    balance: float = 0.0  # speakers are drawn by their seconds to this power: 0 all alike, 1 as much as there is of each
+    balance: float = 0.0  # speakers and backgrounds are drawn by their seconds to this power: 0 evenly, 1 in proportion
     snr: tuple[float, float] = (-5.0, 40.0)  # dB, speech over background, uniform
     level: tuple[float, float] = (-35.0, -15.0)  # dB of full scale, RMS of a pair's speech; background alone likewise
     clean: float = 0.1  # share of mixtures whose background is silence
@@ -154,7 +154,7 @@ class Discriminator:
     band_channels: int = 32
     stft_windows: tuple[int, ...] = ()  # MS-STFT, samples; SpeechTokenizer's are 1024, 2048, 512, 256, 128
     stft_channels: int = 32
-    frame_windows: tuple[int, ...] = ()  # of cheap ones, 1-D convolutions over frames (objective/frames.py), samples
+    frame_windows: tuple[int, ...] = ()  # of cheap ones, convolutions over frames of all frequencies, samples
     frame_channels: int = 128
     start: int = 0  # step from which they take part
     lr: float = 3e-4  # its schedule is the generator's
@@ -305,6 +305,9 @@ def check(config: Config) -> None:
         raise UserError(f"model.spectral.hop is {model.spectral.hop}; each frame becomes two, so it must be even")
     if model.projection == "exact" and model.latent % 2:
         raise UserError(f"model.latent is {model.latent}; the exact projection splits it in two, so it must be even")
+    if model.projection == "exact" and loss.perp:
+        raise UserError(f"loss.perp is {loss.perp:g}, but the parts of the exact projection are always orthogonal; "
+                        "set it to 0")
     if data.snr[0] > data.snr[1] or data.level[0] > data.level[1]:
         raise UserError(f"data.snr {data.snr} and data.level {data.level} must each be (low, high)")
     augment = data.augment

@@ -195,11 +195,11 @@ _recurrence = jax.custom_vjp(_steps, nondiff_argnums=(3, 4))
 
 def _recurrence_forward(driven: Array, recurrent: Array, carry: Carry, reverse: bool, precision: str):
     outcome, pull = jax.vjp(lambda driven, carry: _steps(driven, recurrent, carry, reverse, precision), driven, carry)
-    return outcome, (pull, outcome[1], recurrent, carry[0])
+    return outcome, (pull, outcome[1], carry[0])
 
 
 def _recurrence_backward(reverse: bool, precision: str, kept, gradient):
-    pull, outputs, recurrent, first = kept
+    pull, outputs, first = kept
     for_driven, for_carry = pull(gradient)
     before = jnp.concatenate([outputs[1:], first[None]] if reverse else [first[None], outputs[:-1]])
     for_recurrent = jnp.einsum("fbh,fbg->hg", before, for_driven)

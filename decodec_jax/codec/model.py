@@ -14,7 +14,7 @@ from decodec_jax.codec.quantize import Quantized, ResidualQuantizer
 from decodec_jax.config import Model
 
 T = TypeVar("T")
-FAMILIES = {"waveform": waveform, "spectral": spectral}  # each has an Encoder, a Decoder, LOOKAHEAD and `context`
+FAMILIES = {"waveform": waveform, "spectral": spectral}  # each has an Encoder, a Decoder, LOOKAHEAD and `passes`
 STREAMS = ("speech_quantizer", "background_quantizer")
 
 
@@ -79,7 +79,7 @@ class DeCodecNetwork(nn.Module):
         return Halves(*self.projection(embedding))
 
     def recombine(self, halves: Halves[Array]) -> Array:
-        """The decoder's input, the sum Zs + Zn of a speech and a background part: `[b, f, d]` twice to `[b, f, latent]`.
+        """The decoder's input, the sum Zs + Zn of a speech and a background part: `[b, f, d]` to `[b, f, latent]`.
 
         The parts may come from different clips. Training swaps them between the two clips of a pair (equations 8-11);
         enhancement takes Zn from blank audio, background extraction Zs.
@@ -111,7 +111,7 @@ class DeCodecNetwork(nn.Module):
         """Dec(Zs + Zn): `[b, f, d]` twice to a waveform `[b, length]`, length <= f hop."""
         return self.decoder(self.recombine(halves))[:, :length]
 
-    def take_apart(self, wave: Array, active: Halves[Array] | None = None) -> "TakenApart":
+    def take_apart(self, wave: Array, active: Halves[Array] | None = None) -> TakenApart:
         """A mixture `[b, t]` and its parts, each through the quantizers (paper section 3).
 
         The part left out is replaced by the code of blank audio: silence of the same length.

@@ -58,7 +58,7 @@ def _copied_transpose(x: Array) -> Array:
 
 
 def convolution(x: Array, kernel: Array, precision: str = "float32", **options) -> Array:
-    """`lax.conv_general_dilated` with float32 results. CPUs have no fast convolution of bfloat16: there it is float32."""
+    """`lax.conv_general_dilated` with float32 results; of float32 operands on CPUs, whose bfloat16 ones are slow."""
     convolve = partial(lax.conv_general_dilated, **options)
     if precision == "float32":
         return convolve(x, kernel)

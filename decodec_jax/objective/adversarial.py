@@ -6,7 +6,6 @@ so that a weight means the same for any set of them; DAC sums over its 8 instead
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -75,41 +74,6 @@ def generator_losses(
 ) -> tuple[Array, Array]:
     """`adversarial_loss` and `feature_loss`, `[n]` each."""
     return adversarial_loss(fake, kind), feature_loss(real, fake, relative)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0, 4, 5))
-def losses_of_both_sides(
-    judge: Callable[[dict, Array], list[Judged]], params: dict, real: Array, fake: Array, kind: str,
-    relative: bool = False,
-) -> tuple[Array, Array, Array]:  # fmt: skip
-    """Discriminator, adversarial and feature loss of waveforms `[n, t]`, each moving only those it is meant to move.
-
-    The first has a gradient with respect to `params`, which `judge` judges with, the others with respect to `fake`. So
-    one gradient of a weighted sum of all three, taken with respect to the parameters of both networks, updates both;
-    and each waveform is judged once, where a `stop_gradient` on either side would have `fake` judged twice.
-    """
-    r, f = judge(params, real), judge(params, fake)
-    return discriminator_loss(r, f, kind), *generator_losses(r, f, kind, relative)
-
-
-def _forward(judge, params, real, fake, kind, relative):
-    r, judged_real = jax.vjp(lambda params: judge(params, real), params)
-    f, judged_fake = jax.vjp(judge, params, fake)
-    loss, told_apart = jax.vjp(lambda r, f: discriminator_loss(r, f, kind), r, f)
-    terms, passed_off = jax.vjp(lambda f: generator_losses(r, f, kind, relative), f)
-    return (loss, *terms), (judged_real, judged_fake, told_apart, passed_off, real)
-
-
-def _backward(judge, kind, relative, kept, cotangents):
-    judged_real, judged_fake, told_apart, passed_off, real = kept
-    of_loss, *of_terms = cotangents
-    to_real, to_fake = told_apart(of_loss)
-    (from_real,), (from_fake, _) = judged_real(to_real), judged_fake(to_fake)
-    _, to_wave = judged_fake(*passed_off(tuple(of_terms)))
-    return jax.tree.map(jnp.add, from_real, from_fake), jnp.zeros_like(real), to_wave
-
-
-losses_of_both_sides.defvjp(_forward, _backward)
 
 
 def _per_item(x: Array) -> Array:

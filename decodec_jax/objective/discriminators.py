@@ -15,7 +15,7 @@ samples makes these planes:
 """
 
 import math
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -137,13 +137,19 @@ def spectrogram(wave: Array, window: int) -> Array:
     blocks = wave[:, : t - t % hop].reshape(n, -1, hop)
     count = blocks.shape[1] - 3
     frames = jnp.concatenate([blocks[:, i : i + count] for i in range(4)], axis=-1)
-    product = jnp.matmul(frames, fourier(window), precision=lax.Precision.HIGHEST)
-    return product.reshape(n, count, window // 2 + 1, 2)
+    spectra = jnp.matmul(frames, fourier(window), precision=lax.Precision.HIGHEST)
+    return spectra.reshape(n, count, window // 2 + 1, 2)
+
+
+def _norm(window: int) -> np.float32:
+    """Of the Hann window: white noise of RMS 1 has spectra of about this size."""
+    return np.sqrt(np.sum(get_window("hann", window) ** 2), dtype=np.float32)
 
 
 def shortest(config: Discriminator) -> int:
     """The fewest samples a waveform may have: a whole window, more than a period, one that is left by decimation."""
-    return max(1, *config.windows, *config.stft_windows, *config.frame_windows, *(p + 1 for p in config.periods), *config.rates)
+    windows = (*config.windows, *config.stft_windows, *config.frame_windows)
+    return max(1, *windows, *(p + 1 for p in config.periods), *config.rates)
 
 
 def check(config: Discriminator, t: int) -> None:
@@ -222,10 +228,11 @@ class PeriodDiscriminator(nn.Module):
         # DAC's padding: a whole period where nothing is missing
         padded = jnp.pad(wave, ((0, 0), (0, self.period - t % self.period)), mode="reflect")
         x = padded.reshape(n, -1, self.period, 1).swapaxes(1, 2)
-        widths = self.config.period_channels
+        widths, layer = self.config.period_channels, partial(Conv, precision=self.precision)
         strides = [3] * (len(widths) - 1) + [1]
-        layers = [Conv(d, (1, 5), s, precision=self.precision, name=f"conv{i}") for i, (d, s) in enumerate(zip(widths, strides, strict=True))]
-        return _judge(x, layers, Conv(1, (1, 3), precision=self.precision, name="last"), _SLOPE)
+        sizes = enumerate(zip(widths, strides, strict=True))
+        layers = [layer(d, (1, 5), stride, name=f"conv{i}") for i, (d, stride) in sizes]
+        return _judge(x, layers, layer(1, (1, 3), name="last"), _SLOPE)
 
 
 class ScaleDiscriminator(nn.Module):
@@ -238,12 +245,12 @@ class ScaleDiscriminator(nn.Module):
     @nn.compact
     def __call__(self, wave: Array) -> Judged:
         x = decimate(wave, self.rate)[:, None, :, None]
-        first, *widths, final = self.config.rate_channels
-        layers = [Conv(first, (1, 15), precision=self.precision, name="conv0")]
+        (first, *widths, final), layer = self.config.rate_channels, partial(Conv, precision=self.precision)
+        layers = [layer(first, (1, 15), name="conv0")]
         for i, (c, d) in enumerate(pairwise([first, *widths]), start=1):
-            layers.append(Conv(d, (1, 41), 4, groups=c // _GROUP, name=f"conv{i}"))
-        layers.append(Conv(final, (1, 5), precision=self.precision, name=f"conv{len(layers)}"))
-        return _judge(x, layers, Conv(1, (1, 3), precision=self.precision, name="last"), _SLOPE)
+            layers.append(layer(d, (1, 41), 4, groups=c // _GROUP, name=f"conv{i}"))
+        layers.append(layer(final, (1, 5), name=f"conv{len(layers)}"))
+        return _judge(x, layers, layer(1, (1, 3), name="last"), _SLOPE)
 
 
 class BandDiscriminator(nn.Module):
@@ -258,15 +265,15 @@ class BandDiscriminator(nn.Module):
         reach = 3 * self.window // 8  # so that there are ceil(4 t / window) frames
         padding = (reach, reach + -wave.shape[-1] % (self.window // 4))
         x = spectrogram(jnp.pad(wave, ((0, 0), padding), mode="reflect"), self.window)
-        d = self.config.band_channels
+        d, layer = self.config.band_channels, partial(Conv, precision=self.precision)
         features, ends = [], []
         for i, (low, high) in enumerate(_band_bins(self.config.bands, self.window)):
             band = x[:, :, low:high]
             for j, (width, stride) in enumerate(((9, 1), (9, 2), (9, 2), (9, 2), (3, 1))):
-                band = nn.leaky_relu(Conv(d, (3, width), stride, precision=self.precision, name=f"band{i}_conv{j}")(band), _SLOPE)
+                band = nn.leaky_relu(layer(d, (3, width), stride, name=f"band{i}_conv{j}")(band), _SLOPE)
                 features.append(band)
             ends.append(band)
-        logits = Conv(1, (3, 3), precision=self.precision, name="last")(jnp.concatenate(ends, axis=2))
+        logits = layer(1, (3, 3), name="last")(jnp.concatenate(ends, axis=2))
         return Judged(logits[..., 0], features)
 
 
@@ -282,13 +289,12 @@ class STFTDiscriminator(nn.Module):
 
     @nn.compact
     def __call__(self, wave: Array) -> Judged:
-        energy = np.sqrt(np.sum(get_window("hann", self.window) ** 2), dtype=np.float32)
-        x = (spectrogram(wave, self.window) / energy)
-        d = self.config.stft_channels
-        layers = [Conv(d, (3, 9), precision=self.precision, name="conv0")]
-        layers += [Conv(d, (3, 9), 2, dilation, precision=self.precision, name=f"conv{i}") for i, dilation in enumerate((1, 2, 4), start=1)]
-        layers += [Conv(d, (3, 3), precision=self.precision, name="conv4")]
-        return _judge(x, layers, Conv(1, (3, 3), precision=self.precision, name="last"), _STFT_SLOPE)
+        x = spectrogram(wave, self.window) / _norm(self.window)
+        d, layer = self.config.stft_channels, partial(Conv, precision=self.precision)
+        layers = [layer(d, (3, 9), name="conv0")]
+        layers += [layer(d, (3, 9), 2, dilation, name=f"conv{i}") for i, dilation in enumerate((1, 2, 4), start=1)]
+        layers += [layer(d, (3, 3), name="conv4")]
+        return _judge(x, layers, layer(1, (3, 3), name="last"), _STFT_SLOPE)
 
 
 class FrameDiscriminator(nn.Module):
@@ -303,7 +309,7 @@ class FrameDiscriminator(nn.Module):
 
     @nn.compact
     def __call__(self, wave: Array) -> Judged:
-        x = spectrogram(wave, self.window) / np.sqrt(np.sum(get_window("hann", self.window) ** 2), dtype=np.float32)
+        x = spectrogram(wave, self.window) / _norm(self.window)
         size = jnp.sum(x**2, axis=-1, keepdims=True) + 1e-6
         x = (x * size**-0.35).reshape(*x.shape[:2], -1)  # magnitudes to the power of 0.3
         d, features = self.config.frame_channels, []

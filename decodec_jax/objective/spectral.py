@@ -14,6 +14,7 @@ from scipy.signal import get_window
 _EPS = 1e-5  # of magnitudes: the square root is kept from zero, where it has no gradient
 _QUIET = 3e-4  # of normalised magnitudes, -70 dB: differences of what is quieter count less and less
 
+
 def stft(wave: Array, window: int) -> Array:
     """Complex spectrogram `[n, t] -> [n, 1 + ceil(4 t / window), window / 2 + 1]`; Hann, hop of a quarter window.
 
@@ -34,6 +35,11 @@ def magnitudes(wave: Array, window: int, eps: float = _EPS) -> Array:
     return jnp.sqrt(spectrum.real**2 + spectrum.imag**2 + eps**2)
 
 
+def _norm(window: int) -> np.float32:
+    """Of the Hann window: white noise of RMS 1 has magnitudes of about this size."""
+    return np.sqrt(np.sum(get_window("hann", window) ** 2), dtype=np.float32)
+
+
 @lru_cache
 def mel_filters(sample_rate: int, window: int, bands: int) -> np.ndarray:
     """Slaney's triangular mel filters, `[window / 2 + 1, bands]`."""
@@ -51,8 +57,8 @@ def log_mel(wave: Array, sample_rate: int, window: int, bands: int, floor: float
     batch says.
     """
     filters = mel_filters(sample_rate, window, bands)
-    quiet = 10 ** (floor / 20) * np.sqrt(np.sum(get_window("hann", window) ** 2)) * filters.sum(0)
-    return jnp.log10(magnitudes(wave, window) @ filters + quiet.astype(np.float32))
+    quiet = 10 ** (floor / 20) * _norm(window) * filters.sum(0)
+    return jnp.log10(magnitudes(wave, window) @ filters + quiet)
 
 
 def mel_distance(
@@ -75,7 +81,6 @@ def magnitude_distance(output: Array, target: Array, windows: tuple[int, ...]) -
     """
     total = 0.0
     for window in windows:
-        norm = np.float32(np.sqrt(np.sum(get_window("hann", window) ** 2)))
-        ours, theirs = (jnp.sqrt(magnitudes(wave / norm, window, _QUIET)) for wave in (output, target))
+        ours, theirs = (jnp.sqrt(magnitudes(wave / _norm(window), window, _QUIET)) for wave in (output, target))
         total += jnp.mean(jnp.abs(ours - theirs), axis=(1, 2))
     return total / len(windows)

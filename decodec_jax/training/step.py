@@ -272,8 +272,7 @@ def accumulated(
 ) -> Outcome:
     """`function(batch, key, norms)` of `count` micro-batches in turn, as one: that of the batch, with less memory.
 
-    What the objective divides by a figure of the batch (the latent's power, relative features) is divided by that of
-    the micro-batch.
+    What the objective divides by a figure of the batch (relative features) is divided by that of the micro-batch.
     """
     parts = micro_batches(batch, count, mesh)
 

@@ -16,19 +16,33 @@ def projections(rng):
     return make
 
 
-def test_exact_projection_splits_the_identity_into_orthogonal_parts(projections):
+def test_exact_parts_are_coordinates_of_orthogonal_parts_of_the_identity(projections):
     speech, background = projections("exact")(jnp.eye(8))
-    np.testing.assert_array_equal(speech + background, np.eye(8))
-    np.testing.assert_array_equal(speech.T @ background, np.zeros((8, 8)))  # P_S P_N^T, as the results are P^T
-    np.testing.assert_array_equal(speech @ speech, speech)
-    assert np.linalg.matrix_rank(speech) == np.linalg.matrix_rank(background) == 4
+    assert speech.shape == background.shape == (8, 4)
+    joined = Projection("exact").joined
+    whole_speech, whole_background = joined(speech, 0 * background), joined(0 * speech, background)
+    np.testing.assert_array_equal(whole_speech + whole_background, np.eye(8))
+    np.testing.assert_array_equal(whole_speech.T @ whole_background, np.zeros((8, 8)))  # P_S P_N^T
+    np.testing.assert_array_equal(whole_speech @ whole_speech, whole_speech)
+    assert np.linalg.matrix_rank(whole_speech) == np.linalg.matrix_rank(whole_background) == 4
 
 
-def test_exact_parts_of_any_embedding_sum_to_it_and_have_no_orthogonality_loss(projections, rng):
+def test_exact_parts_of_any_embedding_join_to_it(projections, rng):
     x = rng.standard_normal((3, 5, 8)).astype(np.float32)
-    speech, background = projections("exact")(x)
-    np.testing.assert_array_equal(speech + background, x)
-    assert np.all(orthogonality(speech, background) < 2e-4)  # the root's own 1e-8
+    np.testing.assert_array_equal(Projection("exact").joined(*projections("exact")(x)), x)
+
+
+@pytest.mark.parametrize("form", ["learned", "none"])
+def test_other_parts_join_to_their_sum(rng, form):
+    speech, background = rng.standard_normal((2, 3, 5, 8)).astype(np.float32)
+    np.testing.assert_array_equal(Projection(form).joined(speech, background), speech + background)
+
+
+@pytest.mark.parametrize("form", ["exact", "learned", "none"])
+def test_one_part_joins_every_item_of_a_batch(rng, form):
+    speech, background = (rng.standard_normal((b, 5, 4)).astype(np.float32) for b in (3, 1))
+    joined = Projection(form).joined(speech, background)
+    np.testing.assert_array_equal(joined, Projection(form).joined(speech, np.repeat(background, 3, axis=0)))
 
 
 def test_learned_projection_is_two_linear_maps_whose_matrices_the_identity_shows(projections, rng):
