@@ -69,11 +69,13 @@ def compare(codec: DeCodec, model: torch_model.DeCodec, wave: np.ndarray, sample
 
 
 def _streamed_codes(model: torch_model.DeCodec, wave: Tensor) -> list[Tensor]:
+    """Frame by frame, those left out that belong to no frame: codes come late, and silence brings the last."""
+    hop, late = model.config.hop, model.lookahead
     state, made = (), []
-    for frame in wave.split(model.config.hop, dim=-1):
+    for frame in torch.nn.functional.pad(wave, (0, late * hop)).split(hop, dim=-1):
         state, codes = model.encode_step(state, frame)
         made.append(codes)
-    return [torch.cat(codes, dim=-1) for codes in zip(*made, strict=True)]
+    return [torch.cat(codes[late:], dim=-1) for codes in zip(*made, strict=True)]
 
 
 def _streamed_samples(model: torch_model.DeCodec, codes: Sequence[Tensor]) -> Tensor:

@@ -11,8 +11,9 @@ has a skip around it, y = x + lstm(x): fresh, it would add noise to every featur
 of its last layer to zero, whereby it adds exactly nothing. (Zeros throughout would do so too, but two layers would
 then wait for each other: the gradient of the last kernel is a multiple of the first layer's output, and the first
 layer's of the last kernel.) The projection keeps its start, so that each quantizer hears another signal than DAC's did:
-with `projection="exact"` its two parts add up to DAC's embedding, with "learned" they do not yet. Factorised quantizers
-of DAC's sizes take DAC's levels, level i to level i in both streams.
+half of the dimensions of DAC's embedding, the two halves making up all of it, with `projection="none"` the whole.
+Factorised quantizers of DAC's sizes take DAC's levels, level i to level i in both streams; with "exact", whose halves
+are half as wide, what these levels make of the half's own dimensions.
 
 Lengths. DAC's transposed convolution of odd stride gives one step too few (torch's padding without output_padding):
 with strides 2, 4, 5, 8 its decoder gives 320 f - 8 samples for f frames, and a recording of t samples comes back with
@@ -35,9 +36,9 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from decodec_jax.codec.waveform import SCALE
 from decodec_jax.codec.model import STREAMS, Halves
 from decodec_jax.codec.quantize import Affine, Levels
+from decodec_jax.codec.waveform import SCALE
 from decodec_jax.config import Model, Quantizer
 from decodec_jax.errors import UserError
 
@@ -284,7 +285,8 @@ def graft(params: dict, codebook: dict, dac: DacWeights, config: Model) -> tuple
     for half, stream in zip(Halves._fields, STREAMS, strict=True):
         quantizer: Quantizer = getattr(config, half)
         if quantizer.kind == "factorised":
-            grafted[stream] = _with_levels(params[stream], dac.levels, half)
+            levels = _within(dac.levels, half) if config.projection == "exact" else dac.levels
+            grafted[stream] = _with_levels(params[stream], levels, half)
         else:
             log.warning("%s: its codebooks are of kind %r and keep their start; DAC's are 'factorised'",
                         half, quantizer.kind)  # fmt: skip
@@ -319,6 +321,16 @@ def _silent(lstm: dict, last: int) -> dict:
 
     fed = [f"{direction}{last}_{name}" for direction in ("forward", "backward") for name in ("kernel", "bias")]
     return lstm | {name: without_candidates(lstm[name]) for name in fed if name in lstm}
+
+
+def _within(levels: Levels, half: str) -> Levels:
+    """DAC's levels for those dimensions alone that the exact projection gives to this half."""
+    width = levels.into.kernel.shape[1]
+    ours = slice(width // 2) if half == Halves._fields[0] else slice(width // 2, width)
+    into, out = levels.into, levels.out
+    return levels._replace(
+        into=into._replace(kernel=into.kernel[:, ours]), out=Affine(out.kernel[:, :, ours], out.bias[:, ours])
+    )
 
 
 def _with_levels(params: dict, levels: Levels, half: str) -> dict:

@@ -3,6 +3,7 @@
 import functools
 import json
 import math
+import operator
 import re
 import sys
 import zlib
@@ -18,7 +19,7 @@ from safetensors.numpy import save_file
 from decodec_jax.codec.layers import LSTM
 from decodec_jax.codec.model import DeCodecNetwork, Halves, initialise
 from decodec_jax.codec.quantize import ResidualQuantizer
-from decodec_jax.config import Config, Model, Quantizer
+from decodec_jax.config import Config, Model, Quantizer, Waveform
 from decodec_jax.errors import UserError
 from decodec_jax.interop.dac import from_tensors, graft, load
 from decodec_jax.testing import random_variables
@@ -70,9 +71,10 @@ def states(listed):
 FACTORISED = Quantizer(kind="factorised", levels=3, entries=16, dim=4)
 
 
-def small_model(speech=FACTORISED, background=FACTORISED):
+def small_model(speech=FACTORISED, background=FACTORISED, projection="none"):
     return Model(
-        channels=4, latent=64, decoder_channels=32, projection="exact", speech=speech, background=background
+        waveform=Waveform(channels=4, decoder_channels=32), latent=64, projection=projection, speech=speech,
+        background=background,
     )  # fmt: skip
 
 
@@ -99,8 +101,7 @@ def outcomes(grafted):
 
     @jax.jit
     def run(params, waves):
-        halves = network.apply({"params": params}, waves, method="embed")
-        embedding = halves.speech + halves.background  # the exact projection's two parts are it
+        embedding, _ = network.apply({"params": params}, waves, method="embed")  # both halves are the whole of it
         quantizer = ResidualQuantizer(model.speech, model.latent)
         quantized = quantizer.apply({"params": params["speech_quantizer"]}, embedding)
         decoded = Halves(quantized.vectors, jnp.zeros_like(quantized.vectors))
@@ -176,7 +177,7 @@ def test_every_tensor_of_the_released_16_khz_model_has_its_place_and_none_of_our
     tensors = {row[column]: np.broadcast_to(np.float32(1), row[2]) for row in listed["full"]}  # takes no memory
     dac = from_tensors(tensors, 16_000)
     paper = Config().model
-    assert {name: getattr(paper, name) for name in dac.sizes} == dac.sizes
+    assert {name: operator.attrgetter(name)(paper) for name in dac.sizes} == dac.sizes
     fresh, _ = jax.eval_shape(lambda: initialise(paper, jax.random.key(0)))
     for side in ("encoder", "decoder"):
         ours = {name: layer for name, layer in fresh[side].items() if name != "lstm"}
@@ -222,8 +223,8 @@ def test_what_dac_lacks_keeps_its_start(states, fresh, grafted):
         assert changed == {"forward1_kernel", "forward1_bias", "backward1_kernel", "backward1_bias"}
 
 
-def random_quantizer(quantizer):
-    return random_variables(ResidualQuantizer(quantizer, 64), jnp.zeros((1, 1, 64)))["params"]
+def random_quantizer(quantizer, width=64):
+    return random_variables(ResidualQuantizer(quantizer, width), jnp.zeros((1, 1, width)))["params"]
 
 
 def test_levels_go_to_levels_of_both_streams_and_what_is_left_out_is_said(states, fresh, caplog):
@@ -245,6 +246,22 @@ def test_levels_go_to_levels_of_both_streams_and_what_is_left_out_is_said(states
     ]
 
 
+def test_halves_of_the_exact_projection_take_what_levels_make_of_their_dimensions(rng, states, fresh):
+    levels = from_tensors(states["descript"]).levels
+    exact = small_model(projection="exact")
+    narrow = {f"{half}_quantizer": random_quantizer(exact.speech, exact.half) for half in Halves._fields}
+    params, _ = graft(fresh | narrow, {}, from_tensors(states["descript"]), exact)
+    parts = np.split(rng.standard_normal((3, exact.latent)).astype(np.float32), 2, axis=1)
+    alone = [np.pad(parts[0], ((0, 0), (0, 32))), np.pad(parts[1], ((0, 0), (32, 0)))]
+    for part, whole, half, ours in zip(parts, alone, Halves._fields, (np.s_[:32], np.s_[32:]), strict=True):
+        into, out = ({name: params[f"{half}_quantizer"][f"levels_{side}_{name}"][1] for name in ("kernel", "bias")}
+                     for side in ("into", "out"))  # fmt: skip
+        z = part @ into["kernel"] + into["bias"]
+        np.testing.assert_allclose(z, whole @ levels.into.kernel[1] + levels.into.bias[1], rtol=1e-4, atol=1e-4)
+        theirs = (z @ levels.out.kernel[1] + levels.out.bias[1])[:, ours]
+        np.testing.assert_allclose(z @ out["kernel"] + out["bias"], theirs, rtol=1e-4, atol=1e-4)
+
+
 def test_moving_average_codebooks_are_left_as_they_were(states, fresh, caplog):
     params, _ = graft(fresh, {}, from_tensors(states["descript"]), small_model(background=Quantizer()))
     assert params["background_quantizer"] is fresh["background_quantizer"]
@@ -261,8 +278,9 @@ def test_transformers_folder_is_read_with_its_sample_rate(tmp_path, states):
     last = states["transformers"]["quantizer.quantizers.2.codebook.weight"]
     np.testing.assert_array_equal(dac.levels.entries[2], last)
     assert dac.sizes == {
-        "patch": 1, "channels": 4, "strides": (2, 4, 5, 8), "dilations": (1, 3, 9), "kernel": 7, "latent": 64,
-        "decoder_channels": 32, "causal": False, "sample_rate": 24_000,
+        "family": "waveform", "waveform.channels": 4, "waveform.strides": (2, 4, 5, 8),
+        "waveform.dilations": (1, 3, 9), "waveform.kernel": 7, "waveform.decoder_channels": 32, "latent": 64,
+        "causal": False, "sample_rate": 24_000,
     }  # fmt: skip
     with pytest.raises(UserError, match=r"model.sample_rate is 16000, DAC's 24000"):
         graft({}, {}, dac, small_model())
@@ -369,11 +387,11 @@ def test_codebooks_of_several_shapes_are_an_error(states):
 def test_all_settings_that_differ_are_named_with_both_values(states):
     dac = from_tensors(states["descript"])
     model = small_model()
-    model.channels, model.strides, model.causal, model.patch = 48, (2, 4, 8, 5), True, 2
+    model.waveform.channels, model.waveform.strides, model.causal, model.family = 48, (2, 4, 8, 5), True, "spectral"
     with pytest.raises(UserError) as error:
         graft({}, {}, dac, model)
-    for part in ("model.patch is 2, DAC's 1", "model.channels is 48, DAC's 4", "model.causal is True, DAC's False",
-                 "model.strides is (2, 4, 8, 5), DAC's (2, 4, 5, 8)"):  # fmt: skip
+    for part in ("model.family is spectral, DAC's waveform", "model.waveform.channels is 48, DAC's 4",
+                 "model.waveform.strides is (2, 4, 8, 5), DAC's (2, 4, 5, 8)", "model.causal is True, DAC's False"):
         assert part in str(error.value)
     assert "latent" not in str(error.value)
 

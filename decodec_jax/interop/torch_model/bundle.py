@@ -1,0 +1,118 @@
+"""Bundles: a folder with `config.json` and `model.safetensors`, which JAX reads and writes too."""
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from .config import from_dict
+from .model import DeCodec
+
+VERSION = 1
+
+# What a bundle calls a tensor of the state dict (nothing else is renamed but ".blocks.0", to ".block0"), and how it
+# sees it: features last, gains flat. Views share memory, so one table serves both ways. The first pattern that fits
+# counts.
+_NAMES: tuple[tuple[str, str, Callable[[Tensor], Tensor]], ...] = (
+    (r"(.*\.up)\.parametrizations\.weight\.original1", r"\1.direction", lambda w: w.permute(2, 0, 1)),
+    (r"(.*)\.parametrizations\.weight\.original1", r"\1.direction", lambda w: w.permute(2, 1, 0)),
+    (r"(.*)\.parametrizations\.weight\.original0", r"\1.gain", torch.flatten),
+    (r"(.*)\.weight_ih_l(\d+)", r"\1.forward\2_kernel", torch.t),
+    (r"(.*)\.weight_hh_l(\d+)", r"\1.forward\2_recurrent", torch.t),
+    (r"(.*)\.bias_ih_l(\d+)", r"\1.forward\2_bias", torch.flatten),
+    (r"(.*)\.weight_ih_l(\d+)_reverse", r"\1.backward\2_kernel", torch.t),
+    (r"(.*)\.weight_hh_l(\d+)_reverse", r"\1.backward\2_recurrent", torch.t),
+    (r"(.*)\.bias_ih_l(\d+)_reverse", r"\1.backward\2_bias", torch.flatten),
+    (r"(.*)\.depthwise\.weight", r"\1.kernel", lambda w: w[:, 0].t()),
+    (r"(.*)\.depthwise\.bias", r"\1.bias", torch.flatten),
+    (r"(.*norm)\.weight", r"\1.scale", torch.flatten),
+    (r"projection\.(speech|background)\.weight", r"projection.\1", torch.t),
+    (r"(.*)\.weight", r"\1.kernel", torch.t),
+)
+_ALWAYS_ZERO = r".*\.lstm\.bias_hh_l\d+(_reverse)?"
+
+
+def load(cls: type[DeCodec], folder: str | Path) -> DeCodec:
+    """A model of this class with the weights of a bundle; errors as of `DeCodec.from_bundle`."""
+    described = json.loads((Path(folder) / "config.json").read_text())
+    if described.get("version") != VERSION or "model" not in described:
+        raise ValueError(f"{folder} is a bundle of version {described.get('version')}; this file reads {VERSION}")
+    config = from_dict(described["model"])
+    tensors = load_file(Path(folder) / "model.safetensors")
+    found = fingerprint_of(described["model"], tensors)
+    if found != described["fingerprint"]:
+        raise ValueError(f"the bundle {folder} is not as it was written: its fingerprint is {found}, "
+                         f"not {described['fingerprint']}")  # fmt: skip
+    model = cls(config, described["step"])
+    views = _as_in_bundle(model.state_dict())
+    _check(tensors, views, f"{folder}/model.safetensors")
+    for name, view in views.items():
+        view.copy_(tensors[name])
+    return model
+
+
+def to_bundle(model: DeCodec, folder: str | Path) -> str:
+    """Write a bundle that JAX and `from_bundle` load; returns its fingerprint.
+
+    Raises ValueError naming the tensors that a bundle of this config lacks, or has no place for.
+    """
+    state = model.state_dict()
+    second = [name for name, tensor in state.items() if re.fullmatch(_ALWAYS_ZERO, name) and tensor.any()]
+    if second:
+        raise ValueError(f"a bundle has one LSTM bias; add {', '.join(second)} to bias_ih and set it to zero")
+    views = _as_in_bundle(state)
+    with torch.device("meta"):  # shapes alone
+        _check(views, _as_in_bundle(DeCodec(model.config).state_dict()), "the model")
+    tensors = {name: view.to("cpu", torch.float32).contiguous() for name, view in views.items()}
+    settings = dataclasses.asdict(model.config)
+    fingerprint = fingerprint_of(settings, tensors)
+    described = {
+        "format": "decodec_jax bundle", "version": VERSION, "fingerprint": fingerprint, "step": model.step,
+        "model": settings,
+    }  # fmt: skip
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(described, indent=2) + "\n")
+    return fingerprint
+
+
+def fingerprint_of(settings: dict, tensors: dict[str, Tensor]) -> str:
+    """Sixteen hex digits that change with any setting of the model and any value of its tensors."""
+    digest = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=8)
+    for name in sorted(tensors):
+        digest.update(f"{name} {tuple(tensors[name].shape)}".encode())
+        digest.update(tensors[name].float().contiguous().numpy())
+    return digest.hexdigest()
+
+
+def _as_in_bundle(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a state dict under their names in a bundle and laid out as there, sharing its memory."""
+    views = {}
+    for name, tensor in state.items():
+        if re.fullmatch(_ALWAYS_ZERO, name):
+            continue
+        name = name.replace(".blocks.", ".block")
+        for pattern, renamed, view in _NAMES:
+            if match := re.fullmatch(pattern, name):
+                name, tensor = match.expand(renamed), view(tensor)
+                break
+        views[name] = tensor
+    return views
+
+
+def _check(tensors: dict[str, Tensor], expected: dict[str, Tensor], source: str) -> None:
+    problems = {
+        "missing": set(expected) - set(tensors),
+        "unknown": set(tensors) - set(expected),
+        "of another shape": {n for n in set(expected) & set(tensors) if expected[n].shape != tensors[n].shape},
+    }
+    if any(problems.values()):
+        named = "; ".join(f"{what}: {', '.join(sorted(names))}" for what, names in problems.items() if names)
+        raise ValueError(f"{source} does not fit its config; {named}")

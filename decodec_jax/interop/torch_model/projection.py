@@ -1,0 +1,27 @@
+"""SOP: one embedding into a speech half and a background half, and back."""
+
+import torch
+from torch import Tensor, nn
+
+from .config import Model
+
+
+class Projection(nn.Module):
+    """An embedding `[b, f, latent]` to its speech and background parts `[b, f, half]`, and `joined` back to one."""
+
+    def __init__(self, config: Model):
+        super().__init__()
+        self.form = config.projection
+        if self.form == "learned":
+            self.speech, self.background = (nn.Linear(config.latent, config.latent, bias=False) for _ in range(2))
+
+    def forward(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
+        if self.form == "none":
+            return embedding, embedding
+        if self.form == "learned":
+            return self.speech(embedding), self.background(embedding)
+        return embedding.tensor_split(2, dim=-1)
+
+    def joined(self, speech: Tensor, background: Tensor) -> Tensor:
+        """The decoder's input `[b, f, latent]`."""
+        return torch.cat([speech, background], dim=-1) if self.form == "exact" else speech + background

@@ -1,0 +1,110 @@
+"""STFT, inverse STFT by overlap-add, and mel filters, for waveforms that may come in pieces.
+
+Transforms are products with fixed matrices, as every runtime that a model is exported to knows products. They are in
+float32 under `torch.autocast` too. In a stream, what came before a piece is the stream's; a stream begins with zeros,
+which a whole signal is padded with, so pieces give together what the whole gives.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from .layers import Stream, padded
+
+PARTS = 4  # hops of the inverse transform in a window
+
+
+class STFT(nn.Module):
+    """Spectra `[b, n hop] -> [b, n, 2, hop + 1]` (real, imaginary); frame i covers samples (i - 1) to (i + 1) hop.
+
+    The window is a Hann window of two hops.
+    """
+
+    def __init__(self, hop: int):
+        super().__init__()
+        self.hop = hop
+        self.register_buffer("analysis", analysis_matrix(2 * hop), persistent=False)
+
+    def forward(self, wave: Tensor, stream: Stream | None = None) -> Tensor:
+        blocks = padded(wave[:, None], (self.hop, 0), stream)[:, 0].unflatten(-1, (-1, self.hop))
+        frames = torch.cat([blocks[:, :-1], blocks[:, 1:]], dim=-1)
+        return product(frames, self.analysis).unflatten(-1, (2, -1))
+
+
+class InverseSTFT(nn.Module):
+    """Overlap-add of windowed inverse transforms: `[b, n, 2, w / 2 + 1] -> [b, n w / 4]`, frame j from j w / 4 on.
+
+    The sum is divided by that of the squared windows which are there, so that a signal does not fade in.
+    """
+
+    def __init__(self, window: int):
+        super().__init__()
+        self.register_buffer("synthesis", synthesis_matrix(window), persistent=False)
+        self.register_buffer("squares", (hann(window) ** 2).float().unflatten(0, (PARTS, -1)), persistent=False)
+
+    def forward(self, spectra: Tensor, stream: Stream | None = None) -> Tensor:
+        frames = product(spectra.flatten(-2), self.synthesis)
+        frames = torch.cat([frames, torch.ones_like(frames[..., :1])], dim=-1)  # the one says that a frame is there
+        before = padded(frames.mT, (PARTS - 1, 0), stream).mT
+        count, hop = frames.shape[1], self.squares.shape[1]
+        total, weight = 0.0, 0.0
+        for part, squares in enumerate(self.squares):
+            here = before[:, PARTS - 1 - part : PARTS - 1 - part + count]
+            total = total + here[..., part * hop : (part + 1) * hop]
+            weight = weight + here[..., -1:] * squares
+        # the first samples of a signal lie under the foot of one window alone: dividing by so little would raise noise
+        return (total / weight.clamp(min=0.03)).flatten(1)
+
+
+def product(x: Tensor, matrix: Tensor) -> Tensor:
+    """`[..., c] x [c, d] -> [..., d]` in the matrix' own precision."""
+    with torch.autocast(x.device.type, enabled=False):
+        return x.to(matrix.dtype) @ matrix
+
+
+def compressed(spectra: Tensor, power: float = 0.3, floor: float = 1e-5) -> Tensor:
+    """Spectra `[..., 2, bins]` whose magnitudes are raised to `power`; `floor` is added to squared magnitudes."""
+    return spectra * ((spectra**2).sum(-2, keepdim=True) + floor) ** ((power - 1) / 2)
+
+
+def hann(window: int) -> Tensor:
+    """The periodic Hann window, float64."""
+    return torch.hann_window(window, dtype=torch.float64)
+
+
+def waves(window: int) -> Tensor:
+    """Cosines and negative sines of the frequencies of a real FFT: `[2, window / 2 + 1, window]`, float64."""
+    turns = torch.outer(torch.arange(window // 2 + 1), torch.arange(window)) % window
+    phase = 2 * math.pi / window * turns.double()
+    return torch.stack([phase.cos(), -phase.sin()])
+
+
+def analysis_matrix(window: int) -> Tensor:
+    """The real FFT under a Hann window as a matrix, `[window, 2 (window / 2 + 1)]`: real parts, then imaginary."""
+    return (waves(window) * hann(window)).flatten(0, 1).T.float().contiguous()
+
+
+def synthesis_matrix(window: int) -> Tensor:
+    """The inverse real FFT, windowed, as a matrix `[2 (window / 2 + 1), window]`."""
+    share = torch.full((window // 2 + 1, 1), 2.0 / window, dtype=torch.float64)
+    share[[0, -1]] /= 2  # the lowest and the highest frequency have no mirror image
+    return (waves(window) * share * hann(window)).flatten(0, 1).float()
+
+
+def mel_filters(sample_rate: int, hop: int, bands: int) -> Tensor:
+    """Slaney's triangles, one as high as the next, over the bins of a window of two hops: `[hop + 1, bands]`.
+
+    No side of one is narrower than a bin; where `bands` would need that, there are fewer.
+    """
+
+    def mel(hz: float) -> float:
+        return hz * 3 / 200 if hz < 1000 else 15 + 27 * math.log(hz / 1000, 6.4)
+
+    top = sample_rate / 2
+    bands = max(1, min(bands, int(mel(top) / mel(top / hop)) - 1))
+    edges = torch.linspace(0, mel(top), bands + 2, dtype=torch.float64)
+    edges = torch.where(edges < 15, edges * 200 / 3, 1000 * 6.4 ** ((edges - 15) / 27))
+    bins, widths = torch.linspace(0, top, hop + 1, dtype=torch.float64)[:, None], edges.diff()
+    rising, falling = (bins - edges[:-2]) / widths[:-1], (edges[2:] - bins) / widths[1:]
+    return torch.minimum(rising, falling).clamp(min=0).float()
