@@ -131,6 +131,7 @@ def _light() -> Config:
     # the waveform term finds the phases, which the others do not hear
     loss.wave, loss.mel, loss.magnitude = 15.0, 0.3, 5.0
     loss.mel_windows, loss.mel_bands, loss.mel_floor = (256, 512, 1024, 2048), (32, 64, 80, 128), -80.0
+    loss.overlap = 2
     loss.perp = loss.guidance = 0.0
     loss.commitment = 0.25
 

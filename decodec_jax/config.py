@@ -139,6 +139,7 @@ class Loss:
     mel_bands: tuple[int, ...] = (10, 20, 40, 80, 80, 80)
     mel_floor: float = -70.0  # dB of full scale: a band of white noise this quiet counts as silence
     magnitude_windows: tuple[int, ...] = (512, 1024)
+    overlap: int = 4  # windows of these spectra over each sample; 2 hear nearly as much at half the time
 
 
 @dataclass

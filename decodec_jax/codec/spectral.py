@@ -76,12 +76,12 @@ def features(wave: Array, sample_rate: int, hop: int, bands: int, past: Array | 
     return jnp.concatenate([parts.reshape(*parts.shape[:2], -1), 0.5 * log_mel(spectra, sample_rate, bands)], axis=-1)
 
 
-def polar(x: Array) -> Array:
-    """Spectra of log magnitudes and phases: `[b, f, 4 bins]` to two for each frame, `[b, 2 f, 2, bins]`."""
-    b, frames, _ = x.shape
-    magnitude, phase = jnp.moveaxis(x.reshape(b, 2 * frames, 2, -1), 2, 0)
+def polar(x: Array) -> tuple[Array, Array]:
+    """Spectra of log magnitudes and phases, two of each frame: `[b, f, 4 bins]` to `[b, 2 f, bins]`, real and imaginary."""
+    b, frames, width = x.shape
+    magnitude, phase = lax.split(x.reshape(b, 2 * frames, width // 2), (width // 4, width // 4), axis=2)
     size = jnp.exp(jnp.minimum(magnitude - 1, LOUDEST))
-    return jnp.stack([size * jnp.cos(phase), size * jnp.sin(phase)], axis=2)
+    return size * jnp.cos(phase), size * jnp.sin(phase)
 
 
 # --- modules --------------------------------------------------------------------------------------------------------
@@ -222,8 +222,8 @@ class Decoder(nn.Module):
         """After the LSTM: `[b, f, width]` to a waveform `[b, f hop]`."""
         for block in self.blocks:
             x = block(x)
-        spectra = polar(self.head(self.last_norm(x)))
-        return SCALE / QUIET * self.overlap_add(synthesis_frames(spectra))
+        frames = synthesis_frames(*polar(self.head(self.last_norm(x))))
+        return SCALE / QUIET * self.overlap_add(frames)
 
     def __call__(self, latent: Array) -> Array:
         x = self.front(latent)

@@ -37,14 +37,15 @@ def istft(spectra: Array, past: Array | None = None) -> Array:
 
     past: `[b, PARTS - 1, w + 1]` as `synthesis_frames` gives them, the frames before.
     """
-    return overlap_add(synthesis_frames(spectra), past)
+    return overlap_add(synthesis_frames(spectra[:, :, 0], spectra[:, :, 1]), past)
 
 
-def synthesis_frames(spectra: Array) -> Array:
-    """Windowed inverse transforms and a one: `[b, n, 2, w / 2 + 1] -> [b, n, w + 1]`."""
-    window = 2 * (spectra.shape[-1] - 1)
-    flat = spectra.reshape(*spectra.shape[:2], -1)
-    frames = jnp.matmul(flat, synthesis_matrix(window), precision=lax.Precision.HIGHEST)
+def synthesis_frames(real: Array, imaginary: Array) -> Array:
+    """Windowed inverse transforms and a one: `[b, n, w / 2 + 1]` twice to `[b, n, w + 1]`."""
+    bins = real.shape[-1]
+    cosines, sines = np.split(synthesis_matrix(2 * (bins - 1)), 2)
+    frames = jnp.matmul(real, cosines, precision=lax.Precision.HIGHEST)
+    frames += jnp.matmul(imaginary, sines, precision=lax.Precision.HIGHEST)
     return jnp.concatenate([frames, jnp.ones_like(frames[..., :1])], axis=-1)
 
 
@@ -52,14 +53,16 @@ def overlap_add(frames: Array, past: Array | None = None) -> Array:
     """`[b, n, w + 1]` from `synthesis_frames` to `[b, n w / 4]`; `past` as in `istft`."""
     b, n, size = frames.shape
     window, hop = size - 1, (size - 1) // PARTS
-    past = jnp.zeros((b, PARTS - 1, size), frames.dtype) if past is None else past
-    frames = jnp.concatenate([past, frames], axis=1)
     squares = hann(window).reshape(PARTS, hop) ** 2
+    if past is None:
+        past = jnp.zeros((b, PARTS - 1, size), frames.dtype)
+    # split and padded, as the gradients of these are cheap; that of a slice is an array of zeros as large as the whole
+    *parts, present = lax.split(jnp.concatenate([past, frames], axis=1), (*[hop] * PARTS, 1), axis=2)
     total, weight = 0.0, 0.0
-    for part in range(PARTS):
-        here = frames[:, PARTS - 1 - part : PARTS - 1 - part + n]
-        total += here[..., part * hop : (part + 1) * hop]
-        weight += here[..., -1:] * squares[part]
+    for part, (samples, square) in enumerate(zip(parts, squares, strict=True)):
+        cut = ((0, 0, 0), (part - PARTS + 1, -part, 0), (0, 0, 0))
+        total += lax.pad(samples, 0.0, cut)
+        weight += lax.pad(present, 0.0, cut) * square
     # the first samples of a signal lie under the foot of one window alone: dividing by so little would raise noise
     return (total / jnp.maximum(weight, 0.03)).reshape(b, n * hop)
 

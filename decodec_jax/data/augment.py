@@ -21,9 +21,11 @@ def equalised(wave: np.ndarray, extent: float, rng: Generator) -> np.ndarray:
     return np.fft.irfft(spectrum * 10 ** (gains / 20), len(wave)).astype(np.float32)
 
 
-def in_room(wave: np.ndarray, rate: int, rng: Generator) -> np.ndarray:
-    """[t] -> [t] as one of `ROOMS` rooms gives it back; the direct sound keeps its time and its level."""
-    return oaconvolve(wave, room(int(rng.integers(ROOMS)), rate))[: len(wave)].astype(np.float32)
+def in_room(wave: np.ndarray, response: np.ndarray) -> np.ndarray:
+    """[t] -> [t] as a room of this impulse response gives it back; the direct sound keeps its time and its level."""
+    direct = int(np.argmax(np.abs(response)))
+    heard = response[direct:] / response[direct]
+    return oaconvolve(wave, heard)[: len(wave)].astype(np.float32)
 
 
 @lru_cache(maxsize=ROOMS)

@@ -8,7 +8,8 @@ from decodec_jax.errors import UserError
 
 log = logging.getLogger(__name__)
 
-KINDS = {"speech": "speech", "background": "background", "noise": "background"}  # other kinds are not ours to use
+# What a manifest may call the kinds that are ours to use. Rooms are impulse responses, which speech is heard in.
+KINDS = {"speech": "speech", "background": "background", "noise": "background", "room": "room"}
 NAMED = 3  # clips that a warning names; the rest are counted
 
 
@@ -17,7 +18,7 @@ class Clip:
     """One recording. `name` is also its address within its source."""
 
     name: str
-    kind: str  # "speech" or "background"
+    kind: str  # "speech", "background" or "room"
     speaker: str  # empty where not known
     seconds: float
     split: str

@@ -51,7 +51,7 @@ class Mixer:
     def __post_init__(self):
         self.samples = round(self.data.seconds * self.source.sample_rate)
         # Clips are grouped by speaker, so that `data.balance` decides how much is heard of those of whom there is much.
-        groups = {"speech": {}, "background": {}}
+        groups = {"speech": {}, "background": {}, "room": {}}
         for i, clip in enumerate(self.source.clips):
             key = (clip.kind == "speech" and clip.speaker) or clip.name
             groups[clip.kind].setdefault(key, []).append(i)
@@ -128,8 +128,15 @@ class Mixer:
         if asked.eq:
             wave = augment.equalised(wave, asked.eq, rng)
         if kind == "speech" and asked.rooms and rng.random() < asked.rooms:
-            wave = augment.in_room(wave, self.source.sample_rate, rng)
+            wave = augment.in_room(wave, self.room(rng))
         return Drawn(wave, failed, drawn.targets)
+
+    def room(self, rng: Generator) -> np.ndarray:
+        """The impulse response [n] of a simulated room or, where the source has any, as often of a measured one."""
+        measured = self.groups["room"]
+        if measured and rng.random() < 0.5:
+            return self.source.read(measured[rng.integers(len(measured))][0])
+        return augment.room(int(rng.integers(augment.ROOMS)), self.source.sample_rate)
 
     def played(self, rng: Generator, kind: str) -> Drawn:
         """A crop of a random clip at a random speed; of backgrounds, a share is synthetic."""

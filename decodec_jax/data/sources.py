@@ -59,7 +59,9 @@ def open_source(data: Data, sample_rate: int, split: str = "train") -> ClipSourc
         source = tfds_source.open_tfds(root, sample_rate, lambda name: _concerns(name, split, data))
     else:
         source = Files(root, sample_rate, list_clips(root))
-        source = replace(source, clips=source.present(c for c in source.clips if _concerns(c.split, split, data)))
+        source = replace(source, clips=source.present(
+            c for c in source.clips if _concerns(c.split, split, data) or (c.kind == "room" and split == "train")
+        ))  # fmt: skip
     chosen = select(source.clips, data, split)
     for kind in ("speech", "background"):
         if not any(clip.kind == kind for clip in chosen):
@@ -69,8 +71,11 @@ def open_source(data: Data, sample_rate: int, split: str = "train") -> ClipSourc
 
 
 def select(clips: Sequence[Clip], data: Data, split: str) -> list[Clip]:
-    """The clips of a split; where a kind has no "valid" rows, a part of its training clips stands in for them."""
-    chosen = []
+    """The clips of a split; where a kind has no "valid" rows, a part of its training clips stands in for them.
+
+    Rooms of any split serve training.
+    """
+    chosen = [clip for clip in clips if clip.kind == "room" and split == "train"]
     for kind in ("speech", "background"):
         ours = [clip for clip in clips if clip.kind == kind]
         train = [clip for clip in ours if _in(clip.split, data.train_split)]

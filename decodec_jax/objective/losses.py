@@ -51,10 +51,11 @@ def reconstruction_terms(
     """
 
     def mel(output, target):
-        return mel_distance(output, target, sample_rate, weights.mel_windows, weights.mel_bands, weights.mel_floor)
+        return mel_distance(output, target, sample_rate, weights.mel_windows, weights.mel_bands, weights.mel_floor,
+                            weights.overlap)  # fmt: skip
 
     def magnitude(output, target):
-        return magnitude_distance(output, target, weights.magnitude_windows)
+        return magnitude_distance(output, target, weights.magnitude_windows, weights.overlap)
 
     distances = {"wave": waveform_distance, "mel": per_device(mel), "magnitude": per_device(magnitude)}
     return {name: jnp.mean(distance(output, target)) for name, distance in distances.items() if getattr(weights, name)}

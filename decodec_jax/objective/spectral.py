@@ -15,29 +15,30 @@ _EPS = 1e-5  # of magnitudes: the square root is kept from zero, where it has no
 _QUIET = 3e-4  # of normalised magnitudes, -70 dB: differences of what is quieter count less and less
 
 
-def stft(wave: Array, window: int) -> Array:
-    """Complex spectrogram `[n, t] -> [n, 1 + ceil(4 t / window), window / 2 + 1]`; Hann, hop of a quarter window.
+def stft(wave: Array, window: int, overlap: int = 4) -> Array:
+    """Complex spectrogram `[n, t] -> [n, 1 + ceil(t / hop), window / 2 + 1]`; Hann, hop of a window / overlap.
 
     Frame m is centred on sample m hop, with zeros outside the waveform.
     """
-    hop = window // 4
+    hop = window // overlap
     n, t = wave.shape
     padded = jnp.pad(wave, ((0, 0), (window // 2, window // 2 + -t % hop)))
     blocks = padded.reshape(n, -1, hop)
-    count = blocks.shape[1] - 3
-    frames = jnp.concatenate([blocks[:, i : i + count] for i in range(4)], axis=-1)
+    count = blocks.shape[1] - overlap + 1
+    frames = jnp.concatenate([blocks[:, i : i + count] for i in range(overlap)], axis=-1)
     return jnp.fft.rfft(frames * get_window("hann", window).astype(np.float32))
 
 
-def magnitudes(wave: Array, window: int, eps: float = _EPS) -> Array:
-    """Magnitudes of `stft`."""
-    spectrum = stft(wave, window)
+def magnitudes(wave: Array, window: int, overlap: int = 4, eps: float = _EPS) -> Array:
+    """Magnitudes of `stft`; `eps` is that of silence."""
+    spectrum = stft(wave, window, overlap)
     return jnp.sqrt(spectrum.real**2 + spectrum.imag**2 + eps**2)
 
 
+@lru_cache
 def _norm(window: int) -> np.float32:
-    """Of the Hann window: white noise of RMS 1 has magnitudes of about this size."""
-    return np.sqrt(np.sum(get_window("hann", window) ** 2), dtype=np.float32)
+    """Length of the Hann window."""
+    return np.float32(np.sqrt(np.sum(get_window("hann", window) ** 2)))
 
 
 @lru_cache
@@ -48,7 +49,9 @@ def mel_filters(sample_rate: int, window: int, bands: int) -> np.ndarray:
     return librosa.filters.mel(sr=sample_rate, n_fft=window, n_mels=bands).T.astype(np.float32)
 
 
-def log_mel(wave: Array, sample_rate: int, window: int, bands: int, floor: float = -70.0) -> Array:
+def log_mel(
+    wave: Array, sample_rate: int, window: int, bands: int, floor: float = -70.0, overlap: int = 4
+) -> Array:
     """log10 of the mel magnitudes of `[n, t]`: `[n, frames, bands]`.
 
     White noise of a level of `floor`, dB of full scale, is what counts as silence, in each band and at each scale:
@@ -58,22 +61,22 @@ def log_mel(wave: Array, sample_rate: int, window: int, bands: int, floor: float
     """
     filters = mel_filters(sample_rate, window, bands)
     quiet = 10 ** (floor / 20) * _norm(window) * filters.sum(0)
-    return jnp.log10(magnitudes(wave, window) @ filters + quiet)
+    return jnp.log10(magnitudes(wave, window, overlap) @ filters + quiet)
 
 
 def mel_distance(
     output: Array, target: Array, sample_rate: int, windows: tuple[int, ...], bands: tuple[int, ...],
-    floor: float = -70.0,
+    floor: float = -70.0, overlap: int = 4,
 ) -> Array:  # fmt: skip
     """Mean absolute difference of the log mel spectrograms of `[n, t]` waveforms, summed over scales: `[n]`."""
     total = 0.0
     for window, count in zip(windows, bands, strict=True):
-        ours, theirs = (log_mel(wave, sample_rate, window, count, floor) for wave in (output, target))
+        ours, theirs = (log_mel(wave, sample_rate, window, count, floor, overlap) for wave in (output, target))
         total += jnp.mean(jnp.abs(ours - theirs), axis=(1, 2))
     return total
 
 
-def magnitude_distance(output: Array, target: Array, windows: tuple[int, ...]) -> Array:
+def magnitude_distance(output: Array, target: Array, windows: tuple[int, ...], overlap: int = 4) -> Array:
     """Mean absolute difference of the square roots of magnitudes, `[n, t]` twice to `[n]`, averaged over windows.
 
     Waveform distances hear what is loudest; of a square root, what is 40 dB below the loudest still has a tenth of the
@@ -81,6 +84,9 @@ def magnitude_distance(output: Array, target: Array, windows: tuple[int, ...]) -
     """
     total = 0.0
     for window in windows:
-        ours, theirs = (jnp.sqrt(magnitudes(wave / _norm(window), window, _QUIET)) for wave in (output, target))
+        norm = _norm(window)  # it divides magnitudes, not waves: the same spectra serve `mel_distance`
+        ours, theirs = (
+            jnp.sqrt(magnitudes(wave, window, overlap, _QUIET * norm) / norm) for wave in (output, target)
+        )  # fmt: skip
         total += jnp.mean(jnp.abs(ours - theirs), axis=(1, 2))
     return total / len(windows)
