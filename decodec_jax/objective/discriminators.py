@@ -157,9 +157,10 @@ def check(config: Discriminator, t: int) -> None:
     if t < shortest(config):
         raise UserError(f"clips of {t} samples are too short for the discriminators, which need {shortest(config)}; "
                         "make data.seconds longer or their windows shorter")
-    for window in (*config.windows, *config.stft_windows, *config.frame_windows):
-        if window % 8:
-            raise UserError(f"the windows of discriminators must be multiples of 8; {window} is not")
+    for name in ("windows", "stft_windows", "frame_windows"):
+        for window in getattr(config, name):
+            if window % 8:
+                raise UserError(f"discriminator.{name} must be multiples of 8; {window} is not")
     for window in config.windows:
         if any(low >= high for low, high in _band_bins(config.bands, window)):
             raise UserError(f"discriminator.bands {config.bands} leave a band of window {window} without a bin; "

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from decodec_jax.objective import adversarial
-from decodec_jax.objective.adversarial import losses_of_both_sides
 from decodec_jax.objective.discriminators import Judged
 
 
@@ -118,55 +117,3 @@ def test_silence_whose_features_are_all_zero_has_finite_losses_and_gradients(rea
     assert np.isfinite(value) and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
     assert value < 1e3  # an error relative to nothing is not without bound
     np.testing.assert_array_equal(adversarial.feature_loss(silent, silent, relative), [0, 0])
-
-
-def judge(params, wave):
-    """Two sub-discriminators of two layers."""
-    hidden = [jnp.tanh(wave @ params[name]) for name in ("a", "b")]
-    return [Judged(h[:, None] @ params["last"], [h, h**2]) for h in hidden]
-
-
-@pytest.fixture
-def contest(rng):
-    params = {name: jnp.float32(rng.standard_normal((5, 3))) for name in ("a", "b")}
-    params["last"] = jnp.float32(rng.standard_normal((3, 1)))
-    return params, *jnp.float32(rng.standard_normal((2, 4, 5)))
-
-
-@pytest.mark.parametrize("kind", ["lsgan", "hinge"])
-def test_each_side_is_moved_by_its_own_loss_alone(contest, kind):
-    params, real, fake = contest
-    weights = jnp.float32([1.0, 3.0, 20.0])
-
-    def total(params, real, fake):
-        losses = losses_of_both_sides(judge, params, real, fake, kind, True)
-        return sum(weight * jnp.mean(loss) for weight, loss in zip(weights, losses, strict=True)), losses
-
-    (_, losses), gradients = jax.jit(jax.value_and_grad(total, (0, 1, 2), has_aux=True))(params, real, fake)
-
-    def of_discriminators(params):
-        return jnp.mean(adversarial.discriminator_loss(judge(params, real), judge(params, fake), kind))
-
-    def of_generator(fake):
-        terms = adversarial.generator_losses(judge(params, real), judge(params, fake), kind, True)
-        return 3 * jnp.mean(terms[0]) + 20 * jnp.mean(terms[1])
-
-    expected = jax.jit(jax.grad(of_discriminators))(params), jnp.zeros_like(real), jax.jit(jax.grad(of_generator))(fake)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), gradients, expected)
-    plain = losses_of_both_sides(judge, params, real, fake, kind, True)
-    assert [loss.shape for loss in losses] == [(4,)] * 3
-    np.testing.assert_allclose(jnp.stack(losses), jnp.stack(plain), rtol=1e-5)
-
-
-def test_every_waveform_is_judged_once(contest):
-    """Three products a pass: two passes forward, and back to the parameters twice and to the generated waves once."""
-    def total(params, fake):
-        return sum(jnp.sum(loss) for loss in losses_of_both_sides(judge, params, contest[1], fake, "lsgan"))
-
-    compiled = jax.jit(jax.grad(total, (0, 1))).lower(contest[0], contest[2]).compile()
-    forward = jax.jit(judge).lower(contest[0], contest[2]).compile()
-
-    def products(program):
-        return program.as_text().count(" dot(")
-
-    assert products(compiled) <= 7 * products(forward)

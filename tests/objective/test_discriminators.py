@@ -10,18 +10,22 @@ from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from scipy import signal
 
+from configs.decodec import get_config
+from decodec_jax.codec.layers import weight_norm
 from decodec_jax.config import Discriminator
 from decodec_jax.errors import UserError
 from decodec_jax.objective import adversarial, discriminators
 from decodec_jax.objective.discriminators import Discriminators
 from decodec_jax.testing import random_variables, speech_clips
+from decodec_jax.training import cost
 
 
 def only(**kinds):
     """Tiny discriminators of the kinds named and no others."""
     tiny = {
         "periods": (), "period_channels": (4, 6, 8, 8, 8), "rates": (), "rate_channels": (4, 8, 16, 12),
-        "windows": (), "band_channels": 3, "stft_windows": (), "stft_channels": 3,
+        "windows": (), "band_channels": 3, "stft_windows": (), "stft_channels": 3, "frame_windows": (),
+        "frame_channels": 6,
     }  # fmt: skip
     return Discriminator(**(tiny | kinds))
 
@@ -166,6 +170,7 @@ def test_the_default_is_dac_s_set():
         (only(rates=(1, 2)), ["rate1", "rate2"]),
         (only(windows=(64, 128)), ["bands64", "bands128"]),
         (only(stft_windows=(64,)), ["stft64"]),
+        (only(frame_windows=(64, 32)), ["frames64", "frames32"]),
         (only(periods=(3,), stft_windows=(64,)), ["period3", "stft64"]),
     ],
 )
@@ -177,8 +182,9 @@ def test_only_what_is_named_judges(config, names):
 
 @pytest.mark.parametrize(
     ("kinds", "fewest"),
-    [({"windows": (64, 32)}, 64), ({"stft_windows": (32, 128)}, 128), ({"periods": (2, 11)}, 12), ({"rates": (2,)}, 2)],
-)
+    [({"windows": (64, 32)}, 64), ({"stft_windows": (32, 128)}, 128), ({"frame_windows": (32, 128)}, 128),
+     ({"periods": (2, 11)}, 12), ({"rates": (2,)}, 2)],
+)  # fmt: skip
 def test_the_shortest_wave_is_judged_and_a_shorter_one_refused(kinds, fewest):
     assert discriminators.shortest(only(**kinds)) == fewest
     _, judged = shapes(only(**kinds), fewest)
@@ -198,6 +204,7 @@ def test_every_length_from_the_window_on_has_a_frame_for_each_hop_begun(t):
     [
         ({"windows": (100,)}, "windows .*100"),
         ({"stft_windows": (60,)}, "stft_windows .*60"),
+        ({"frame_windows": (60,)}, "frame_windows .*60"),
         ({"windows": (16,)}, "bands"),
         ({"windows": (64,), "bands": (0.0, 0.5, 0.5, 1.0)}, "bands"),
         ({"rates": (1,), "rate_channels": (6, 8, 8)}, "rate_channels"),
@@ -216,32 +223,75 @@ def test_filters_start_with_entries_of_the_size_that_sets_their_learning_rate():
     np.testing.assert_array_equal(layer["bias"], np.zeros(16))
 
 
-def test_half_precision_judges_much_the_same_with_the_same_parameters(rng):
+def test_bfloat16_products_judge_much_the_same_with_the_same_parameters(rng):
     wave = (0.1 * rng.standard_normal((2, 300))).astype(np.float32)
-    kinds = {"periods": (3,), "period_channels": (4, 6), "rates": (2,), "rate_channels": (8, 8, 8)}
-    variables = random_variables(Discriminators(only(**kinds)), wave)
-    single, half = (
-        jax.jit(Discriminators(only(**kinds, dtype=dtype)).apply)(variables, wave) for dtype in ("float32", "bfloat16")
-    )
+    config = only(periods=(3,), period_channels=(4, 6), frame_windows=(64,))
+    variables = random_variables(Discriminators(config), wave)
+    single, half = (jax.jit(Discriminators(config, p).apply)(variables, wave) for p in ("float32", "bfloat16"))
     for a, b in zip(jax.tree.leaves(single), jax.tree.leaves(half), strict=True):
-        assert (a.dtype, b.dtype) == (jnp.float32, jnp.bfloat16)
-        assert np.linalg.norm(a - b.astype(jnp.float32)) < 0.05 * np.linalg.norm(a)
+        assert a.dtype == b.dtype == jnp.float32
+        assert np.linalg.norm(a - b) < 0.05 * np.linalg.norm(a)
+    assert not np.array_equal(single[1].logits, half[1].logits)
+
+
+# --- those of frames --------------------------------------------------------------------------------------------------
+
+
+def test_those_of_frames_have_eight_logits_a_frame_and_the_features_of_four_layers():
+    params, (judged,) = shapes(only(frame_windows=(64,)), 301, 3)
+    frames = 1 + (301 - 64) // 16
+    assert judged.logits.shape == (3, frames, 8)
+    assert [feature.shape for feature in judged.features] == 4 * [(3, frames, 1, 6)]
+    assert params["frames64"]["conv0"]["direction"].shape == (1, 2 * 33, 6)
+
+
+@pytest.mark.parametrize(("taps", "dilation"), [(1, 1), (5, 1), (5, 4)])
+def test_a_convolution_over_frames_is_the_library_s(rng, taps, dilation):
+    layer = discriminators.FrameConv(4, taps, dilation, "float32")
+    x = jnp.float32(rng.standard_normal((2, 9, 3)))
+    params = random_variables(layer, x)["params"]
+    kernel, reach = weight_norm(params["direction"], params["gain"], 2), taps // 2 * dilation
+    expected = lax.conv_general_dilated(
+        x, kernel, (1,), [(reach, reach)], rhs_dilation=(dilation,), dimension_numbers=("NWC", "WIO", "NWC")
+    )
+    np.testing.assert_allclose(layer.apply({"params": params}, x), expected + params["bias"], atol=1e-5)
+
+
+def test_those_of_frames_hear_the_level_and_their_gradients_are_finite(rng):
+    module, wave = Discriminators(only(frame_windows=(64,))), speech_clips(2, 301)
+    variables = random_variables(module, wave)
+    run = jax.jit(lambda wave: module.apply(variables, wave)[0].logits)
+    assert np.abs(run(wave) - run(0.5 * wave)).max() > 1e-2
+    gradient = jax.jit(jax.grad(lambda wave: jnp.sum(run(wave) ** 2)))
+    for given in (wave, np.zeros_like(wave), 1e-6 * wave):
+        assert np.all(np.isfinite(gradient(given))) and np.abs(gradient(given)).max() < 1e4
+
+
+def test_those_of_light_cost_a_small_part_of_dac_s():
+    light = get_config("light").discriminator
+
+    def flops(config):
+        """Of a second of audio, forward."""
+        module, wave = Discriminators(config), jax.ShapeDtypeStruct((1, 16_000), jnp.float32)
+        variables = jax.eval_shape(module.init, jax.random.key(0), wave)
+        return cost.products(jax.make_jaxpr(module.apply)(variables, wave).jaxpr).flops
+
+    assert 0.1e9 < flops(light) < 0.7e9
+    assert flops(light) < 0.03 * flops(Discriminator())
 
 
 # --- all kinds in a game ----------------------------------------------------------------------------------------------
 
 ALL = only(
     periods=(3,), period_channels=(4, 6), rates=(2,), rate_channels=(8, 8, 8), windows=(32,), bands=(0.0, 1.0),
-    stft_windows=(32,),
+    stft_windows=(32,), frame_windows=(32,),
 )  # fmt: skip
 
 
 def losses(params, real, fake):
-    """Of both sides, `[n]` each."""
-    def judge(params, wave):
-        return Discriminators(ALL).apply({"params": params}, wave)
-
-    return adversarial.losses_of_both_sides(judge, params, real, fake, "lsgan")
+    """Of discriminators, adversarial and feature matching, `[n]` each."""
+    judged = [Discriminators(ALL).apply({"params": params}, wave) for wave in (real, fake)]
+    return adversarial.discriminator_loss(*judged, "lsgan"), *adversarial.generator_losses(*judged, "lsgan")
 
 
 def game(params, real, fake):

@@ -6,7 +6,7 @@ from decodec_jax.codec.model import Halves
 from decodec_jax.codec.quantize import Quantized
 from decodec_jax.config import Loss
 from decodec_jax.objective import losses
-from decodec_jax.objective.spectral import compressed_distance, mel_distance
+from decodec_jax.objective.spectral import magnitude_distance, mel_distance
 
 RATE = 16_000
 
@@ -19,8 +19,7 @@ def loss(**weights):
 
 @pytest.fixture
 def waves(rng):
-    outputs, targets = ({k: jnp.float32(rng.standard_normal((4, 200))) for k in ("own", "swap")} for _ in range(2))
-    return outputs, targets
+    return jnp.float32(rng.standard_normal((2, 4, 200)))  # output and target
 
 
 @pytest.fixture
@@ -37,40 +36,16 @@ def test_waveform_distance_is_the_mean_absolute_difference():
     np.testing.assert_allclose(losses.waveform_distance(output, target), [5 / 4, 1 / 4])
 
 
-@pytest.mark.parametrize("kind", ["own", "swap"])
-def test_reconstruction_terms_compare_each_output_with_its_own_target(waves, kind):
-    outputs, targets = waves
-    names = [f"{term}_{kind}" for term in ("wave", "mel", "spectrum")]
-    weights = loss(spectrum_windows=(64,), **dict(zip(names, (2.0, 3.0, 4.0), strict=True)))
-    terms = losses.reconstruction_terms(outputs, targets, weights, RATE)
-    assert set(terms) == set(names)
-    spectrum = np.mean(compressed_distance(outputs[kind], targets[kind], (64,)))
-    np.testing.assert_allclose(terms[f"spectrum_{kind}"], spectrum, rtol=1e-5)
-    np.testing.assert_allclose(terms[f"wave_{kind}"], np.mean(np.abs(outputs[kind] - targets[kind])), rtol=1e-5)
-    mel = np.mean(mel_distance(outputs[kind], targets[kind], RATE, (64,), (10,)))
-    np.testing.assert_allclose(terms[f"mel_{kind}"], mel, rtol=1e-5)
-
-
-def test_level_free_waveform_terms_count_quiet_clips_as_much_as_loud_ones(rng):
-    target = 0.05 * rng.standard_normal((1, 4000)).astype(np.float32)
-    target /= np.sqrt(np.mean(target**2)) / 0.05
-    weights = loss(wave_own=1.0, level_free=True)
-
-    def term(level, output):
-        terms = losses.reconstruction_terms({"own": level * output}, {"own": level * target}, weights, RATE)
-        return float(terms["wave_own"])
-
-    usual = np.mean(np.abs(target))
-    for level in (0.5, 1.0, 3.0):
-        assert term(level, np.zeros_like(target)) == pytest.approx(usual, rel=1e-4)
-    assert term(1e-3, np.zeros_like(target)) == pytest.approx(1e-3 * 2.5 * usual, rel=1e-4)  # near silence, no more
-    assert term(0.0, np.zeros_like(target)) == 0
-
-
-def test_only_waveforms_that_were_decoded_have_terms(waves):
-    outputs, targets = ({"own": side["own"]} for side in waves)
-    terms = losses.reconstruction_terms(outputs, targets, loss(wave_own=1.0, wave_swap=1.0, mel_swap=1.0), RATE)
-    assert set(terms) == {"wave_own"}
+def test_reconstruction_terms_compare_outputs_with_their_targets(waves):
+    output, target = waves
+    weights = loss(wave=2.0, mel=3.0, magnitude=4.0, magnitude_windows=(64,), mel_floor=-50.0)
+    terms = losses.reconstruction_terms(output, target, weights, RATE)
+    assert set(terms) == {"wave", "mel", "magnitude"}  # without their weights
+    np.testing.assert_allclose(terms["wave"], np.mean(np.abs(output - target)), rtol=1e-5)
+    mel = np.mean(mel_distance(output, target, RATE, (64,), (10,), floor=-50.0))
+    np.testing.assert_allclose(terms["mel"], mel, rtol=1e-5)
+    magnitude = np.mean(magnitude_distance(output, target, (64,)))
+    np.testing.assert_allclose(terms["magnitude"], magnitude, rtol=1e-5)
 
 
 def test_latent_terms_by_hand(latents):
@@ -87,22 +62,29 @@ def test_codebooks_moved_by_averages_have_no_codebook_term(latents):
     assert set(losses.latent_terms(halves, both, loss(commitment=1.0, codebook=1.0))) == {"commitment"}
 
 
-@pytest.mark.parametrize("left_out", ["wave_own", "wave_swap", "mel_own", "mel_swap", "perp", "commitment", "codebook"])
+@pytest.mark.parametrize("left_out", ["wave", "mel", "magnitude", "perp", "commitment", "codebook"])
 def test_a_term_of_weight_zero_is_absent(waves, latents, left_out):
-    weights = Loss(mel_windows=(64,), mel_bands=(10,))
+    weights = Loss(mel_windows=(64,), mel_bands=(10,), magnitude=1.0, magnitude_windows=(64,))
     setattr(weights, left_out, 0.0)
     terms = losses.latent_terms(*latents, weights) | losses.reconstruction_terms(*waves, weights, RATE)
-    assert len(terms) == 6 and left_out not in terms
+    assert len(terms) == 5 and left_out not in terms
 
 
-def test_mel_of_weight_zero_is_not_computed_on_any_device(waves):
-    def refuse(function):
-        raise AssertionError("the mel distance was asked for")
+def test_spectra_are_taken_through_per_device_and_only_where_their_terms_have_weight(waves):
+    def counted(function):
+        def outcome(*arguments):
+            asked.append(function)
+            return function(*arguments)
 
-    losses.reconstruction_terms(*waves, loss(wave_own=1.0, wave_swap=1.0), RATE, per_device=refuse)
+        return outcome
+
+    for weights, count in (({"wave": 1.0}, 0), ({"mel": 1.0}, 1), ({"wave": 1.0, "mel": 1.0, "magnitude": 1.0}, 2)):
+        asked = []
+        losses.reconstruction_terms(*waves, loss(magnitude_windows=(64,), **weights), RATE, per_device=counted)
+        assert len(asked) == count
 
 
 def test_weighted_sum_weighs_each_term_by_the_weight_of_its_name():
-    weights = loss(wave_swap=500.0, perp=10.0, codebook=0.5)
-    terms = {"wave_swap": jnp.array(0.01), "perp": jnp.array(0.3), "codebook": jnp.array(4.0)}
+    weights = loss(wave=500.0, perp=10.0, codebook=0.5)
+    terms = {"wave": jnp.array(0.01), "perp": jnp.array(0.3), "codebook": jnp.array(4.0)}
     np.testing.assert_allclose(losses.weighted_sum(terms, weights), 5 + 3 + 2)
