@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from decodec_jax import audio
 from decodec_jax.errors import UserError
-from decodec_jax.inference import batch
+from decodec_jax.inference import batch, compiled
 from decodec_jax.inference.pipes import PIPE
 from decodec_jax.weights import BUILT_IN
 
@@ -159,6 +159,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 2 after a line for each thing that was wrong, 130 after Ctrl-C."""
     arguments = parser().parse_args(argv)
     logging.getLogger("absl").setLevel(logging.ERROR)
+    compiled.keep()
     commands = {"info": _info, "export": _export, "evaluate": _evaluate, "page": _page}
     command = commands.get(arguments.command, _process)
     try:

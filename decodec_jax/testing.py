@@ -11,7 +11,7 @@ import numpy as np
 from flax import linen as nn
 from jax import lax
 
-from decodec_jax.codec.model import DeCodecNetwork, Halves
+from decodec_jax.codec.model import DeCodecNetwork, Halves, lookahead
 from decodec_jax.config import (
     Config,
     Data,
@@ -114,21 +114,20 @@ def random_variables(module: nn.Module, *inputs, seed: int = 0) -> dict:
 def in_frames(network: DeCodecNetwork, variables: dict, wave: np.ndarray) -> tuple[Halves[np.ndarray], np.ndarray]:
     """Codes `[b, k, f]` and samples `[b, t]` of a causal network's stream, a frame at a time, of whole frames `[b, t]`.
 
-    As a scan, which refuses states that change their structure.
+    As scans, which refuse states that change their structure. Silence follows, as long as the network looks ahead.
     """
+    b, hop, late = len(wave), network.config.hop, lookahead(network.config)
 
     @jax.jit
-    def run(variables, states, frames):
-        def step(states, frame):
-            heard, codes = streaming.encode_step(network, variables, states[0], frame)
-            said, sound = streaming.decode_step(network, variables, states[1], codes)
-            return (heard, said), (codes, sound)
+    def run(variables, heard, said, frames):
+        _, codes = lax.scan(lambda state, frame: streaming.encode_step(network, variables, state, frame), heard, frames)
+        codes = jax.tree.map(lambda c: c[late:], codes)  # the first belong to no frame
+        _, sound = lax.scan(lambda state, codes: streaming.decode_step(network, variables, state, codes), said, codes)
+        return codes, sound
 
-        return lax.scan(step, states, frames)[1]
-
-    b, hop = len(wave), network.config.hop
     states = streaming.encoder_state(network, variables, b), streaming.decoder_state(network, variables, b)
-    codes, sound = run(variables, states, wave.reshape(b, -1, hop).swapaxes(0, 1))
+    frames = np.pad(wave, ((0, 0), (0, late * hop))).reshape(b, -1, hop).swapaxes(0, 1)
+    codes, sound = run(variables, *states, frames)
     return Halves(*(np.concatenate(list(c), axis=2) for c in codes)), np.concatenate(list(sound), axis=1)
 
 

@@ -168,12 +168,16 @@ class DeCodec:
         keep: str = "both",
         levels: Levels = None,
         gain: float = 0.0,
+        at_once: bool = True,
     ) -> Iterator[np.ndarray]:
         """`reconstruct`, `enhance`, `background` or `semantic`, by what they keep, piece by piece in constant memory.
 
         Pieces `[channels, n]` to pieces `[channels, n]`, as many samples in all. A causal model gives each frame as
-        soon as it has heard it (but resampling keeps it for some ms, see `audio.delay`), others begin when the last
-        piece has come. gain: `loudness.gain_of` tells that of a recording, which makes both ways equal.
+        soon as it has heard all that the frame needs, see `streaming.latency` (but resampling keeps it for some ms, see
+        `audio.delay`), others begin when the last piece has come.
+
+        gain: `loudness.gain_of` tells that of a recording, which makes both ways equal. at_once: False lets a causal
+        model wait for some seconds of sound, which is faster where nobody listens.
         """
         rate = self.config.sample_rate
         louder, quieter = amplitude(gain), amplitude(-gain)
@@ -182,7 +186,7 @@ class DeCodec:
 
         def process(pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
             own = audio.resampled((piece * louder for piece in pieces), sample_rate, rate)
-            through = (wave * quieter for wave in self._through(own, keep, levels))
+            through = (wave * quieter for wave in self._through(own, keep, levels, at_once))
             return audio.resampled(through, rate, sample_rate)
 
         return as_long(map(checked_piece, pieces), process)
@@ -208,11 +212,16 @@ class DeCodec:
         return self._encoded(waves, sample_rate, [gain_of(wave, sample_rate) for wave in waves], levels)
 
     def encode_stream(
-        self, pieces: Iterable[np.ndarray], sample_rate: int, levels: Levels = None, gain: float = 0.0
+        self,
+        pieces: Iterable[np.ndarray],
+        sample_rate: int,
+        levels: Levels = None,
+        gain: float = 0.0,
+        at_once: bool = True,
     ) -> Iterator[Tokens]:
         """`encode` for one channel in pieces `[1, n]`, in constant memory: pieces that `tokens.join` makes one of.
 
-        gain: as in `stream`.
+        gain, at_once: as in `stream`.
         """
         check_rate(sample_rate)
         louder = amplitude(gain)
@@ -225,7 +234,7 @@ class DeCodec:
                 heard += piece.shape[1]
                 yield piece
 
-        for codes in self._codes(listening()):
+        for codes in self._codes(listening(), at_once):
             length = min(codes.speech.shape[2] * self.config.hop, heard - given)
             given += length
             yield self._tokens(Halves(*(c[0] for c in codes)), length, gain, levels)
@@ -273,19 +282,20 @@ class DeCodec:
 
         They are those of the recording at the level at which it is coded, however loud it is.
 
-        float32 `[f, latent]`, or `[channels, f, latent]`, at `model.sample_rate / model.hop` frames a second.
+        float32 `[f, d]`, or `[channels, f, d]`, d being `config.half`, at `model.sample_rate / model.hop` frames a
+        second.
         """
         rows = np.atleast_2d(checked(wave))
         gain = gain_of(rows, sample_rate)
         rows = np.stack([self._heard(row, sample_rate, gain) for row in rows])
-        halves = joined(self._chunked.embed([rows]), axis=1)
+        halves = joined(self._chunked.embed([rows], at_once=False), axis=1)
         return Halves(*(half[0] if np.ndim(wave) == 1 else half for half in halves))
 
     # --- what these are made of ---------------------------------------------------------------------------------------
 
     def _whole(self, wave: np.ndarray, sample_rate: int, keep: str, levels: Levels) -> np.ndarray:
         rows = np.atleast_2d(checked(wave))
-        pieces = self.stream([rows], sample_rate, keep, levels, gain_of(rows, sample_rate))
+        pieces = self.stream([rows], sample_rate, keep, levels, gain_of(rows, sample_rate), at_once=False)
         return np.concatenate(list(pieces), axis=1).reshape(np.shape(wave))
 
     def _encoded(
@@ -310,10 +320,12 @@ class DeCodec:
             raise UserError(f"each recording of a batch is one channel, [t]; this has shape {wave.shape}")
         return audio.resample(wave * amplitude(gain), sample_rate, self.config.sample_rate)
 
-    def _through(self, pieces: Iterable[np.ndarray], keep: str, levels: Levels) -> Iterator[np.ndarray]:
+    def _through(
+        self, pieces: Iterable[np.ndarray], keep: str, levels: Levels, at_once: bool
+    ) -> Iterator[np.ndarray]:
         """`stream` at the model's own rate."""
         if not self.quantized:
-            parts = self._chunked.take_apart(pieces, (KEEP[keep],), active=Halves(0, 0))
+            parts = self._chunked.take_apart(pieces, (KEEP[keep],), Halves(0, 0), at_once)
             return (part[KEEP[keep]] for part in parts)
         speech, background = self._levels(levels)
         whole = keep == "both" and speech and background
@@ -321,7 +333,7 @@ class DeCodec:
         def process(pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
             if not whole:  # silence is a recording of its own, coded beside the others
                 pieces = (np.concatenate([piece, np.zeros_like(piece[:1])]) for piece in pieces)
-            return self._chunked.decode(map(chosen, self._codes(pieces)))
+            return self._chunked.decode(map(chosen, self._codes(pieces, at_once)), at_once=at_once)
 
         def chosen(codes: Halves[np.ndarray]) -> Halves[np.ndarray]:
             own = codes if whole else Halves(*(c[:-1] for c in codes))
@@ -330,10 +342,10 @@ class DeCodec:
 
         return as_long(pieces, process)
 
-    def _codes(self, pieces: Iterable[np.ndarray]) -> Iterator[Halves[np.ndarray]]:
+    def _codes(self, pieces: Iterable[np.ndarray], at_once: bool = False) -> Iterator[Halves[np.ndarray]]:
         """Pieces `[b, n]` at the model's rate to codes `[b, k, f]`."""
         self._check_quantized()
-        return self._chunked.encode(pieces)
+        return self._chunked.encode(pieces, at_once)
 
     def _sound(self, tokens: Sequence[Tokens], keep: str, length: int | None = None) -> Iterator[np.ndarray]:
         """Tokens of equally many frames and levels to pieces `[b, n]`, each as loud as its recording was."""
@@ -347,7 +359,7 @@ class DeCodec:
         if keep != "both" or 0 in tokens[0].levels:
             codes = kept(codes, self._blank(tokens[0].frames), keep)
         quieter = np.array([[amplitude(-each.gain)] for each in tokens], np.float32)
-        return (wave * quieter for wave in self._chunked.decode([codes], length))
+        return (wave * quieter for wave in self._chunked.decode([codes], length, at_once=False))
 
     def _coded_silence(self, frames: int) -> Halves[np.ndarray]:
         piece = np.zeros((1, 256 * self.config.hop), np.float32)
@@ -357,7 +369,7 @@ class DeCodec:
 
     @functools.cached_property
     def _first_vectors(self) -> np.ndarray:
-        """What each code of the first speech level stands for, `[entries, latent]`."""
+        """What each code of the first speech level stands for, `[entries, d]`."""
         every = np.arange(self.config.speech.entries)[None, None]
         codes = Halves(every, np.zeros_like(every))
         run = jax.jit(functools.partial(self._network.apply, method="vectors"))

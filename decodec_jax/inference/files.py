@@ -62,7 +62,8 @@ def transform(
             warm(codec, form, keep, levels, LIVE_FRAMES)
             pieces = watch.started(pieces)
         with _created(target, form, raw) as put:
-            for wave in codec.stream(_counted(pieces, form.rate, advance, 0.5), form.rate, keep, levels, gain):
+            counted = _counted(pieces, form.rate, advance, 0.5)
+            for wave in codec.stream(counted, form.rate, keep, levels, gain, at_once=live):
                 put(wave)
                 if watch:
                     watch.stop()
@@ -79,7 +80,7 @@ def encode(
         length = None if form.frames is None else -(-form.frames * codec.config.sample_rate // form.rate)
         mono = _mono(_counted(pieces, form.rate, advance))
         with container.Writer(sys.stdout.buffer if target == PIPE else target, length=length) as writer:
-            for tokens in codec.encode_stream(mono, form.rate, levels, gain):
+            for tokens in codec.encode_stream(mono, form.rate, levels, gain, at_once=source == PIPE):
                 writer.write(tokens)
 
 
@@ -113,7 +114,7 @@ def decode(
 def embed(codec: DeCodec, source: str, target: str, advance: Advance) -> None:
     """Embeddings of a recording that fits in memory, its channels mixed down to one, as an .npz file.
 
-    It holds `speech` and `background`, float32 `[f, latent]`, `frames_per_second` and the model's `fingerprint`.
+    It holds `speech` and `background`, float32 `[f, d]`, `frames_per_second` and the model's `fingerprint`.
     """
     wave, form = _whole(source, advance, 1.0)
     halves = codec.embed(audio.mono(wave), form.rate)

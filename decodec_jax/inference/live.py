@@ -57,6 +57,7 @@ class Stopwatch:
 
 def warm(codec: DeCodec, form: Form, keep: str, levels: Levels, frames: int) -> None:
     """Compile what a stream in pieces of up to `frames` needs, before its first piece."""
-    silence = np.zeros((form.channels, (frames + 1) * codec.config.hop), np.float32)
+    # more than twice as many: of the first piece, a model that looks ahead gives less than it was given
+    silence = np.zeros((form.channels, (2 * frames + 1) * codec.config.hop), np.float32)
     for _ in codec.stream([silence], codec.config.sample_rate, keep, levels):
         pass

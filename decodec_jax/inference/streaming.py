@@ -102,7 +102,7 @@ def _step(apply: Callable, variables: dict, state: State, piece: Frames, **optio
 def _fresh(apply: Callable, variables: dict, piece: Frames, **options) -> State:
     """Zeros, in the shape that the state has after a piece."""
     _, kept = jax.eval_shape(lambda v, x: apply(v, x, mutable="stream", **options), variables, piece)
-    return jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), kept["stream"])
+    return jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), kept["stream"])
 
 
 # --- both variants ----------------------------------------------------------------------------------------------------
@@ -122,6 +122,9 @@ class Chunked:
     groups: how many frames are processed together, from large to small, ending in 1. The largest that fit are taken, so
     that pieces of all lengths need but one compilation for each group. Non-causal networks need memory for the largest,
     and some for each group in a recording; those that are much smaller than what its convolutions hear cost time.
+
+    at_once: False has a causal network wait for its largest groups, which is faster; what is left at the end is filled
+    up to groups of the second size, so that a recording of any length needs two compilations of each stage at the most.
     """
 
     def __init__(self, network: DeCodecNetwork, variables: dict, groups: tuple[int, ...] = GROUPS):
@@ -131,26 +134,32 @@ class Chunked:
         self._apply = jax.jit(network.apply, static_argnames=("method", "mutable", "then", "parts", "active"))
         self._passes = FAMILIES[self.config.family].passes(self.config)
 
-    def embed(self, waves: Iterable[np.ndarray]) -> Iterator[Halves[np.ndarray]]:
+    def embed(self, waves: Iterable[np.ndarray], at_once: bool = True) -> Iterator[Halves[np.ndarray]]:
         """Speech and background embeddings before quantization: pieces `[b, n]` to pieces `[b, f, d]` twice."""
-        return _to_numpy(self._analyse(waves, then=_itself))
+        return _to_numpy(self._analyse(waves, at_once, then=_itself))
 
-    def encode(self, waves: Iterable[np.ndarray]) -> Iterator[Halves[np.ndarray]]:
+    def encode(self, waves: Iterable[np.ndarray], at_once: bool = True) -> Iterator[Halves[np.ndarray]]:
         """Codes of a recording: pieces `[b, n]` to pieces int32 `[b, k, f]` twice, coarse levels first."""
-        return (_swapped(codes) for codes in _to_numpy(self._analyse(waves, then=_codes)))
+        return (_swapped(codes) for codes in _to_numpy(self._analyse(waves, at_once, then=_codes)))
 
-    def decode(self, codes: Iterable[Halves[np.ndarray]], length: int | None = None) -> Iterator[np.ndarray]:
+    def decode(
+        self, codes: Iterable[Halves[np.ndarray]], length: int | None = None, at_once: bool = True
+    ) -> Iterator[np.ndarray]:
         """The recording of codes: pieces `[b, k, f]` twice, any k from 1 to all levels, to pieces `[b, n]`.
 
         length: samples of the whole, so that what filled up its last frame is left out.
         """
         given = 0
-        for wave in self._synthesise(map(_swapped, codes), then=_vectors):
+        for wave in self._synthesise(map(_swapped, codes), at_once, then=_vectors):
             yield wave if length is None else wave[:, : max(length - given, 0)]
             given += wave.shape[1]
 
     def take_apart(
-        self, waves: Iterable[np.ndarray], parts: tuple[str, ...] = PARTS, active: Halves[int] | None = None
+        self,
+        waves: Iterable[np.ndarray],
+        parts: tuple[str, ...] = PARTS,
+        active: Halves[int] | None = None,
+        at_once: bool = True,
     ) -> Iterator[dict[str, np.ndarray]]:
         """A recording's parts through the quantizers (paper section 3), by name: pieces `[b, n]` to pieces `[b, n]`.
 
@@ -167,28 +176,28 @@ class Chunked:
                 heard += wave.shape[1]
                 yield np.concatenate([wave, np.zeros_like(wave[:1])])
 
-        latents = self._analyse(with_silence(), then=_recombined, parts=tuple(parts), active=active)
-        for wave in self._synthesise(latents, then=_itself):
+        latents = self._analyse(with_silence(), at_once, then=_recombined, parts=tuple(parts), active=active)
+        for wave in self._synthesise(latents, at_once, then=_itself):
             wave = wave[:, : heard - given]
             given += wave.shape[1]
             yield dict(zip(parts, np.split(wave, len(parts)), strict=True))
 
-    def _analyse(self, waves: Iterable[np.ndarray], **then) -> Iterator[Frames]:
+    def _analyse(self, waves: Iterable[np.ndarray], at_once: bool, **then) -> Iterator[Frames]:
         """Pieces of a waveform, in frames, as far as `then` makes of their embeddings."""
         late = lookahead(self.config)
         frames = _followed_by_silence(_whole_frames(waves, self.config.hop), late)
         if self.config.causal:
-            return _without_first(self._carried(frames, method=_analysed, **then), late)
+            return _without_first(self._carried(frames, at_once, method=_analysed, **then), late)
         passes = self._passes.encoder
         features = self._in_windows(frames, passes.front, method=_heard)
         if passes.lstm_layers:
             features = self._in_sweeps(features, "encoder", passes.lstm_layers)
         return _without_first(self._in_windows(features, passes.back, method=_concluded, **then), late)
 
-    def _synthesise(self, pieces: Iterable[Frames], **then) -> Iterator[np.ndarray]:
+    def _synthesise(self, pieces: Iterable[Frames], at_once: bool, **then) -> Iterator[np.ndarray]:
         """Pieces `[b, n]` of the waveform of what `then` makes embeddings of."""
         if self.config.causal:
-            frames = self._carried(pieces, method=_synthesised, **then)
+            frames = self._carried(pieces, at_once, method=_synthesised, **then)
         else:
             passes = self._passes.decoder
             features = self._in_windows(pieces, passes.front, method=_prepared, **then)
@@ -197,14 +206,15 @@ class Chunked:
             frames = self._in_windows(features, passes.back, method=_sounded)
         return (wave.reshape(wave.shape[0], -1) for wave in _to_numpy(frames))
 
-    def _carried(self, pieces: Iterable[Frames], **options) -> Iterator[Frames]:
+    def _carried(self, pieces: Iterable[Frames], at_once: bool, **options) -> Iterator[Frames]:
         """A stage of a causal network, its state handed on from piece to piece."""
+        grouped = _grouped(pieces, self._groups) if at_once else _filled(pieces, *self._groups[:2])
         state = None
-        for piece in _grouped(pieces, self._groups):
+        for piece, count in grouped:
             if state is None:
                 state = _fresh(self._apply, self._variables, piece, **options)
             state, output = _step(self._apply, self._variables, state, piece, **options)
-            yield output
+            yield output if count == _count(output) else _cut(output, 0, count)
 
     def _in_windows(
         self, pieces: Iterable[Frames], context: int, groups: tuple[int, ...] | None = None, **options
@@ -247,7 +257,7 @@ class Chunked:
         """
         lstm, apply = {"params": self._variables["params"][side]["lstm"]}, self._lstm(layers)
         with tempfile.TemporaryFile(buffering=0) as file:
-            places = _spill(file, _grouped(pieces, self._groups))
+            places = _spill(file, (piece for piece, _ in _grouped(pieces, self._groups)))
             if not places:
                 return
             zeros = _fresh(apply, lstm, _read(file, places[0]))
@@ -369,17 +379,39 @@ def _without_first(pieces: Iterable[Frames], count: int) -> Iterator[Frames]:
             yield _cut(piece, dropped, None) if dropped else piece
 
 
-def _grouped(pieces: Iterable[Frames], groups: tuple[int, ...]) -> Iterator[Frames]:
-    """The same frames in pieces of these sizes only."""
+def _grouped(pieces: Iterable[Frames], groups: tuple[int, ...]) -> Iterator[tuple[Frames, int]]:
+    """The same frames in pieces of these sizes only, and their sizes."""
     for piece in pieces:
         if _count(piece) in groups:
-            yield piece  # as it is: cutting an array that is on a device costs a compilation
+            yield piece, _count(piece)  # as it is: cutting it would take it off its device
             continue
         done = 0
         for group in groups:
             while _count(piece) - done >= group:
-                yield _cut(piece, done, done + group)
+                yield _cut(piece, done, done + group), group
                 done += group
+
+
+def _filled(pieces: Iterable[Frames], large: int, small: int | None = None) -> Iterator[tuple[Frames, int]]:
+    """The same frames in large pieces, then small ones, the last filled up with zeros; and how many frames are theirs.
+
+    small: as the large ones when None.
+    """
+    held = None
+    for piece in pieces:
+        held = piece if held is None else _joined(held, piece)
+        while _count(held) >= large:
+            yield _cut(held, 0, large), large
+            held = _cut(held, large, None)
+    small = small or large
+    while held is not None and (count := min(_count(held), small)):
+        piece, held = _cut(held, 0, small), _cut(held, small, None)
+        yield jax.tree.map(lambda a, missing=small - count: _longer(a, missing), piece), count
+
+
+def _longer(array: np.ndarray, count: int) -> np.ndarray:
+    """`[b, f, ...]` and `count` frames of zeros."""
+    return np.pad(array, [(0, 0), (0, count), *[(0, 0)] * (array.ndim - 2)])
 
 
 def _count(piece: Frames) -> int:
@@ -387,7 +419,8 @@ def _count(piece: Frames) -> int:
 
 
 def _cut(piece: Frames, first: int | None, last: int | None) -> Frames:
-    return jax.tree.map(lambda a: a[:, first:last], piece)
+    """Some of the frames, on the host: on a device, each cut would cost a compilation."""
+    return jax.tree.map(lambda a: np.asarray(a)[:, first:last], piece)
 
 
 def _joined(piece: Frames, following: Frames) -> Frames:

@@ -1,49 +1,47 @@
-"""Pieces together give what the whole gives: codes equal, samples to 1e-5, in both variants."""
+"""Pieces together give what the whole gives: codes equal, samples to 1e-5, in both families, causal and not."""
+
+import functools
+import importlib.util
+from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from decodec_jax.codec.decoder import Decoder
-from decodec_jax.codec.encoder import Encoder
-from decodec_jax.codec.model import DeCodecNetwork, Halves
+from decodec_jax.codec.model import FAMILIES, DeCodecNetwork, Halves, lookahead
 from decodec_jax.errors import UserError
 from decodec_jax.inference import streaming
 from decodec_jax.inference.streaming import Chunked
 from decodec_jax.testing import background_clips, in_frames, random_variables, speech_clips, tiny_model
 
 HOP = 20  # of all networks here
-BARE = {"patch": 10, "strides": (2,), "dilations": ()}  # every kind of layer but residual units, and quick to compile
+BARE = {"strides": (20,), "dilations": (), "decoder_blocks": 1}  # quick to compile: all but residual units
 
 
-def make(**changes):
-    network = DeCodecNetwork(tiny_model(**changes))
-    return network, random_variables(network, np.zeros((1, HOP), np.float32))
+class Made(NamedTuple):
+    """A network with weights at random."""
+
+    network: DeCodecNetwork
+    variables: dict
+    chunked: Chunked
 
 
-@pytest.fixture(scope="module")
-def causal():
-    network, variables = make(causal=True)
-    return network, variables, Chunked(network, variables, groups=(4, 1))
+@functools.cache
+def _made(family, groups, changes):
+    network = DeCodecNetwork(tiny_model(family=family, **dict(changes)))
+    variables = random_variables(network, np.zeros((1, HOP), np.float32))
+    return Made(network, variables, Chunked(network, variables, groups))
 
 
-@pytest.fixture(scope="module")
-def bare_causal():
-    network, variables = make(causal=True, **BARE)
-    return network, variables, Chunked(network, variables, groups=(4, 1))
+def make(family, groups=(4, 1), **changes):
+    return _made(family, groups, tuple(changes.items()))
 
 
-@pytest.fixture(scope="module")
-def both_ways():
-    network, variables = make(lstm_layers=2)
-    return network, variables, Chunked(network, variables, groups=(3, 1))
-
-
-@pytest.fixture(scope="module")
-def bare():
-    network, variables = make(**BARE)
-    return network, variables, Chunked(network, variables, groups=(3, 1))
+@pytest.fixture(params=FAMILIES)
+def family(request):
+    return request.param
 
 
 def clips(b, t):
@@ -63,7 +61,7 @@ def joined(pieces, axis=1):
     return jax.tree.map(lambda *a: np.concatenate(a, axis), *pieces)
 
 
-def whole(network, variables, wave):
+def whole(made, wave):
     """Embeddings, codes and reconstruction of the whole at once."""
 
     def run(network, wave):
@@ -71,21 +69,22 @@ def whole(network, variables, wave):
         codes = Halves(*(quantized.codes for quantized in network.quantize(embeddings)))
         return embeddings, codes, network.decode(network.vectors(codes), wave.shape[1])
 
-    return jax.jit(lambda v, x: network.apply(v, x, method=run))(variables, wave)
+    return jax.jit(lambda v, x: made.network.apply(v, x, method=run))(made.variables, wave)
 
 
-def assert_there_and_back_as(expected, chunked, pieces):
+def assert_there_and_back_as(expected, chunked, pieces, at_once=True):
     _, codes, wave = expected
-    coded = list(chunked.encode(pieces))
+    coded = list(chunked.encode(pieces, at_once))
     jax.tree.map(np.testing.assert_array_equal, joined(coded, axis=2), codes)
-    np.testing.assert_allclose(joined(chunked.decode(coded, wave.shape[1])), wave, atol=1e-5)
+    np.testing.assert_allclose(joined(chunked.decode(coded, wave.shape[1], at_once)), wave, atol=1e-5)
 
 
-def assert_taken_apart_as_the_whole(network, variables, chunked, pieces, parts=streaming.PARTS, active=None):
+def assert_taken_apart_as_the_whole(made, pieces, parts=streaming.PARTS, active=None, at_once=True):
     wave = joined(pieces)
     levels = active and Halves(*(jnp.full(wave.shape[0] + 1, n) for n in active))
-    expected = jax.jit(lambda v, x: network.apply(v, x, levels, method="take_apart"))(variables, wave)
-    taken = joined(chunked.take_apart(pieces, parts, active))
+    run = jax.jit(lambda v, x: made.network.apply(v, x, levels, method="take_apart"))
+    expected = run(made.variables, wave)
+    taken = joined(made.chunked.take_apart(pieces, parts, active, at_once))
     assert set(taken) == set(parts)
     for part in parts:
         np.testing.assert_allclose(taken[part], getattr(expected, part), atol=1e-5)
@@ -94,35 +93,47 @@ def assert_taken_apart_as_the_whole(network, variables, chunked, pieces, parts=s
 # --- causal -----------------------------------------------------------------------------------------------------------
 
 
-def test_causal_pieces_of_any_lengths_give_what_the_whole_gives(causal):
-    network, variables, chunked = causal
+@pytest.mark.parametrize("layers", [0, 1])
+def test_causal_pieces_of_any_lengths_give_what_the_whole_gives(family, layers):
+    made = make(family, causal=True, lstm_layers=layers)
     wave = clips(2, 333)
-    expected = whole(network, variables, wave)
+    expected = whole(made, wave)
     assert len(np.unique(expected[1].speech)) > 4 and np.std(expected[2]) > 0.01  # worth comparing
     for pieces in (cut(wave, 0, 5), cut(wave, 1, 50), cut(wave, 2, 200), [wave]):
-        assert_there_and_back_as(expected, chunked, pieces)
+        for at_once in (True, False):
+            assert_there_and_back_as(expected, made.chunked, pieces, at_once)
 
 
-def test_one_frame_in_codes_out_and_back_as_a_scan(causal):
-    network, variables, _ = causal
+@pytest.mark.parametrize("t", [1, HOP, HOP + 1, 3 * HOP])
+def test_recordings_about_as_short_as_what_is_looked_ahead(family, t):
+    made = make(family, causal=True, **BARE)
+    wave = clips(1, t)
+    for at_once in (True, False):
+        assert_there_and_back_as(whole(made, wave), made.chunked, [wave], at_once)
+
+
+@pytest.mark.parametrize("layers", [0, 1])
+def test_one_frame_in_codes_out_and_back_as_a_scan(family, layers):
+    made = make(family, causal=True, lstm_layers=layers)
     wave = clips(2, 9 * HOP)
-    _, codes, expected = whole(network, variables, wave)
-    coded, sounded = in_frames(network, variables, wave)
+    _, codes, expected = whole(made, wave)
+    coded, sounded = in_frames(made.network, made.variables, wave)
     jax.tree.map(np.testing.assert_array_equal, coded, codes)
     np.testing.assert_allclose(sounded, expected, atol=1e-5)
 
 
-def test_parts_of_a_stream_equal_those_of_the_whole_silence_settling_in_included(causal):
-    assert_taken_apart_as_the_whole(*causal, cut(clips(1, 333), 3, 50))
+@pytest.mark.parametrize("at_once", [True, False])
+def test_parts_of_a_stream_equal_those_of_the_whole_silence_settling_in_included(family, at_once):
+    assert_taken_apart_as_the_whole(make(family, causal=True), cut(clips(1, 333), 3, 50), at_once=at_once)
 
 
-def test_parts_of_a_stream_with_fewer_levels_or_unquantized(bare_causal):
-    for active in (Halves(1, 0), Halves(0, 0)):
-        assert_taken_apart_as_the_whole(*bare_causal, cut(clips(1, 333), 3, 50), active=active)
+@pytest.mark.parametrize("active", [Halves(1, 0), Halves(0, 0)])
+def test_parts_of_a_stream_with_fewer_levels_or_unquantized(family, active):
+    assert_taken_apart_as_the_whole(make(family, causal=True, **BARE), cut(clips(1, 333), 3, 50), active=active)
 
 
-def test_each_frame_is_given_as_soon_as_it_is_heard(bare_causal):
-    *_, chunked = bare_causal
+def test_each_frame_is_given_as_soon_as_all_that_it_needs_is_heard(family):
+    made = make(family, causal=True, **BARE)
     heard = 0
 
     def microphone():
@@ -131,80 +142,134 @@ def test_each_frame_is_given_as_soon_as_it_is_heard(bare_causal):
             heard += piece.shape[1]
             yield piece
 
-    given = []
-    for part in chunked.take_apart(microphone(), ("speech",)):
-        given.append((heard // HOP, part["speech"].shape[1]))
-    assert given == [(n, HOP) for n in (1, 2, 3, 5, 5)] + [(5, 10)]
+    taken_apart = made.chunked.take_apart(microphone(), ("speech",))
+    given = [(heard // HOP, part["speech"].shape[1]) for part in taken_apart]
+    full = {"waveform": (1, 2, 3, 5, 5), "spectral": (2, 3, 5, 5, 5)}[family]  # frames heard, at the end of each
+    assert given == [(frames, HOP) for frames in full] + [(5, 10)]
 
 
-def test_a_stream_does_not_hear_the_one_before(bare_causal):
-    network, variables, chunked = bare_causal
+def test_a_stream_does_not_hear_the_one_before(family):
+    made = make(family, causal=True, **BARE)
     wave = clips(1, 4 * HOP)
-    expected = whole(network, variables, wave)
+    expected = whole(made, wave)
     for _ in range(2):
-        assert_there_and_back_as(expected, chunked, [wave])
+        assert_there_and_back_as(expected, made.chunked, [wave])
+
+
+def test_who_waits_compiles_two_sizes_whatever_comes(family):
+    network, variables, _ = make(family, causal=True, **BARE)
+    seen, chunked = set(), Chunked(network, variables, groups=(16, 4, 1))
+    apply = chunked._apply
+
+    def counting(variables, piece, **options):
+        seen.add(jax.tree.leaves(piece)[0].shape[1])
+        return apply(variables, piece, **options)
+
+    chunked._apply = counting
+    for pieces in ([clips(1, 37 * HOP)], np.split(clips(1, 21 * HOP), 21, axis=1)):
+        assert sum(c.speech.shape[2] for c in chunked.encode(pieces, at_once=False)) * HOP == joined(pieces).shape[1]
+    assert seen - {1} == {16, 4}  # 1: what `_fresh` only traces
+
+
+# --- latency ----------------------------------------------------------------------------------------------------------
+
+
+def test_latency_is_a_frame_and_what_is_looked_ahead_or_the_whole_recording(family):
+    config = tiny_model(family=family, causal=True)
+    assert streaming.latency(config) == {"waveform": 1, "spectral": 2}[family] * HOP
+    assert streaming.latency(tiny_model(family=family)) is None
+
+
+def test_latency_is_all_that_a_sample_waits_for_and_no_more(family):
+    """What comes `latency` or more after a sample does not change it; what comes before may, but for a window's foot."""
+    made = make(family, causal=True, lstm_layers=0)
+    waits = streaming.latency(made.network.config)
+    unquantized = Halves(*[jnp.zeros(2, jnp.int32)] * 2)
+    run = jax.jit(lambda v, x: made.network.apply(v, x, unquantized, method="take_apart").mixture)
+    wave = clips(1, 12 * HOP)
+    before, last = np.asarray(run(made.variables, wave)), 8 * HOP - 1  # the last of a frame is waited for longest
+    wave[0, last] += 1
+    changed = np.flatnonzero((run(made.variables, wave) != before)[0])
+    assert last - waits < changed[0] <= last - waits + 2
+
+
+def test_the_model_for_small_machines_answers_within_50_ms():
+    spec = importlib.util.spec_from_file_location("variants", Path(__file__).parents[2] / "configs/decodec.py")
+    variants = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(variants)
+    model = variants.get_config("light").model
+    assert streaming.latency(model) == 640 <= 0.05 * model.sample_rate
 
 
 # --- non-causal -------------------------------------------------------------------------------------------------------
 
 
-def test_chunks_give_what_the_whole_gives(both_ways):
-    network, variables, chunked = both_ways
-    wave = clips(2, 607)  # 31 frames; windows are of 7
-    expected = whole(network, variables, wave)
+@pytest.mark.parametrize("layers", [0, 2])
+def test_chunks_give_what_the_whole_gives(family, layers):
+    made = make(family, (3, 1), lstm_layers=layers)
+    wave = clips(2, 607)  # 31 frames; windows are of 7 or more
+    expected = whole(made, wave)
     for pieces in (cut(wave, 4, 90), [wave]):
-        assert_there_and_back_as(expected, chunked, pieces)
+        assert_there_and_back_as(expected, made.chunked, pieces)
 
 
-def test_parts_of_chunks_equal_those_of_the_whole(bare):
-    assert_taken_apart_as_the_whole(*bare, cut(clips(2, 607), 5, 90), parts=("background", "mixture"))
+def test_parts_of_chunks_equal_those_of_the_whole(family):
+    made = make(family, (3, 1), **BARE)
+    assert_taken_apart_as_the_whole(made, cut(clips(2, 607), 5, 90), parts=("background", "mixture"))
 
 
-@pytest.mark.parametrize("t", [1, 99, 101])
-def test_recordings_about_as_long_as_a_window(bare, t):
-    network, variables, chunked = bare
+@pytest.mark.parametrize("t", [1, 99, 101, 139, 141])
+def test_recordings_about_as_long_as_a_window(family, t):
+    made = make(family, (3, 1), **BARE)
     wave = clips(1, t)
-    assert_there_and_back_as(whole(network, variables, wave), chunked, cut(wave, 6, 90))
+    assert_there_and_back_as(whole(made, wave), made.chunked, cut(wave, 6, 90))
 
 
-@pytest.mark.parametrize(("layers", "groups"), [(0, (1,)), (1, (16, 4, 1)), (3, (5, 1)), (2, (1,))])
-def test_one_sweep_more_than_layers_is_enough_for_any_size_of_chunks(layers, groups):
-    network, variables = make(lstm_layers=layers, **BARE)
+@pytest.mark.parametrize(("layers", "groups"), [(1, (16, 4, 1)), (3, (5, 1)), (2, (1,))])
+def test_one_sweep_more_than_layers_is_enough_for_any_size_of_chunks(family, layers, groups):
+    made = make(family, groups, lstm_layers=layers, **BARE)
     wave = clips(1, 27 * HOP)
-    embeddings, *_ = whole(network, variables, wave)
-    chunked = joined(Chunked(network, variables, groups).embed([wave]))
+    embeddings, *_ = whole(made, wave)
+    chunked = joined(made.chunked.embed([wave]))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), chunked, embeddings)
 
 
-@pytest.mark.parametrize(("strides", "kernel"), [((2, 5), 3), ((4, 3), 4)])
-@pytest.mark.parametrize("side", ["encoder", "decoder"])
-def test_context_is_what_convolutions_hear_and_no_more(rng, side, strides, kernel):
-    model = tiny_model(strides=strides, kernel=kernel, patch=1, lstm_layers=0)
-    module, method = (Encoder(model), "front") if side == "encoder" else (Decoder(model), "back")
-    one = np.zeros((1, model.hop) if side == "encoder" else (1, 1, model.latent), np.float32)
-    variables = random_variables(module, one)
-    frames = rng.standard_normal((13, model.hop if side == "encoder" else model.decoder_channels)).astype(np.float32)
-    run = jax.jit(lambda x: module.apply(variables, x.reshape(1, -1) if side == "encoder" else x[None], method=method))
+@pytest.mark.parametrize("sizes", [
+    {"strides": (2, 10), "kernel": 3, "encoder_blocks": 2, "decoder_blocks": 1},
+    {"strides": (5, 4), "kernel": 5, "encoder_blocks": 1, "decoder_blocks": 2},
+])  # fmt: skip
+@pytest.mark.parametrize("stage", ["encoder front", "encoder back", "decoder front", "decoder back"])
+def test_context_is_what_convolutions_hear_and_no_more(rng, family, stage, sizes):
+    config = tiny_model(family=family, lstm_layers=0, **sizes)
+    side, method = stage.split()
+    module = {"encoder": FAMILIES[family].Encoder, "decoder": FAMILIES[family].Decoder}[side](config)
+    given = np.zeros((1, 15 * HOP) if side == "encoder" else (1, 15, config.latent), np.float32)
+    variables = random_variables(module, given)
+    if method == "back":
+        given = np.zeros(jax.eval_shape(lambda x: module.apply(variables, x, method="front"), given).shape)
+    frames = rng.standard_normal((15, given.size // 15)).astype(np.float32)
+    run = jax.jit(lambda x: module.apply(variables, x.reshape(given.shape), method=method).reshape(15, -1))
     before = np.asarray(run(frames))  # done with before the frames change
-    frames[6] += 1
-    moved = np.flatnonzero((run(frames) != before).reshape(13, -1).any(axis=1))
-    assert max(6 - moved[0], moved[-1] - 6) == streaming.context(model) < 6
+    frames[7] += 1
+    moved = np.flatnonzero((run(frames) != before).any(axis=1))
+    context = getattr(getattr(FAMILIES[family].passes(config), side), method)
+    assert max(7 - moved[0], moved[-1] - 7) == context < 7
 
 
 # --- what is refused, and what is said --------------------------------------------------------------------------------
 
 
-def test_a_full_disk_is_one_clear_line(both_ways, monkeypatch):
+def test_a_full_disk_is_one_clear_line(family, monkeypatch):
     monkeypatch.setattr(streaming.tempfile, "TemporaryFile", lambda buffering: open("/dev/full", "r+b", buffering))
     with pytest.raises(UserError, match=r"took only 0 MB: No space left on device; let TMPDIR"):
-        list(both_ways[2].encode([clips(1, 139)]))
+        list(make(family, (3, 1), lstm_layers=2).chunked.encode([clips(1, 139)]))
 
 
-def test_what_cannot_be_streamed_is_refused(causal, both_ways):
-    network, variables, chunked = causal
+def test_what_cannot_be_streamed_is_refused(family):
+    network, variables, chunked = make(family, causal=True, **BARE)
     for start in (streaming.encoder_state, streaming.decoder_state):
         with pytest.raises(UserError, match="not causal"):
-            start(*both_ways[:2])
+            start(*make(family, (3, 1), **BARE)[:2])
     with pytest.raises(UserError, match="21 samples is not a whole number of frames of 20"):
         streaming.encode_step(network, variables, {}, np.zeros((1, 21), np.float32))
     for method in (chunked.encode, chunked.take_apart):
@@ -212,13 +277,8 @@ def test_what_cannot_be_streamed_is_refused(causal, both_ways):
             list(method([np.zeros(320, np.float32)]))
 
 
-def test_latency_is_a_frame_or_the_whole_recording():
-    assert streaming.latency(tiny_model(causal=True)) == HOP
-    assert streaming.latency(tiny_model()) is None
-
-
-def test_a_network_keeps_nothing_unless_asked_to(causal):
-    network, variables, _ = causal
+def test_a_network_keeps_nothing_unless_asked_to(family):
+    network, variables, _ = make(family, causal=True)
     assert set(variables) == {"params", "codebook"}
     wave = jax.ShapeDtypeStruct((1, HOP), jnp.float32)
     _, kept = jax.eval_shape(lambda v, x: network.apply(v, x, mutable=["intermediates"]), variables, wave)
