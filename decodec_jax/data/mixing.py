@@ -135,7 +135,14 @@ class Mixer:
         """The impulse response [n] of a simulated room or, where the source has any, as often of a measured one."""
         measured = self.groups["room"]
         if measured and rng.random() < 0.5:
-            return self.source.read(measured[rng.integers(len(measured))][0])
+            i = measured[rng.integers(len(measured))][0]
+            try:
+                response = self.source.read(i)
+                if not response.any():
+                    raise UserError(f"the room {self.source.clips[i].name} is silent")
+                return response
+            except UserError as error:
+                self.warn(self.source.clips[i], error)
         return augment.room(int(rng.integers(augment.ROOMS)), self.source.sample_rate)
 
     def played(self, rng: Generator, kind: str) -> Drawn:
@@ -169,10 +176,14 @@ class Mixer:
                 return Drawn(fitted(wave, self.samples, kind, place, grid), failed, targets)
             except UserError as error:
                 reason = error
-                if clip.name not in self.named:
-                    self.named.add(clip.name)
-                    log.warning("a clip is skipped whenever it is drawn: %s", error)
+                self.warn(clip, error)
         raise UserError(f"{TRIES} {kind} clips in a row could not be used; the last one: {reason}")
+
+    def warn(self, clip: Clip, error: UserError) -> None:
+        """Say, once in this process, why a clip is left out."""
+        if clip.name not in self.named:
+            self.named.add(clip.name)
+            log.warning("a clip is skipped whenever it is drawn: %s", error)
 
     def targets_of(self, clip: Clip, first: int, n: int, place: float) -> np.ndarray:
         """The cached frames of n samples of a clip from sample `first` on, lying where `fitted` puts these."""

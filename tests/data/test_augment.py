@@ -82,12 +82,49 @@ def test_the_direct_path_of_a_room_is_as_long_as_it_is():
     assert heard[5.0] == 2  # mirrored at 0, then at 3, it stands at 7
 
 
-def test_a_room_keeps_time_and_length():
+@pytest.mark.parametrize("before", [0, 300])
+def test_a_room_keeps_time_and_length_and_the_level_of_the_direct_sound(before):
+    """Measured responses begin some way before the direct sound, and have any level and sign."""
     impulse = np.zeros(4000, np.float32)
     impulse[1000] = 1.0
-    heard = augment.in_room(impulse, 16_000, np.random.default_rng(0))
+    response = np.pad(-0.3 * augment.room(0, 16_000), (before, 0))
+    heard = augment.in_room(impulse, response)
     assert heard.shape == impulse.shape and heard.dtype == np.float32
-    assert np.abs(heard[:1000]).max() < 1e-6 and heard[1000] >= 0.99
+    assert np.abs(heard[:1000]).max() < 1e-6 and heard[1000] == pytest.approx(1, abs=1e-5)
+    assert np.abs(heard[1001:]).max() > 0.01
+
+
+def test_half_of_the_rooms_are_measured_where_there_are_any():
+    """The measured one is nothing but an echo: how often that is heard is how often it is drawn."""
+    echo = np.zeros(801, np.float32)
+    echo[0], echo[800] = 1.0, 0.5
+    click = np.zeros(RATE // 4, np.float32)
+    click[100] = 0.1
+    source = Waves([("s", click)], [noise(9000)], rooms=[echo])
+    heard = []
+    for index in range(60):
+        speech = example(index, Augment(rooms=1.0), source)["speech"][0]
+        heard.append(bool(np.all(np.abs(speech[101:900]) < 1e-6 * speech[100])))
+        assert not heard[-1] or speech[900] == pytest.approx(0.5 * speech[100], rel=1e-3)
+    assert 0.3 < np.mean(heard) < 0.7
+
+
+@pytest.mark.parametrize("room", [UserError("room.wav is damaged"), np.zeros(400, np.float32), noise(0)])
+def test_a_measured_room_that_cannot_be_used_is_named_once_and_simulated(room, caplog):
+    source = Waves([("s", noise(9000))], [noise(9000)], rooms=[room])
+    mixer = Mixer(source, Data(seconds=0.25, augment=Augment(rooms=1.0), **NO_SHARES))
+    for index in range(10):
+        check_contract(mixer(index, np.random.default_rng(index)), RATE // 4)
+    assert source.reads["room0"] > 1 and len(caplog.messages) == 1
+    assert "room" in caplog.text
+
+
+def test_rooms_are_never_heard_as_clips():
+    room = noise(400)
+    source = Waves([("s", noise(9000))], [noise(9000)], rooms=[room])
+    for index in range(10):
+        example(index, Augment(), source)
+    assert source.reads["room0"] == 0
 
 
 def test_layers_are_two_recordings():

@@ -23,11 +23,12 @@ class Waves:
 
     sample_rate = RATE
 
-    def __init__(self, speech, background):
+    def __init__(self, speech, background, rooms=()):
         """speech: list of (speaker, wave); background: list of waves; a wave may be an exception to raise."""
-        self.waves = [wave for _, wave in speech] + background
+        self.waves = [wave for _, wave in speech] + background + list(rooms)
         self.clips = [Clip(f"speech{k}", "speech", s, self._seconds(w), "train") for k, (s, w) in enumerate(speech)]
         self.clips += [Clip(f"noise{k}", "background", "", self._seconds(w), "train") for k, w in enumerate(background)]
+        self.clips += [Clip(f"room{k}", "room", "", self._seconds(w), "train") for k, w in enumerate(rooms)]
         self.reads = Counter()
 
     @staticmethod
@@ -39,7 +40,7 @@ class Waves:
         if isinstance(self.waves[i], Exception):
             raise self.waves[i]
         first = round(start * RATE)
-        return self.waves[i][first : first + round(seconds * RATE)]
+        return self.waves[i][first : None if seconds is None else first + round(seconds * RATE)]
 
 
 def noise(t, seed=0, gain=0.1):
@@ -151,6 +152,23 @@ def test_speakers_are_even_however_many_clips_they_have():
     for index in range(300):
         make(source, index, **NO_SHARES)
     assert 240 < source.reads["speech20"] < 360
+
+
+@pytest.mark.parametrize("balance", [0.0, 0.5, 1.0])
+def test_speakers_and_backgrounds_are_drawn_by_their_seconds_to_the_power_of_balance(balance):
+    seconds = np.array([1, 4, 16])
+    long = noise(16 * RATE)
+    speech = [(f"s{k}", long[:RATE]) for k, count in enumerate(seconds) for _ in range(count)]  # clips of a second
+    source = Waves(speech, [long[: RATE * count] for count in seconds])
+    mixer = Mixer(source, Data(seconds=0.01, balance=balance, **NO_SHARES))
+    for index in range(1000):
+        mixer(index, np.random.default_rng(index))
+    speakers = Counter()
+    for clip in source.clips[: len(speech)]:
+        speakers[clip.speaker] += source.reads[clip.name]
+    expected = seconds**balance / np.sum(seconds**balance)
+    for reads in ([speakers[f"s{k}"] for k in range(3)], [source.reads[f"noise{k}"] for k in range(3)]):
+        np.testing.assert_allclose(np.array(reads) / 2000, expected, atol=0.03)
 
 
 def test_the_same_index_gives_the_same_example_from_any_mixer():

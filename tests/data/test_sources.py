@@ -70,6 +70,14 @@ def test_valid_rows_are_used_where_there_are_any(corpus, add_row):
     assert len(names(open_at(corpus, "valid"), "background")) >= 1
 
 
+def test_rooms_of_any_split_serve_training_alone(corpus, add_row):
+    for split in ("speech_train", "rirs"):
+        shutil.copy(corpus / "t/s.flac", corpus / f"{split}.flac")
+        add_row(corpus, f"{split}.flac", split, "room", "", "", "1.5")
+    assert names(open_at(corpus), "room") == {"speech_train.flac", "rirs.flac"}
+    assert not names(open_at(corpus, "valid"), "room") and not names(open_at(corpus, "test"), "room")
+
+
 def test_folders_without_a_manifest(corpus):
     (corpus / "manifest.csv").unlink()
     (corpus / "speech" / "ann").mkdir()
