@@ -82,6 +82,10 @@ delays at the end:
 
     arecord -f S16_LE -r 16000 -t wav | decodec enhance - - | aplay
 
+The first call compiles the model, which takes some seconds. What is compiled is kept for the calls
+after it, up to 512 MB, in ~/.cache/decodec_jax (or decodec_jax in $XDG_CACHE_HOME); with the
+environment variable DECODEC_CACHE=off nothing is kept. A call with several files compiles once.
+
 The exit code is 0, or 2 after one line for each thing that went wrong. Nothing half-written stays.
 """
 

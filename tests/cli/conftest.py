@@ -14,7 +14,7 @@ from decodec_jax.inference.codec import DeCodec
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     """A bundle of a causal model."""
-    config = testing.tiny_model(patch=10, strides=(2,), dilations=(), causal=True)
+    config = testing.tiny_model(family="spectral", causal=True, encoder_blocks=1, decoder_blocks=1)
     return testing.random_bundle(tmp_path_factory.mktemp("models") / "tiny", config)
 
 
