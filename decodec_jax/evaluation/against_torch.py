@@ -1,16 +1,18 @@
 """The same network and loss in JAX and in PyTorch, in turn: how many times faster ours is.
 
-What is compared is what both sides have: encoder and decoder, between them nothing. In training, the step is waveform
-and multi-scale mel distance of the reconstruction, forward, backward, clipping and AdamW's update, on one batch of as
-many clips; ours is the real step of training/step.py, which also keeps the average of the weights and checks that all
-is finite. In inference, one clip goes through the encoder, and its embedding through the decoder.
+What is compared is what both sides have: encoder and decoder, between them nothing. In training, the step is waveform,
+multi-scale mel and magnitude distance of the reconstruction, forward, backward, clipping and AdamW's update, on one
+batch of as many clips; ours is the real step of training/step.py, which also keeps the average of the weights and
+checks that all is finite. Both sides train in float32 and with bfloat16 operands: ours by train.precision, PyTorch by
+autocast around the network. In inference, in float32, one clip goes through the encoder, and its embedding through the
+decoder.
 
-PyTorch's network is transformers' DacModel where the config has DAC's shape, its LSTM and mask left out on our side;
-else encoder and decoder of interop/torch_model.py, with all the config asks for. DacModel is as transformers makes it,
-without weight normalisation, of which ours and torch_model compute each kernel anew in every pass: ours does more.
-PyTorch runs eagerly on all cores, with AdamW's fused form. Both are in float32. Ours counts on malloc to keep what a
-step frees (training/memory.py); that is set for the process, so PyTorch has it too. On a machine with other work
-PyTorch's threads wait for each other, and the ratios flatter ours: compare on an idle one.
+PyTorch's network is transformers' DacModel where the config has DAC's shape, its LSTM left out on our side; else
+encoder and decoder of interop/torch_model, with all the config asks for. DacModel is as transformers makes it, without
+weight normalisation, of which ours and torch_model compute each kernel anew in every pass: ours does more. PyTorch runs
+eagerly on all cores, with AdamW's fused form. Ours counts on malloc to keep what a step frees (training/memory.py);
+that is set for the process, so PyTorch has it too. On a machine with other work PyTorch's threads wait for each other,
+and the ratios flatter ours: compare on an idle one.
 
 This file alone needs torch and transformers.
 """
@@ -19,10 +21,10 @@ import copy
 import dataclasses
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -30,7 +32,8 @@ from torch.nn import functional as F
 from transformers import DacConfig, DacModel
 
 from decodec_jax.codec.model import DeCodecNetwork, initialise
-from decodec_jax.config import Config, Loss, Mesh, Model, Quantizer
+from decodec_jax.codec.product import PRECISIONS
+from decodec_jax.config import Config, Loss, Mesh, Model, Quantizer, to_dict
 from decodec_jax.errors import UserError
 from decodec_jax.evaluation.speed import Row, matmul_rate, noise, say, timed
 from decodec_jax.evaluation.train_speed import SyntheticRun
@@ -54,24 +57,26 @@ class Stacks(NamedTuple):
 
 def is_dac(model: Model) -> bool:
     """Whether the convolutions are those of a DacModel of some width."""
-    sizes = (model.patch, model.kernel, tuple(model.dilations), model.causal)
-    return sizes == (1, 7, (1, 3, 9), False) and model.latent == model.channels * 2 ** len(model.strides)
+    stack = model.waveform
+    sizes = (model.family, stack.kernel, tuple(stack.dilations), model.causal)
+    return sizes == ("waveform", 7, (1, 3, 9), False) and model.latent == stack.channels * 2 ** len(stack.strides)
 
 
-def comparable(config: Config) -> Config:
-    """The config of what both sides have: one decoded waveform, its two losses, no quantizers, one device."""
+def comparable(config: Config, precision: str = "float32") -> Config:
+    """The config of what both sides have: one decoded waveform, its losses, no quantizers, one device."""
     config, loss = copy.deepcopy(config), config.loss
     unused = Quantizer(levels=1, entries=2)  # bypassed throughout
+    # what the exact projection takes apart and what is joined of it is the embedding
     config.model = dataclasses.replace(
-        config.model, projection="none", semantic=0, speech=unused, background=unused, dtype="float32",
-        **({"lstm_layers": 0, "mask": False} if is_dac(config.model) else {}),
+        config.model, projection="exact", semantic=0, speech=unused, background=unused,
+        waveform=dataclasses.replace(config.model.waveform, **({"lstm_layers": 0} if is_dac(config.model) else {})),
     )  # fmt: skip
-    config.loss = Loss(
-        wave_own=loss.wave_own, mel_own=loss.mel_own, mel_windows=loss.mel_windows, mel_bands=loss.mel_bands,
-        wave_swap=0, mel_swap=0, perp=0, guidance=0, adversarial=0, feature=0,
-    )  # fmt: skip
+    config.loss = dataclasses.replace(
+        loss, own=1, swap=0, speech=0, background=0, perp=0, guidance=0, adversarial=0, feature=0, balance=0
+    )
     config.mesh = Mesh(data=1)
     config.train.continuous_steps, config.train.accumulate, config.train.remat = NEVER, 1, False
+    config.train.precision = precision
     config.data.seconds = whole_frames(config.model, config.data.seconds)
     return config
 
@@ -84,12 +89,12 @@ def whole_frames(model: Model, seconds: float) -> float:
 def stacks(model: Model) -> Stacks:
     """PyTorch's side of a comparable model, with random weights."""
     if not is_dac(model):
-        config = torch_model.Model(**dataclasses.asdict(model))
-        encoder, decoder = torch_model.Encoder(config), torch_model.Decoder(config)
-        return Stacks(encoder, decoder, [*encoder.parameters(), *decoder.parameters()])
+        twin = torch_model.DeCodec(torch_model.from_dict(to_dict(model)))
+        return Stacks(twin.encoder, twin.decoder, [*twin.encoder.parameters(), *twin.decoder.parameters()])
+    stack = model.waveform
     dac = DacModel(DacConfig(
-        encoder_hidden_size=model.channels, downsampling_ratios=list(model.strides),
-        decoder_hidden_size=model.decoder_channels, sampling_rate=model.sample_rate,
+        encoder_hidden_size=stack.channels, downsampling_ratios=list(stack.strides),
+        decoder_hidden_size=stack.decoder_channels, sampling_rate=model.sample_rate,
     ))  # fmt: skip
     return Stacks(
         lambda wave: dac.encoder(wave[:, None]),
@@ -98,27 +103,49 @@ def stacks(model: Model) -> Stacks:
     )
 
 
-def mel_distance(rate: int, windows: tuple[int, ...], bands: tuple[int, ...]) -> Callable[[Tensor, Tensor], Tensor]:
-    """`spectral.mel_distance` in PyTorch, a function of output and target `[b, t]`, averaged over the batch."""
-    scales = []
-    for window, count in zip(windows, bands, strict=True):
-        filters = spectral.mel_filters(rate, window, count)
-        floor = 10 ** np.asarray(spectral.log_mel(jnp.zeros((1, window)), rate, window, count))[0, 0]  # all of silence
-        scales.append((window, torch.from_numpy(filters.T.copy()), torch.tensor(floor)[:, None]))
+def reconstruction(loss: Loss, rate: int) -> Callable[[Tensor, Tensor], Tensor]:
+    """The weighted sum of `losses.reconstruction_terms` in PyTorch, a function of output and target `[b, t]`."""
+    mel = {}
+    for window, count in zip(loss.mel_windows, loss.mel_bands, strict=True):
+        filters = torch.from_numpy(spectral.mel_filters(rate, window, count).T.copy())
+        quiet = 10 ** (loss.mel_floor / 20) * torch.hann_window(window).norm() * filters.sum(1, keepdim=True)
+        mel[window] = filters, quiet
 
-    def log_mel(wave: Tensor, window: int, filters: Tensor, floor: Tensor) -> Tensor:
-        hop = window // 4
-        spectrum = torch.stft(
-            F.pad(wave, (0, -wave.shape[-1] % hop)), window, hop, window=torch.hann_window(window),
-            pad_mode="constant", return_complex=True,
-        )  # fmt: skip
-        magnitudes = torch.sqrt(spectrum.real**2 + spectrum.imag**2 + 1e-10)
-        return torch.log10(torch.maximum(filters @ magnitudes, floor))
+    def mel_distance(ours: Tensor, theirs: Tensor, window: int) -> Tensor:
+        filters, quiet = mel[window]
+        heard = (torch.log10(filters @ torch.sqrt(power + 1e-10) + quiet) for power in (ours, theirs))
+        return distance(*heard)
 
-    def distance(output: Tensor, target: Tensor) -> Tensor:
-        return sum((log_mel(output, *scale) - log_mel(target, *scale)).abs().mean() for scale in scales)
+    def magnitude_distance(ours: Tensor, theirs: Tensor, window: int) -> Tensor:
+        norm = torch.hann_window(window).norm()
+        return distance(*((power / norm**2 + 9e-8) ** 0.25 for power in (ours, theirs)))
 
-    return distance
+    parts = [(loss.mel, window, mel_distance) for window in loss.mel_windows]
+    parts += [(loss.magnitude / len(loss.magnitude_windows), w, magnitude_distance) for w in loss.magnitude_windows]
+    parts = [part for part in parts if part[0]]
+
+    def total(output: Tensor, target: Tensor) -> Tensor:
+        powers = {
+            window: [power_spectrum(wave, window, loss.overlap) for wave in (output, target)] for _, window, _ in parts
+        }
+        spectra = sum(weight * measure(*powers[window], window) for weight, window, measure in parts)
+        return loss.wave * distance(output, target) + spectra
+
+    return total
+
+
+def distance(one: Tensor, other: Tensor) -> Tensor:
+    return (one - other).abs().mean()
+
+
+def power_spectrum(wave: Tensor, window: int, overlap: int) -> Tensor:
+    """Squared magnitudes of the spectra of `[b, t]`: `[b, window / 2 + 1, frames]`."""
+    hop = window // overlap
+    spectrum = torch.stft(
+        F.pad(wave, (0, -wave.shape[-1] % hop)), window, hop, window=torch.hann_window(window),
+        pad_mode="constant", return_complex=True,
+    )  # fmt: skip
+    return spectrum.real**2 + spectrum.imag**2
 
 
 # --- the comparisons ------------------------------------------------------------------------------------------------
@@ -127,26 +154,31 @@ def mel_distance(rate: int, windows: tuple[int, ...], bands: tuple[int, ...]) ->
 def training(config: Config, rounds: int) -> list[Row]:
     """A step on two clips for each of `data.batch`, as ours takes them, of `data.seconds` in whole frames each."""
     ready()
-    config = comparable(config)
-    ours = SyntheticRun(config, from_step=0)
-    say(f"against torch: our step compiled in {ours.compile_time:.0f} s")
-    theirs = training_step(config)
-    return _rows({f"train/{config.variant}": (ours.step, theirs)}, rounds)
+    name, theirs, tasks = f"train/{config.variant}", training_step(comparable(config)), {}
+    for precision in PRECISIONS:
+        ours = SyntheticRun(comparable(config, precision), from_step=0)
+        say(f"against torch: our step in {precision} compiled in {ours.compile_time:.0f} s")
+        tasks |= {f"{precision}/jax": ours.step, f"{precision}/torch": partial(theirs, precision)}
+    say(f"against torch: {name}, {rounds} rounds")
+    taken = in_turn(tasks, rounds)
+    rows = [row for precision in PRECISIONS for row in _rows(f"{name}/{precision}", taken, f"{precision}/")]
+    fastest = {side: min(taken[f"{precision}/{side}"] for precision in PRECISIONS) for side in ("jax", "torch")}
+    return rows + _rows(f"{name}/fastest", fastest)
 
 
-def training_step(config: Config) -> Callable[[], Tensor]:
-    """PyTorch's step of a comparable config, on a batch of noise; gives the loss."""
-    loss, optim, model = config.loss, config.optim, stacks(config.model)
+def training_step(config: Config) -> Callable[[str], Tensor]:
+    """PyTorch's step of a comparable config, on a batch of noise; a function of the precision that gives the loss."""
+    optim, model = config.optim, stacks(config.model)
     clips, t = 2 * config.data.batch, round(config.data.seconds * config.model.sample_rate)
     wave = torch.from_numpy(noise(clips * t, 1).reshape(clips, t))
     optimizer = torch.optim.AdamW(model.parameters, optim.lr, optim.betas, weight_decay=optim.weight_decay, fused=True)
-    mel = mel_distance(config.model.sample_rate, loss.mel_windows, loss.mel_bands)
+    loss = reconstruction(config.loss, config.model.sample_rate)
 
-    def step() -> Tensor:
+    def step(precision: str) -> Tensor:
         optimizer.zero_grad()
-        output = model.decode(model.encode(wave))
-        target = wave[:, : output.shape[-1]]
-        total = loss.wave_own * (output - target).abs().mean() + loss.mel_own * mel(output, target)
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+            output = model.decode(model.encode(wave)).float()
+        total = loss(output, wave[:, : output.shape[-1]])
         total.backward()
         nn.utils.clip_grad_norm_(model.parameters, optim.clip)
         optimizer.step()
@@ -176,7 +208,7 @@ def inference(config: Config, seconds: float, rounds: int) -> list[Row]:
     with torch.inference_mode():
         their_wave = torch.from_numpy(wave)
         their_embedding = theirs.encode(their_wave)
-        tasks = {
+        pairs = {
             "encode": (lambda: encode(variables, wave), lambda: theirs.encode(their_wave)),
             "decode": (lambda: decode(variables, embedding), lambda: theirs.decode(their_embedding)),
             "encode+decode": (
@@ -184,15 +216,16 @@ def inference(config: Config, seconds: float, rounds: int) -> list[Row]:
                 lambda: theirs.decode(theirs.encode(their_wave)),
             ),
         }
-        rows = _rows({f"inference/{name}": pair for name, pair in tasks.items()}, rounds)
+        say(f"against torch: inference, {rounds} rounds")
+        taken = {name: in_turn(dict(zip(("jax", "torch"), pair, strict=True)), rounds) for name, pair in pairs.items()}
     work = {name: products(jax.make_jaxpr(f)(variables, x).jaxpr).flops
             for name, f, x in (("encode", encode, wave), ("decode", decode, embedding))}  # fmt: skip
     work["encode+decode"] = sum(work.values())
-    taken, peak = {row.name: row.value for row in rows}, matmul_rate(model.dtype)
-    return rows + [
-        Row(f"inference/{name}/jax/of_matmul_rate", 100 * work[name] / taken[f"inference/{name}/jax"] / peak, "%")
-        for name in tasks
-    ]
+    peak, rows = matmul_rate("float32"), []
+    for name, seconds in taken.items():
+        rows += _rows(f"inference/{name}", seconds)
+        rows.append(Row(f"inference/{name}/jax/of_matmul_rate", 100 * work[name] / seconds["jax"] / peak, "%"))
+    return rows
 
 
 def ready() -> None:
@@ -202,25 +235,25 @@ def ready() -> None:
     torch.set_num_threads(os.cpu_count())
 
 
-def _rows(tasks: dict[str, tuple[Callable, Callable]], rounds: int) -> list[Row]:
-    rows = []
-    for name, (ours, theirs) in tasks.items():
-        say(f"against torch: {name}, {rounds} rounds")
-        ours_taken, theirs_taken = in_turn(lambda: jax.block_until_ready(ours()), theirs, rounds)  # noqa: B023
-        rows += [
-            Row(f"{name}/jax", ours_taken, "s"),
-            Row(f"{name}/torch", theirs_taken, "s"),
-            Row(f"{name}/ratio", theirs_taken / ours_taken, "times faster than PyTorch"),
-        ]
-    return rows
+def _rows(name: str, taken: dict[str, float], prefix: str = "") -> list[Row]:
+    ours, theirs = (taken[f"{prefix}{side}"] for side in ("jax", "torch"))
+    return [
+        Row(f"{name}/jax", ours, "s"),
+        Row(f"{name}/torch", theirs, "s"),
+        Row(f"{name}/ratio", theirs / ours, "times faster than PyTorch"),
+    ]
 
 
-def in_turn(ours: Callable[[], object], theirs: Callable[[], object], rounds: int) -> tuple[float, float]:
-    """Medians of what both take (s), each once a round and each first in every other round; once before, untimed."""
-    taken: dict[Callable, list[float]] = {ours: [], theirs: []}
+def in_turn(tasks: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Medians of what tasks take (s), once each in every round and beginning with another each time.
+
+    Before, each runs once untimed. What a task gives is waited for.
+    """
+    taken, names = {name: [] for name in tasks}, list(tasks)
     for turn in range(-1, rounds):
-        for task in (ours, theirs) if turn % 2 else (theirs, ours):
-            seconds = timed(task)
+        first = turn % len(names)
+        for name in names[first:] + names[:first]:
+            seconds = timed(lambda: jax.block_until_ready(tasks[name]()))  # noqa: B023
             if turn >= 0:
-                taken[task].append(seconds)
-    return float(np.median(taken[ours])), float(np.median(taken[theirs]))
+                taken[name].append(seconds)
+    return {name: float(np.median(seconds)) for name, seconds in taken.items()}

@@ -11,8 +11,8 @@ import pytest
 
 from decodec_jax import testing
 from decodec_jax.codec.model import initialise
-from decodec_jax.config import Config
-from decodec_jax.objective import spectral
+from decodec_jax.config import Config, Loss, Model
+from decodec_jax.objective import losses
 
 if sys.version_info >= (3, 12):
     pytest.importorskip("torch")
@@ -31,11 +31,18 @@ def _one_thread(monkeypatch):
 def tiny_dac() -> Config:
     """A config of DAC's shape, but for its widths."""
     return testing.tiny_config(
-        patch=1, strides=(5,), kernel=7, dilations=(1, 3, 9), latent=8, decoder_channels=8, decoder_lstm=True
+        channels=4, strides=(5,), kernel=7, dilations=(1, 3, 9), latent=8, decoder_channels=8, decoder_lstm=True
     )
 
 
-@pytest.mark.parametrize("config", [tiny_dac(), testing.tiny_config()], ids=["DacModel", "torch_model"])
+def tiny_spectral(**changes) -> Config:
+    return testing.tiny_config(family="spectral", causal=True, lstm_layers=0, **changes)
+
+
+CONFIGS = {"DacModel": tiny_dac(), "waveform": testing.tiny_config(), "spectral": tiny_spectral()}
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_both_sides_have_the_same_weights(config):
     model = against_torch.comparable(config).model
     params, _ = jax.eval_shape(lambda: initialise(model, jax.random.key(0)))
@@ -52,38 +59,48 @@ def test_the_published_network_is_compared_with_dac():
     causal = Config()
     causal.model.causal = True
     assert not against_torch.is_dac(causal.model) and not against_torch.is_dac(testing.tiny_model())
+    assert not against_torch.is_dac(Model(family="spectral"))
 
 
-def test_both_sides_have_the_same_loss(rng):
+@pytest.mark.parametrize("changes", [{}, {"magnitude": 5.0, "magnitude_windows": (128, 64)}, {"mel": 0.0}])
+def test_both_sides_have_the_same_loss(rng, changes):
     waves = (0.1 * rng.standard_normal((2, 2, 1000))).astype(np.float32)
     waves[0, 0, 300:] = 0  # the floor
-    ours = spectral.mel_distance(*waves, 16_000, (64, 256), (10, 40)).mean()
-    theirs = against_torch.mel_distance(16_000, (64, 256), (10, 40))(*torch.from_numpy(waves))
+    loss = Loss(mel_windows=(64, 256), mel_bands=(10, 40), mel_floor=-60.0, **changes)
+    ours = losses.weighted_sum(losses.reconstruction_terms(*waves, loss, 16_000), loss)
+    theirs = against_torch.reconstruction(loss, 16_000)(*torch.from_numpy(waves))
     np.testing.assert_allclose(theirs, ours, rtol=1e-5)
 
 
-def test_training_is_compared():
-    config = testing.tiny_config(dilations=(), lstm_layers=0, mask=False)  # what is compiled quickly
+def test_training_is_compared_in_both_precisions():
+    config = tiny_spectral(encoder_blocks=0, decoder_blocks=1)  # what is compiled quickly
     rows = {row.name: row.value for row in against_torch.training(config, 2)}
-    ratio = rows["train/testing/torch"] / rows["train/testing/jax"]
-    assert rows["train/testing/ratio"] == pytest.approx(ratio)
+    for kind in ("float32", "bfloat16", "fastest"):
+        ratio = rows[f"train/testing/{kind}/torch"] / rows[f"train/testing/{kind}/jax"]
+        assert rows[f"train/testing/{kind}/ratio"] == pytest.approx(ratio)
+    for side in ("jax", "torch"):
+        fastest = min(rows[f"train/testing/{precision}/{side}"] for precision in ("float32", "bfloat16"))
+        assert rows[f"train/testing/fastest/{side}"] == fastest
 
 
-def test_dac_learns():
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("config", [tiny_dac(), tiny_spectral()], ids=["DacModel", "spectral"])
+def test_pytorch_learns(config, precision):
     torch.manual_seed(0)
-    step = against_torch.training_step(against_torch.comparable(tiny_dac()))
-    first, *_, last = (float(step()) for _ in range(20))
+    step = against_torch.training_step(against_torch.comparable(config))
+    first, *_, last = (float(step(precision)) for _ in range(20))
     assert last < first
 
 
-def test_inference_is_compared():
-    rows = against_torch.inference(tiny_dac(), 0.1, 1)
+@pytest.mark.parametrize("config", [tiny_dac(), tiny_spectral()], ids=["DacModel", "spectral"])
+def test_inference_is_compared(config):
+    rows = against_torch.inference(config, 0.1, 1)
     assert {f"inference/{what}/ratio" for what in ("encode", "decode", "encode+decode")} < {row.name for row in rows}
     assert all(row.value > 0 for row in rows)
 
 
-def test_each_is_first_in_every_other_round():
+def test_each_is_first_in_turn():
     order = []
-    ours, theirs = against_torch.in_turn(lambda: order.append("ours"), lambda: order.append("theirs"), 2)
-    assert order == ["ours", "theirs", "theirs", "ours", "ours", "theirs"]
-    assert ours >= 0 and theirs >= 0
+    taken = against_torch.in_turn({name: lambda name=name: order.append(name) for name in "abc"}, 3)
+    assert "".join(order[3:]) == "abcbcacab"
+    assert set(taken) == set("abc") and min(taken.values()) >= 0

@@ -31,11 +31,11 @@ What is missing beside JAX: training (quantizing passes no gradient), and produc
 """
 
 from .bundle import VERSION, fingerprint_of, to_bundle
-from .config import Model, Quantizer, Spectral, Waveform
+from .config import Model, Quantizer, Spectral, Waveform, from_dict
 from .export import Player, to_torchscript
 from .model import FAMILIES, DeCodec, TakenApart
 
 __all__ = [
     "FAMILIES", "VERSION", "DeCodec", "Model", "Player", "Quantizer", "Spectral", "TakenApart", "Waveform",
-    "fingerprint_of", "to_bundle", "to_torchscript",
+    "fingerprint_of", "from_dict", "to_bundle", "to_torchscript",
 ]  # fmt: skip

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .config import Model
-from .layers import LSTM, Chain, Stream, margins, padded
+from .layers import LSTM, Chain, Stream, margins
 from .spectrum import STFT, InverseSTFT, compressed, mel_filters, product
 
 LOOKAHEAD = 1  # frames by which codes come late in a stream
@@ -37,21 +37,37 @@ class Features(nn.Module):
         return torch.cat([compressed(spectra).flatten(-2), 0.5 * log_mel], dim=-1)
 
 
+class Depthwise(nn.Conv1d):
+    """Convolution over time of each channel by itself, `[b, n, c] -> [b, n, c]`.
+
+    It runs as one over images of a single row, whose channels may lie last in memory: so on CPUs its gradients take an
+    eighth of the time of Conv1d's.
+    """
+
+    def __init__(self, width: int, kernel: int, causal: bool):
+        super().__init__(width, width, kernel, groups=width)
+        self.zeros = margins(kernel - 1, causal)
+
+    def forward(self, x: Tensor, stream: Stream | None = None) -> Tensor:
+        x = stream.prepend(x.mT, self.zeros[0]).mT if stream else F.pad(x, (0, 0, *self.zeros))
+        y = F.conv2d(x.mT.unsqueeze(2), self.weight.unsqueeze(2), self.bias, groups=self.groups)
+        return y.squeeze(2).mT
+
+
 class ConvNeXtBlock(nn.Module):
     """x + scale * dense(gelu(dense(norm(depthwise(x))))): `[b, n, c] -> [b, n, c]`."""
 
     def __init__(self, config: Model):
         super().__init__()
         width, inside = config.spectral.width, config.spectral.expansion * config.spectral.width
-        self.zeros = margins(config.spectral.kernel - 1, config.causal)
-        self.depthwise = nn.Conv1d(width, width, config.spectral.kernel, groups=width)
+        self.depthwise = Depthwise(width, config.spectral.kernel, config.causal)
         self.norm = norm(width)
         self.up, self.down = nn.Linear(width, inside), nn.Linear(inside, width)
         self.scale = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor, stream: Stream | None = None) -> Tensor:
-        y = self.depthwise(padded(x.mT, self.zeros, stream)).mT
-        return x + self.scale * self.down(F.gelu(self.up(self.norm(y)), approximate="tanh"))
+        y = self.norm(self.depthwise(x, stream))
+        return x + self.scale * self.down(F.gelu(self.up(y), approximate="tanh"))
 
 
 def norm(width: int) -> nn.LayerNorm:

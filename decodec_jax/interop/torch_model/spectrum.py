@@ -46,13 +46,13 @@ class InverseSTFT(nn.Module):
     def forward(self, spectra: Tensor, stream: Stream | None = None) -> Tensor:
         frames = product(spectra.flatten(-2), self.synthesis)
         frames = torch.cat([frames, torch.ones_like(frames[..., :1])], dim=-1)  # the one says that a frame is there
-        before = padded(frames.mT, (PARTS - 1, 0), stream).mT
-        count, hop = frames.shape[1], self.squares.shape[1]
+        sizes = [self.squares.shape[1]] * PARTS + [1]
+        *parts, present = padded(frames.mT, (PARTS - 1, 0), stream).mT.split(sizes, dim=-1)
         total, weight = 0.0, 0.0
-        for part, squares in enumerate(self.squares):
-            here = before[:, PARTS - 1 - part : PARTS - 1 - part + count]
-            total = total + here[..., part * hop : (part + 1) * hop]
-            weight = weight + here[..., -1:] * squares
+        for i, (samples, squares) in enumerate(zip(parts, self.squares, strict=True)):
+            here = slice(PARTS - 1 - i, PARTS - 1 - i + frames.shape[1])
+            total = total + samples[:, here]
+            weight = weight + present[:, here] * squares
         # the first samples of a signal lie under the foot of one window alone: dividing by so little would raise noise
         return (total / weight.clamp(min=0.03)).flatten(1)
 
