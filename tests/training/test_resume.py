@@ -61,8 +61,8 @@ def test_a_finished_run_stays_as_it_is(tmp_path, tiny_config, whole):
 
 
 def test_another_model_is_refused_by_name(tmp_path, tiny_config, whole):
-    tiny_config.model.channels = 6
-    with pytest.raises(UserError, match=r"model.channels is 6 \(was 4\)"):
+    tiny_config.model.waveform.channels = 6
+    with pytest.raises(UserError, match=r"model.waveform.channels is 6 \(was 4\)"):
         train(tiny_config, whole.copied_to(tmp_path / "run"))
 
 

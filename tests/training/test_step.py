@@ -1,6 +1,7 @@
 """One update: what it leaves alone, what it does on any number of devices, and that it learns."""
 
 import re
+from functools import cache
 from types import SimpleNamespace
 
 import jax
@@ -9,12 +10,23 @@ import numpy as np
 import pytest
 
 from decodec_jax import testing
-from decodec_jax.codec.model import DeCodecNetwork, Halves, swap
-from decodec_jax.config import Mesh
+from decodec_jax.codec.model import FAMILIES, DeCodecNetwork, Halves, swap
+from decodec_jax.config import Loss, Mesh
 from decodec_jax.errors import UserError
 from decodec_jax.objective.teacher import CepstraTeacher
 from decodec_jax.training import sharding, state
-from decodec_jax.training.step import bypassing, cost, levels_in_use, make_train_step
+from decodec_jax.training.step import (
+    KINDS,
+    bypassing,
+    cost,
+    drawn_kinds,
+    generate,
+    judge_output,
+    levels_in_use,
+    make_train_step,
+    reference,
+    start_codebooks,
+)
 
 
 def prepared(config):
@@ -30,15 +42,26 @@ def teacher_of(config):
     return CepstraTeacher() if config.loss.guidance else None
 
 
-def two_steps(mesh_config, remat=False):
-    """The whole objective with both kinds of codebook: what two steps leave and say, and the compiled step."""
+def two_steps(family, mesh_config, remat=False):
+    """The whole objective with both kinds of codebook: what two steps leave and say, and the compiled step.
+
+    What is less is sooner compiled: the families share between them what there is of objectives.
+    """
     config = testing.full_config(
-        speech=testing.tiny_quantizer(kind="ema", first_dim=6),
+        family=family, speech=testing.tiny_quantizer(kind="ema", first_dim=6),
         background=testing.tiny_quantizer(kind="factorised", dim=4),
-        dilations=(1,), decoder_lstm=False,
+        dilations=(1,), decoder_lstm=False, decoder_blocks=1,
     )  # fmt: skip
-    config.model.patch, config.model.strides = 32, (10,)  # what is less is sooner compiled
-    config.loss.mel_windows, config.loss.mel_bands = (64,), (10,)
+    config.model.waveform.strides = (32, 10)
+    loss = config.loss
+    loss.mel_windows, loss.mel_bands = (64,), (10,)
+    if family == "spectral":
+        config.model.spectral.lstm_layers = 0
+        config.discriminator = testing.tiny_discriminator(
+            periods=(), rates=(), windows=(), stft_windows=(), frame_windows=(64,), frame_channels=4
+        )
+        loss.magnitude_windows, loss.magnitude = (64,), 1.0
+        loss.own = loss.swap = loss.speech = loss.background = 0.5
     config.data.batch = 8
     config.optim.lr = 3e-5  # Adam makes whole steps of gradients that are nothing but rounding
     config.mesh, config.train.remat = mesh_config, remat
@@ -54,7 +77,7 @@ def two_steps(mesh_config, remat=False):
 
 @pytest.fixture(scope="module")
 def on_one_device():
-    return jax.device_get(two_steps(Mesh(data=1))[:2])
+    return cache(lambda family: jax.device_get(two_steps(family, Mesh(data=1))[:2]))
 
 
 def assert_but_for_rounding(one, other, to=1e-5):
@@ -77,20 +100,21 @@ def gathered(hlo: str) -> set[tuple[int, ...]]:
 
 
 @pytest.mark.parametrize(
-    ("config", "splitting", "remat"),
+    ("family", "config", "splitting", "remat"),
     [
-        (Mesh(data=8), set(), False),
-        (Mesh(2, fsdp=2, model=2, fsdp_from=64), {"fsdp", "model"}, True),
+        ("waveform", Mesh(data=8), set(), False),
+        ("waveform", Mesh(2, fsdp=2, model=2, fsdp_from=64), {"fsdp", "model"}, True),
+        ("spectral", Mesh(data=8), set(), True),
     ],
-    ids=["data", "mixed and remat"],
+    ids=["waveform", "waveform, mixed and remat", "spectral and remat"],
 )
-def test_eight_devices_do_what_one_does_and_gather_no_activations(config, splitting, remat, on_one_device):
+def test_eight_devices_do_what_one_does_and_gather_no_activations(family, config, splitting, remat, on_one_device):
     """The batch stays where it is: jaxlib < 0.12 would gather it for the FFT."""
-    current, metrics, step = two_steps(config, remat)
+    current, metrics, step = two_steps(family, config, remat)
     moments = {"optimizer": (), "discriminator_optimizer": ()}
-    (alone, alone_metrics), (split, split_metrics) = on_one_device, (current, metrics)
+    (alone, alone_metrics), (split, split_metrics) = on_one_device(family), (current, metrics)
     assert_but_for_rounding((alone.replace(**moments), alone_metrics), (split.replace(**moments), split_metrics))
-    for name in moments:  # gradients pass the logarithms of masks and of mel bands, which magnify rounding
+    for name in moments:  # gradients pass the logarithms of mel bands, which magnify rounding
         assert_but_for_rounding(getattr(alone, name), getattr(split, name), to=3e-5)
     mesh = sharding.make_mesh(config, 8)
     at_rest, in_use = (sharding.layout(current, mesh, *least) for least in ((config.fsdp_from,), ()))
@@ -108,12 +132,14 @@ def test_a_backend_that_tells_no_cost_is_no_error():
     assert "does not tell" in cost(SimpleNamespace(memory_analysis=lambda: None, cost_analysis=lambda: None))
 
 
-def test_remat_is_of_every_block(tiny_model, tiny_network):
-    _, variables = tiny_network
-    wave = jnp.zeros((1, tiny_model.hop))
+@pytest.mark.parametrize(("family", "blocks"), [("waveform", 3 + 3), ("spectral", 1 + 2)])
+def test_remat_is_of_every_block(family, blocks):
+    model = testing.tiny_model(family=family)
+    wave = jnp.zeros((1, model.hop))
+    variables = jax.eval_shape(DeCodecNetwork(model).init, jax.random.key(0), wave)
     for remat in (False, True):
-        forward = str(jax.make_jaxpr(DeCodecNetwork(tiny_model, remat).apply)(variables, wave))
-        assert len(re.findall(r"= (?:remat2?|checkpoint)\[", forward)) == remat * 2 * len(tiny_model.strides)
+        forward = str(jax.make_jaxpr(DeCodecNetwork(model, remat).apply)(variables, wave))
+        assert len(re.findall(r"= (?:remat2?|checkpoint)\[", forward)) == remat * blocks
 
 
 @pytest.mark.parametrize(
@@ -216,13 +242,15 @@ def test_the_balancer_keeps_the_norms_of_all_terms_of_the_waveform():
     config.loss.balance = 1.0
     mesh, current, batch = prepared(config)
     names = set(current.gradient_norms)
-    assert names == {"wave_own", "wave_swap", "mel_own", "mel_swap", "adversarial", "feature"}
+    assert names == {"wave", "mel", "adversarial", "feature"}
     current, metrics = make_train_step(config, mesh)(current, batch, teacher_of(config))
     assert metrics["not_finite"] == 0
     assert all(norm[0] > 0 for norm in jax.device_get(current.gradient_norms).values())
 
 
-def test_it_learns_one_batch_by_heart(tiny_config):
+@pytest.mark.parametrize("family", FAMILIES)
+def test_it_learns_one_batch_by_heart(family):
+    tiny_config = testing.tiny_config(family=family, lstm_layers=0)
     tiny_config.train.continuous_steps = 10**6
     tiny_config.optim.lr = 3e-3
     mesh = sharding.make_mesh(tiny_config.mesh, tiny_config.data.batch)
@@ -230,19 +258,19 @@ def test_it_learns_one_batch_by_heart(tiny_config):
     batch = sharding.place(testing.training_batch(tiny_config), mesh)
     step = make_train_step(tiny_config, mesh)
     losses = []
-    for _ in range(60):
+    for _ in range(40):
         current, metrics = step(current, batch)
         losses.append(float(metrics["loss"]))
     assert np.mean(losses[-5:]) < 0.7 * losses[0]
 
 
-@pytest.mark.parametrize("weight", ["wave_own", "mel_own", "wave_swap", "mel_swap", "perp", "commitment"])
+@pytest.mark.parametrize("weight", ["wave", "mel", "perp", "commitment"])
 def test_a_weight_of_zero_removes_its_term(tiny_config, weight):
     setattr(tiny_config.loss, weight, 0.0)
     mesh, current, batch = prepared(tiny_config)
     _, metrics = jax.eval_shape(make_train_step(tiny_config, mesh), current, batch)
     assert f"loss/{weight}" not in metrics
-    assert len([name for name in metrics if name.startswith("loss/")]) == 5
+    assert len([name for name in metrics if name.startswith("loss/")]) == 3
 
 
 def test_without_swapping_nothing_swapped_is_decoded(tiny_config):
@@ -252,14 +280,157 @@ def test_without_swapping_nothing_swapped_is_decoded(tiny_config):
         return make_train_step(config, mesh).lower(current, batch).cost_analysis()["flops"]
 
     both = flops(tiny_config)
-    tiny_config.loss.wave_swap = tiny_config.loss.mel_swap = 0.0
-    assert flops(tiny_config) < 0.75 * both
+    tiny_config.loss.swap = 0.0
+    assert flops(tiny_config) < 0.8 * both
 
 
 def test_swapped_targets_are_what_swapping_the_parts_makes(tiny_config):
     batch = testing.training_batch(tiny_config)
     flat = {name: array.reshape(-1, array.shape[-1]) for name, array in batch.items()}
     np.testing.assert_array_equal(flat["swapped"], flat["speech"] + np.asarray(swap(jnp.asarray(flat["background"]))))
+
+
+# --- kinds ------------------------------------------------------------------------------------------------------------
+
+ALL = {"own": 0.4, "swap": 0.6, "speech": 0.75, "background": 0.25}
+
+
+@pytest.mark.parametrize("shares", [
+    ALL, {"own": 0.1, "swap": 0.2, "speech": 0.7, "background": 0.0}, {"own": 0.0, "swap": 0.0, "speech": 1.0},
+    {"own": 2.0, "swap": 0.5, "speech": 0.5}, {"own": 0.0, "swap": 1.3, "background": 1.7},
+], ids=str)  # fmt: skip
+def test_each_kind_is_decoded_as_often_as_its_share_says(shares):
+    kinds = np.asarray(drawn_kinds(Loss(**shares), 4000, jax.random.key(0)))
+    assert kinds.shape == (4000, round(sum(shares.values())))
+    for number, kind in enumerate(KINDS):
+        counts = np.sum(kinds == number, axis=1)
+        share = shares.get(kind, 0.0)
+        assert np.mean(counts) == pytest.approx(share, abs=0.03)
+        assert set(counts) <= {np.floor(share), np.ceil(share), np.ceil(share) + 1}
+        if share in (0, 1, 2):
+            assert set(counts) == {share}
+
+
+def test_the_paper_decodes_each_mixture_both_ways():
+    for key in range(3):
+        kinds = drawn_kinds(Loss(), 5, jax.random.key(key))
+        np.testing.assert_array_equal(kinds, np.broadcast_to([0, 1], (5, 2)))
+
+
+def test_targets_are_of_the_kinds_and_both_clips_of_a_pair_are_of_one(tiny_config):
+    tiny_config.data.batch = 5
+    batch = testing.training_batch(tiny_config)
+    kinds = np.random.default_rng(0).integers(0, 4, (5, 3))
+    target = reference(batch, Loss(**ALL), kinds)
+    named = ("mixture", "swapped", "speech", "background")
+    expected = np.stack([np.stack([batch[named[kind]][pair] for kind in row]) for pair, row in enumerate(kinds)])
+    np.testing.assert_array_equal(target, expected)
+
+
+@pytest.mark.parametrize("projection", ["learned", "exact"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_decoded_is_of_the_kinds_and_a_part_alone_has_the_other_of_silence(family, projection):
+    config = testing.tiny_config(family=family, projection=projection, lstm_layers=0)
+    config.loss = Loss(**ALL, mel=0.0)
+    network = DeCodecNetwork(config.model)
+    variables = testing.random_variables(network, jnp.zeros((1, config.model.hop)))
+    batch = testing.training_batch(config)
+    kinds = jnp.array([[0, 1, 2, 3], [3, 2, 1, 0]])
+
+    @jax.jit
+    def run(variables, batch):
+        arguments = batch, kinds, jax.random.key(0), jnp.array(False), None
+        (decoded, _), _ = generate(config, variables["params"], variables["codebook"], *arguments)
+        return decoded
+
+    @jax.jit
+    def by_hand(variables, pair):
+        """One pair's mixtures `[2, t]`, decoded as each of the kinds."""
+        halves, blank = (network.apply(variables, wave, method="embed") for wave in (pair, 0 * pair))
+        as_kinds = [
+            halves, halves._replace(background=halves.background[::-1]),
+            halves._replace(background=blank.background), halves._replace(speech=blank.speech),
+        ]  # fmt: skip
+        return [network.apply(variables, parts, pair.shape[-1], method="decode") for parts in as_kinds]
+
+    decoded = run(variables, batch)
+    assert decoded.shape == (2, 4, 2, batch["mixture"].shape[-1])
+    for pair in range(2):
+        expected = by_hand(variables, batch["mixture"][pair])
+        for place, kind in enumerate(kinds[pair]):
+            np.testing.assert_allclose(decoded[pair, place], expected[kind], atol=2e-5)
+
+
+def test_quantized_a_part_alone_has_the_code_of_silence_beside_it():
+    config = testing.tiny_config(lstm_layers=0)
+    for quantizer in (config.model.speech, config.model.background):
+        quantizer.dropout = quantizer.bypass = 0.0
+    config.loss = Loss(own=0.0, swap=0.0, speech=1.0, mel=0.0)
+    network = DeCodecNetwork(config.model)
+    variables = testing.random_variables(network, jnp.zeros((1, config.model.hop)))
+    batch = testing.training_batch(config)
+    wave = batch["mixture"].reshape(4, -1)
+
+    @jax.jit
+    def run(variables, batch):
+        arguments = batch, jnp.full((2, 1), KINDS.index("speech")), jax.random.key(0), jnp.array(True), None
+        (decoded, _), _ = generate(config, variables["params"], variables["codebook"], *arguments)
+        return decoded
+
+    taken = jax.jit(lambda variables, wave: network.apply(variables, wave, method="take_apart"))(variables, wave)
+    np.testing.assert_allclose(run(variables, batch).reshape(wave.shape), taken.speech, atol=2e-5)
+
+
+def test_terms_of_reconstruction_are_sums_over_what_is_decoded_of_a_mixture(tiny_config, rng):
+    tiny_config.loss.mel = 0.0
+    mesh, batch = sharding.make_mesh(tiny_config.mesh, 2), testing.training_batch(tiny_config)
+    decoded = jnp.float32(0.1 * rng.standard_normal((2, 2, *batch["mixture"].shape[1:])))
+    kinds = drawn_kinds(tiny_config.loss, 2, jax.random.key(0))
+    terms, gradient, _, _ = judge_output(tiny_config, mesh, False, decoded, kinds, {}, {}, batch)
+    each = [np.mean(np.abs(decoded[:, i] - batch[name])) for i, name in enumerate(("mixture", "swapped"))]
+    np.testing.assert_allclose(terms["wave"], sum(each), rtol=1e-5)
+    sign = np.sign(decoded - np.stack([batch["mixture"], batch["swapped"]], axis=1))
+    np.testing.assert_allclose(gradient, 500 * sign / batch["mixture"].size, rtol=1e-5)
+
+
+def test_micro_batches_give_the_gradient_of_the_batch():
+    """Unquantized and all of it decoded both ways, nothing about a batch is random. (See test_devices.py, too.)"""
+    def after_a_step(accumulate):
+        config = testing.tiny_config(family="spectral", lstm_layers=0, decoder_blocks=1)
+        config.loss.mel_windows, config.loss.mel_bands = (64,), (10,)
+        config.data.batch, config.train.accumulate = 4, accumulate
+        mesh, current, batch = prepared(config)
+        config.train.continuous_steps = 10
+        current, metrics = make_train_step(config, mesh)(current, batch)
+        return current.optimizer, metrics["loss"], metrics["gradient_norm"]
+
+    assert_but_for_rounding(after_a_step(1), after_a_step(2))
+
+
+# --- quantizers -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_codebooks_start_where_the_latents_are(family):
+    config = testing.tiny_config(family=family, lstm_layers=0, projection="exact")
+    mesh, current, batch = prepared(config)
+    mixtures = [batch["mixture"], 0.5 * batch["mixture"][:, ::-1]]
+    started = start_codebooks(config, mesh, current, mixtures)
+    network = DeCodecNetwork(config.model)
+
+    @jax.jit
+    def left(state):
+        """Share of the latents' power that quantizing leaves."""
+        variables = {"params": state.params, "codebook": state.codebook}
+        halves = network.apply(variables, batch["mixture"].reshape(4, -1), method="embed")
+        quantized = network.apply(variables, halves, method="quantize")
+        return [jnp.sum((h - q.vectors) ** 2) / jnp.sum(h**2) for h, q in zip(halves, quantized, strict=True)]
+
+    for before, after in zip(left(current), left(started), strict=True):
+        assert after < 0.5 * before
+    frames = sum(mixture.size // config.model.hop for mixture in mixtures)
+    for half in started.codebook.values():
+        np.testing.assert_allclose(half["levels"].counts.sum(axis=-1), frames / len(mixtures))  # as of one batch
 
 
 def test_quantizer_dropout_and_bypass():

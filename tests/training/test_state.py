@@ -1,0 +1,32 @@
+"""The optimizers' schedule."""
+
+import numpy as np
+import pytest
+
+from decodec_jax.config import Optim
+from decodec_jax.training.state import learning_rate
+
+
+def rates(config, steps):
+    return [float(learning_rate(config, config.lr)(step)) for step in steps]
+
+
+def test_warm_up_then_constant_then_a_cosine_to_the_end():
+    config = Optim(lr=1.0, warmup=10, decay_from=100, decay_steps=200, final=0.1)
+    halfway = 0.1 + 0.9 * 0.5
+    expected = {0: 0, 5: 0.5, 10: 1, 50: 1, 100: 1, 125: 0.1 + 0.9 * (1 + np.cos(np.pi / 4)) / 2, 150: halfway, 200: 0.1,
+                1000: 0.1}  # fmt: skip
+    np.testing.assert_allclose(rates(config, expected), list(expected.values()), rtol=1e-5, atol=1e-7)
+
+
+def test_by_default_the_cosine_begins_where_the_warm_up_ends():
+    config = Optim(lr=2.0, warmup=10, decay_steps=30, final=0.0)
+    np.testing.assert_allclose(rates(config, (10, 20, 30)), [2, 1, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize("changes", [
+    {"warmup": 0}, {"warmup": 50, "decay_steps": 20}, {"decay_from": 500, "decay_steps": 20}], ids=str
+)  # fmt: skip
+def test_no_schedule_divides_by_zero_or_exceeds_its_peak(changes):
+    found = rates(Optim(**({"lr": 1.0, "warmup": 5, "decay_steps": 100} | changes)), range(0, 700, 7))
+    assert np.all(np.isfinite(found)) and 0.9 < max(found) <= 1 and found[-1] == pytest.approx(0.05)
