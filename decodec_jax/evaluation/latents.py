@@ -14,7 +14,15 @@ def projections(model: DeCodec) -> Halves[np.ndarray]:
     """P_S and P_N of equations (2) and (3), float32 `[d, d]`: S_f = P_S Y_f."""
     identity = jnp.eye(model.config.latent)
     onto = Projection(model.config.projection).apply({"params": model.params.get("projection", {})}, identity)
-    return Halves(*(np.asarray(matrix).T for matrix in onto))
+    return Halves(*(matrix.T for matrix in in_one_space(model, Halves(*onto))))
+
+
+def in_one_space(model: DeCodec, halves: Halves[np.ndarray]) -> Halves[np.ndarray]:
+    """Halves `[f, config.half]` as vectors of the embedding that they are parts of, `[f, d]` each."""
+    zeros = Halves(*map(np.zeros_like, halves))
+    parts = (halves.speech, zeros.background), (zeros.speech, halves.background)
+    join = Projection(model.config.projection).joined
+    return Halves(*(np.asarray(join(*part)) for part in parts))
 
 
 def content_and_rest(model: DeCodec, waves: Sequence[np.ndarray], sample_rate: int) -> tuple[np.ndarray, np.ndarray]:

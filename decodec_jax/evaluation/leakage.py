@@ -153,7 +153,7 @@ def subspaces(name: str, model: DeCodec, items: Sequence[Item], tools: Tools) ->
     weights = angles(*(matrix.T for matrix in latents.projections(model)))  # what they project onto
     rows = [Row("subspaces", f"{name}, weights", "every item", summary(weights))]
     for item in items:
-        halves = model.embed(item.mixture, item.rate)
+        halves = latents.in_one_space(model, model.embed(item.mixture, item.rate))
         together = float(orthogonality(*(half[None] for half in halves))[0])
         scores = {**summary(angles(*halves)), "angle/frames": together}
         rows.append(Row("subspaces", f"{name}, latents", item.name, scores))

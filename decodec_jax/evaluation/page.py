@@ -182,7 +182,7 @@ def _conversions(model: DeCodec, items: Sequence[Item], shelf: Shelf) -> list[Ro
 def _inside(model: DeCodec, items: Sequence[Item], out: Path) -> list[Chart]:
     """Figures of the model itself: its subspaces, and, where several people speak, what keeps their voices."""
     rate = model.config.sample_rate
-    embedded = [model.embed(item.mixture, item.rate) for item in items]
+    embedded = [latents.in_one_space(model, model.embed(item.mixture, item.rate)) for item in items]
     latent = (np.concatenate(half) for half in zip(*embedded, strict=True))
     figures.projections(out / PICTURES / "projections.png", *latent, latents.projections(model))
     charts = [Chart("Two subspaces", f"{PICTURES}/projections.png", "Cosines of the speech and the background latents, "

@@ -118,7 +118,7 @@ def taught(teacher: Teacher, spoken: Sequence[Utterance], hop: int) -> Values:
 
 
 def first_vectors(model: DeCodec) -> np.ndarray:
-    """What each code of the first speech level stands for, `[entries, latent]`."""
+    """What each code of the first speech level stands for, `[entries, d]`."""
     every = np.arange(model.config.speech.entries)[None, None]
     run = jax.jit(functools.partial(DeCodecNetwork(model.config).apply, method="vectors"))
     variables = {"params": model.params, "codebook": model.codebook}

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from decodec_jax.codec.product import resolve
 from decodec_jax.config import Config
 from decodec_jax.evaluation.speed import matmul_rate, timed
 from decodec_jax.evaluation.train_speed import SyntheticRun, trainable
@@ -101,7 +102,7 @@ class Costs:
     """Of one config's step, for each device."""
 
     flops: Line  # of products, loops in full
-    fused_bytes: Line  # of products' operands and results in bfloat16: all else fused into them
+    fused_bytes: Line  # of products' operands in bfloat16 and results in float32: all else fused into them
     parts: dict[str, int]  # bytes of the training state, which fsdp cuts in pieces
     seconds: float  # of a clip
     compiled: tuple[Compiled, ...]  # for each of LAYOUTS
@@ -144,15 +145,10 @@ LAYOUTS = ((DEVICES, "data", 1), (DEVICES, "fsdp", 1), (1, "data", 2))  # device
 
 
 def costs(config: Config, file: Path | None = None, say: Callable[[str], None] = print) -> Costs:
-    """Trace with one and two pairs, compile for each of `LAYOUTS`; minutes for each at paper size.
+    """Trace with one and two pairs in bfloat16, as chips train, and compile in float32 for each of `LAYOUTS`.
 
-    file: where what was compiled is kept, and read from if it is there.
+    Minutes for each at paper size. file: where what was compiled is kept, and read from if it is there.
     """
-    bfloat16 = dataclasses.replace(
-        config,
-        model=dataclasses.replace(config.model, dtype="bfloat16"),
-        discriminator=dataclasses.replace(config.discriminator, dtype="bfloat16"),
-    )
     kept = json.loads(file.read_text()) if file and file.exists() else {"traced": [], "compiled": []}
 
     def keep(part: str, row):
@@ -161,13 +157,18 @@ def costs(config: Config, file: Path | None = None, say: Callable[[str], None] =
             file.write_text(json.dumps(kept, indent=1) + "\n")
 
     for pairs in range(len(kept["traced"]) + 1, 3):
-        keep("traced", products_of(bfloat16, pairs))
+        keep("traced", products_of(in_precision(config, "bfloat16"), pairs))
     for layout in LAYOUTS[len(kept["compiled"]):]:
         say(f"compiling for {layout[0]} x {layout[1]}, {layout[2]} pairs on each")
-        keep("compiled", dataclasses.asdict(compiled(config, *layout)))
+        keep("compiled", dataclasses.asdict(compiled(in_precision(config, "float32"), *layout)))
     flops, moved = (Line.through((1, few), (2, more)) for few, more in zip(*kept["traced"], strict=True))
     rows = tuple(Compiled(**row) for row in kept["compiled"])
     return Costs(flops, moved, cost.state_bytes(config), config.data.seconds, rows)
+
+
+def in_precision(config: Config, precision: str) -> Config:
+    """The config with all products of training in this precision."""
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, precision=precision))
 
 
 # --- predictions ----------------------------------------------------------------------------------------------------
@@ -244,7 +245,7 @@ def cost_table(costs: Costs) -> str:
     plain, pieces = costs.compiled[:2]
     rows = [
         ["products, GFLOP", *_g(costs.flops)],
-        ["memory traffic if all else were fused into products, bfloat16, GB", *_g(costs.fused_bytes)],
+        ["memory traffic if all else were fused into products of bfloat16, GB", *_g(costs.fused_bytes)],
         ["the same as compiled for CPUs, float32, loops once, GB", *_g(costs.accessed)],
         ["memory beside state and teacher, float32, GB", *_g(costs.temporary)],
         ["training state, GB", f"{costs.state / 1e9:.2f}", ""],
@@ -321,7 +322,7 @@ def measured(config: Config, steps: int) -> str:
     run.step()
     taken = f"{np.median([timed(run.step) for _ in range(steps)]):.3f}"
     work, compiled = products_of(run.config, config.data.batch), run.compiled.cost_analysis()
-    computing, rate = work.flops / matmul_rate(config.model.dtype), memory_rate()
+    computing, rate = work.flops / matmul_rate(resolve(config.train.precision)), memory_rate()
     expected = sum(cost.state_bytes(run.config).values())
     rows = [
         ["step, s: products, or their memory traffic if that takes longer",

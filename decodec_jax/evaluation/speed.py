@@ -14,11 +14,13 @@ import numpy as np
 import soundfile
 
 from decodec_jax.codec.model import DeCodecNetwork, initialise
+from decodec_jax.codec.product import product
 from decodec_jax.config import Model
 from decodec_jax.errors import UserError
 from decodec_jax.inference import files
 from decodec_jax.inference.codec import DeCodec
 from decodec_jax.inference.live import Stopwatch
+from decodec_jax.inference.streaming import latency
 from decodec_jax.training.cost import products
 
 
@@ -50,8 +52,8 @@ def inference(codec: DeCodec, seconds: float, repeats: int = 5) -> list[Row]:
         "encode+decode": lambda: codec.decode(codec.encode(wave, rate)),
         "enhance": lambda: codec.enhance(wave, rate),
     }
-    peak, work = matmul_rate(codec.config.dtype), arithmetic(codec.config, seconds)
-    rows = [Row("inference/matmul_rate", peak / 1e9, f"GFLOP/s in {codec.config.dtype}")]
+    peak, work = matmul_rate("float32"), arithmetic(codec.config, seconds)
+    rows = [Row("inference/matmul_rate", peak / 1e9, "GFLOP/s in float32")]
     for name, task in tasks.items():
         task()
         taken = np.median([timed(task) for _ in range(repeats)])
@@ -79,14 +81,17 @@ def arithmetic(config: Model, seconds: float) -> dict[str, float]:
     return flops | {"encode+decode": sum(flops.values())}
 
 
-def matmul_rate(dtype: str) -> float:
-    """FLOP/s of one device in its best product of two square matrices of this dtype: the yardstick of all the rest."""
+def matmul_rate(precision: str) -> float:
+    """FLOP/s of one device in its best product of two square matrices: the yardstick of all the rest.
+
+    precision: "float32" or "bfloat16", as codec/product.py multiplies.
+    """
     best = 0.0
     for size in (1024, 2048, 4096, 8192):
-        matrix = jnp.asarray(noise(size, size).reshape(size, size), dtype)
-        product = jax.jit(jnp.matmul)
-        product(matrix, matrix).block_until_ready()
-        seconds = min(timed(lambda: product(matrix, matrix).block_until_ready()) for _ in range(5))  # noqa: B023
+        matrix = jnp.asarray(noise(size, size).reshape(size, size))
+        multiply = jax.jit(lambda a, b: product(a, b, precision))
+        multiply(matrix, matrix).block_until_ready()
+        seconds = min(timed(lambda: multiply(matrix, matrix).block_until_ready()) for _ in range(5))  # noqa: B023
         best = max(best, 2 * size**3 / seconds)
         if seconds > 0.05:  # long enough for what starting it takes not to show
             break
@@ -94,7 +99,7 @@ def matmul_rate(dtype: str) -> float:
 
 
 def streaming(codec: DeCodec, seconds: float) -> list[Row]:
-    """What a live stream waits, frame by frame: for the rest of its frame, and for the codec.
+    """What a live stream waits, frame by frame: for what else its frame needs, and for the codec.
 
     Raises UserError for a model that is not causal.
     """
@@ -102,7 +107,7 @@ def streaming(codec: DeCodec, seconds: float) -> list[Row]:
         raise UserError("only a causal model streams; choose one, such as configs/decodec.py:small_causal")
     rate, hop = codec.config.sample_rate, codec.config.hop
     frames = np.split(noise(round(seconds * rate / hop) * hop / rate, rate)[None], round(seconds * rate / hop), axis=1)
-    rows = [Row("streaming/algorithmic", 1000 * hop / rate, "ms")]
+    rows = [Row("streaming/algorithmic", 1000 * latency(codec.config) / rate, "ms")]
     for name, keep in (("reconstruct", "both"), ("enhance", "speech")):
         for _ in codec.stream(iter(frames[:50]), rate, keep):  # compiles, and lets the machine settle
             pass

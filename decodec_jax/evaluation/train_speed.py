@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from decodec_jax.codec.product import resolve
 from decodec_jax.config import Config
 from decodec_jax.evaluation.speed import Row, matmul_rate, most_memory, noise, say, timed
 from decodec_jax.training import cost, sharding, step
@@ -72,14 +73,15 @@ def train(run: SyntheticRun, rounds: int) -> list[Row]:
     seconds = np.median([timed(run.step) for _ in range(rounds)])
     taken = memory(run.compiled)  # before the matrices below take any
     flops = cost.products(cost.traced_step(config, run.mesh).jaxpr.jaxpr).flops / devices
-    peak = matmul_rate(config.model.dtype)
+    precision = resolve(config.train.precision)
+    peak = matmul_rate(precision)
     audio = 2 * config.data.batch * config.data.seconds
     rows = [
         Row("audio_seconds_per_second", audio / seconds / devices, "a device"),
         Row("step_time", seconds, "s"),
         Row("compile_time", run.compile_time, "s"),
         Row("work", flops / 1e9, "GFLOP a step and device"),
-        Row("matmul_rate", peak / 1e9, f"GFLOP/s in {config.model.dtype}"),
+        Row("matmul_rate", peak / 1e9, f"GFLOP/s in {precision}"),
         Row("of_matmul_rate", 100 * flops / seconds / peak, "%"),
         *taken,
     ]

@@ -84,6 +84,8 @@ class Work(NamedTuple):
 def products(jaxpr: core.Jaxpr) -> Work:
     """The products of a program and of all that it calls: a scan's as often as it runs, a cond's dearest branch.
 
+    Of branches that multiply equally much, the one that moves least: what is for accelerators, in bfloat16.
+
     A while loop without a known length counts once; a mapped part (shard_map) as the share of one device.
     """
     flops = moved = 0.0
@@ -91,7 +93,7 @@ def products(jaxpr: core.Jaxpr) -> Work:
         inner = [products(sub) for sub in _inside(equation)]
         name, times = equation.primitive.name, equation.params.get("length", 1)
         if name == "cond":
-            inner = [max(inner)]
+            inner = [max(inner, key=lambda work: (work.flops, -work.bytes))]
         elif name in ("dot_general", "conv_general_dilated"):
             count = _of_dot if name == "dot_general" else _of_convolution
             inner = [Work(count(equation), sum(_size(v.aval) for v in (*equation.invars, *equation.outvars)))]

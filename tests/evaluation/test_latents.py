@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from decodec_jax.codec.model import Halves
+from decodec_jax.codec.model import DeCodecNetwork, Halves
 from decodec_jax.evaluation import latents
 from decodec_jax.inference.codec import DeCodec
 from decodec_jax.testing import speech_clips, tiny_model
@@ -19,6 +19,17 @@ def test_projections_are_those_that_the_network_splits_an_embedding_with(form, r
         assert not np.any(onto.speech @ onto.background.T)
     else:
         np.testing.assert_array_equal(onto, [np.eye(width)] * 2)
+
+
+@pytest.mark.parametrize("form", ["learned", "exact"])
+def test_halves_in_one_space_add_up_to_what_is_decoded(form, rng):
+    config = tiny_model(projection=form)
+    halves = Halves(*rng.standard_normal((2, 5, config.half), np.float32))
+    parts = latents.in_one_space(DeCodec(config, {}, {}), halves)
+    assert parts.speech.shape == (5, config.latent)
+    np.testing.assert_array_equal(sum(parts), DeCodecNetwork(config).apply({}, halves, method="recombine"))
+    if form == "exact":
+        assert not np.any(np.sum(parts.speech * parts.background, axis=1))
 
 
 def test_content_and_rest_are_means_of_what_the_codes_stand_for(tiny_network):

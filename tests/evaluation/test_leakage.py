@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from decodec_jax.codec.model import Halves
 from decodec_jax.errors import UserError
 from decodec_jax.evaluation import items, leakage, metrics, suite
 from decodec_jax.evaluation.scoring import Tools
@@ -23,8 +24,8 @@ def test_angles_are_those_between_the_spans_of_rows(rng):
 
 def test_the_exact_projection_has_orthogonal_halves(rng):
     config = tiny_model(projection="exact")
-    latents = rng.standard_normal((9, 8)).astype(np.float32) * (np.arange(8) < 4)
-    model = SimpleNamespace(config=config, params={}, embed=lambda wave, rate: (latents, latents[:, ::-1]))
+    halves = Halves(*rng.standard_normal((2, 9, config.half), np.float32))
+    model = SimpleNamespace(config=config, params={}, embed=lambda wave, rate: halves)
     weights, own = leakage.subspaces("m", model, [items.Item("a", 16_000, np.ones(9))], Tools())
     assert weights.scores == pytest.approx({"angle/smallest": 90, "angle/mean": 90})
     assert own.scores == pytest.approx({"angle/smallest": 90, "angle/mean": 90, "angle/frames": 0}, abs=1e-3)

@@ -72,6 +72,32 @@ def test_tables():
     assert "cores a host" in scaling.prediction_table(COSTS, 1, 64, per_core=300.0)
 
 
+def test_products_are_counted_in_bfloat16_and_the_rest_compiled_in_float32(monkeypatch):
+    seen, config = {}, testing.tiny_config()
+
+    def counted(config, pairs):
+        seen["counted"] = config.train.precision
+        return pairs, pairs
+
+    def compiled(config, *layout):
+        seen["compiled"] = config.train.precision
+        return COSTS.compiled[0]
+
+    monkeypatch.setattr(scaling, "products_of", counted)
+    monkeypatch.setattr(scaling, "compiled", compiled)
+    scaling.costs(config, say=lambda line: None)
+    assert seen == {"counted": "bfloat16", "compiled": "float32"} and config.train.precision == "float32"
+
+
+def test_bfloat16_moves_less_for_as_many_products():
+    """But for the gradient of the first layer's input, which nobody asks for, and no compiler computes."""
+    one, other = (
+        cost.products_of(scaling.in_precision(testing.tiny_config(), precision), 1)
+        for precision in ("float32", "bfloat16")
+    )
+    assert 1 <= other.flops / one.flops < 1.03 and 0.6 < other.bytes / one.bytes < 0.9
+
+
 def test_compiled_costs_are_kept_and_read(tmp_path):
     """With all of them in its file, the program compiles nothing."""
     file = tmp_path / "costs.json"
@@ -85,9 +111,9 @@ def test_compiled_costs_are_kept_and_read(tmp_path):
 
 
 def test_a_step_is_measured_beside_its_prediction(monkeypatch):
-    monkeypatch.setattr(scaling, "matmul_rate", lambda dtype: 1e11)
+    monkeypatch.setattr(scaling, "matmul_rate", lambda precision: 1e11)
     config = testing.tiny_config(dilations=(1,), strides=(5,), lstm_layers=0)
-    config.loss.mel_own = config.loss.mel_swap = 0.0
+    config.loss.mel = 0.0
     printed = scaling.measured(config, 1)
     assert "| testing | predicted | measured |" in printed
     state = sum(cost.state_bytes(config).values()) / 1e6

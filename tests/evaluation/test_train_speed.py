@@ -8,10 +8,12 @@ from decodec_jax.testing import full_config, training_batch
 
 
 def test_the_step_is_taken_and_measured(tiny_config, monkeypatch):
-    monkeypatch.setattr(train_speed, "matmul_rate", lambda dtype: 1e12)
+    monkeypatch.setattr(train_speed, "matmul_rate", lambda precision: 1e12)
     run = train_speed.SyntheticRun(tiny_config, tiny_config.train.continuous_steps)
-    figures = {row.name: row.value for row in train_speed.train(run, 2)}
+    rows = train_speed.train(run, 2)
+    figures = {row.name: row.value for row in rows}
     assert all(value > 0 for value in figures.values()) and all(name.startswith("train/testing/") for name in figures)
+    assert next(row.unit for row in rows if row.name.endswith("/matmul_rate")) == "GFLOP/s in float32"
     of_machine = figures["train/testing/work"] * 1e9 / figures["train/testing/step_time"] / 1e12
     assert figures["train/testing/of_matmul_rate"] == pytest.approx(100 * of_machine)
     audio = 2 * tiny_config.data.batch * tiny_config.data.seconds

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from decodec_jax.codec.model import FAMILIES, DeCodecNetwork, Halves, lookahead
+from decodec_jax.codec.model import FAMILIES, DeCodecNetwork, Halves
 from decodec_jax.errors import UserError
 from decodec_jax.inference import streaming
 from decodec_jax.inference.streaming import Chunked
@@ -181,7 +181,7 @@ def test_latency_is_a_frame_and_what_is_looked_ahead_or_the_whole_recording(fami
 
 
 def test_latency_is_all_that_a_sample_waits_for_and_no_more(family):
-    """What comes `latency` or more after a sample does not change it; what comes before may, but for a window's foot."""
+    """A sample hears what comes less than `latency` after it, but for what a window's foot hides, and nothing more."""
     made = make(family, causal=True, lstm_layers=0)
     waits = streaming.latency(made.network.config)
     unquantized = Halves(*[jnp.zeros(2, jnp.int32)] * 2)
