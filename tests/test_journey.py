@@ -123,9 +123,9 @@ def test_mistakes_in_training_are_one_line_each(run, tmp_path):
         assert named in outcome.stderr.splitlines()[-1]
         assert "Traceback" not in outcome.stderr
     before = sorted(path.name for path in (run / "checkpoints").iterdir())
-    outcome = train(run, "--config.model.channels=8")
+    outcome = train(run, "--config.model.spectral.width=64")
     assert outcome.returncode == 2
-    assert "model.channels is 8 (was 32)" in outcome.stderr
+    assert "model.spectral.width is 64 (was 128)" in outcome.stderr
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == before
 
 
