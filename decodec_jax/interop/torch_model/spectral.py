@@ -40,8 +40,8 @@ class Features(nn.Module):
 class Depthwise(nn.Conv1d):
     """Convolution over time of each channel by itself, `[b, n, c] -> [b, n, c]`.
 
-    It runs as one over images of a single row, whose channels may lie last in memory: so on CPUs its gradients take an
-    eighth of the time of Conv1d's.
+    It runs as one over images of a single row, whose channels may lie last in memory: forward and backward, that takes
+    a CPU half to two thirds of the time of Conv1d's own way.
     """
 
     def __init__(self, width: int, kernel: int, causal: bool):
