@@ -37,8 +37,7 @@ def _causal(config: Config):
 
 
 def _ablation1(config: Config):
-    config.loss.own += config.loss.swap
-    config.loss.swap = 0.0
+    config.loss.own, config.loss.swap = 1.0, 0.0
     _ablation3(config)
 
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
 
 import jax
@@ -11,6 +12,7 @@ import pytest
 
 from decodec_jax import config as settings
 from decodec_jax import testing
+from decodec_jax.codec.model import DeCodecNetwork, initialise
 from decodec_jax.errors import UserError
 from decodec_jax.objective.losses import OUTPUT_TERMS
 from decodec_jax.objective.teacher import CepstraTeacher
@@ -45,7 +47,8 @@ def test_variant_steps(variant):
     settings.check(config)
     config.mesh.data = 1
     config.train.accumulate = 2 if variant == "small_full" else 1  # with all that a step may have
-    if variant not in ("paper", "small_full", "tiny_full_causal"):  # no other recipe changes these, and they take long
+    if variant not in ("paper", "light", "small_full", "tiny_full_causal"):
+        # no other recipe changes these, and they take long
         config.loss.adversarial = config.loss.feature = 0.0
     mesh = sharding.make_mesh(config.mesh, config.data.batch)
     before = jax.eval_shape(lambda: state.create(config))
@@ -60,7 +63,8 @@ def test_variant_steps(variant):
     outcome = jax.eval_shape(make_take_apart(config, mesh), before, jax.ShapeDtypeStruct((2, t + 1), jnp.float32))
     assert outcome.speech.shape == (2, t + 1)
     assert config.model.hop == 320  # 50 frames a second, in every variant
-    assert config.model.causal == (variant.endswith("causal") or "ablation" in variant or "light" in variant)
+    causal = variant.startswith(("light", "tiny")) or "causal" in variant or "ablation" in variant
+    assert config.model.causal == causal
     terms = {name.removeprefix("loss/") for name in metrics if name.startswith("loss/")}
     used = {name for name in TERMS if getattr(config.loss, name)}
     # no variant has codebooks that are learned by gradient
@@ -68,13 +72,21 @@ def test_variant_steps(variant):
 
 
 @pytest.mark.parametrize("variant", sorted(set(decodec.VARIANTS) - set(STEPPED)))
-def test_every_other_variant_is_a_config_that_can_be_used(variant):
-    settings.check(decodec.get_config(variant))
+def test_every_other_variant_can_be_used_and_builds(variant):
+    config = decodec.get_config(variant)
+    settings.check(config)
+    params, codebook = jax.eval_shape(lambda key: initialise(config.model, key), jax.random.key(0))
+    wave = jax.ShapeDtypeStruct((1, 1000), jnp.float32)
+    variables = {"params": params, "codebook": codebook}
+    assert jax.eval_shape(DeCodecNetwork(config.model).apply, variables, wave).shape == (1, 1000)
 
 
-@pytest.mark.parametrize("recipe", ["ablation2", "exact_orthogonal", "full_causal"])
-def test_recipes_that_change_the_network_train_a_tiny_one(recipe):
-    config = testing.full_config()
+@pytest.mark.parametrize(
+    ("recipe", "family"), [("ablation2", "spectral"), ("exact_orthogonal", "waveform"), ("full_causal", "spectral")]
+)
+def test_recipes_that_change_the_network_train_a_tiny_one(recipe, family):
+    config = testing.full_config(family=family)
+    config.discriminator = testing.tiny_discriminator(rates=(), windows=(), stft_windows=())
     config.loss.guidance = config.loss.adversarial = config.loss.feature = 0.0
     config.train.continuous_steps = 0
     decodec.RECIPES[recipe](config)
@@ -100,26 +112,44 @@ def test_an_unknown_setting_in_a_saved_config_is_named():
 
 @pytest.mark.parametrize(
     ("section", "name", "value"),
-    [("model", "projection", "orthogonal"), ("model", "latent", 0), ("data", "seconds", -1.0), ("data", "snr", (5, -5)),
-     ("data", "silent", 0.95), ("loss", "game", "chess"), ("loss", "guidance_form", "axis"),
-     ("loss", "mel_bands", (10,)), ("model", "decoder_channels", 100), ("discriminator", "windows", ("",))],
+    [("model", "projection", "orthogonal"), ("model", "family", "wavelet"), ("model", "latent", 0),
+     ("data", "seconds", -1.0), ("data", "snr", (5, -5)), ("data", "silent", 0.95), ("loss", "game", "chess"),
+     ("loss", "guidance_form", "axis"), ("loss", "mel_bands", (10,)), ("loss", "own", 0.5), ("loss", "swap", -1.0),
+     ("model.waveform", "decoder_channels", 100), ("model.spectral", "hop", 321), ("model.spectral", "width", 0),
+     ("discriminator", "windows", ("",))],
 )  # fmt: skip
 def test_a_value_no_run_can_use_is_refused(section, name, value):
     config = decodec.get_config("paper")
-    setattr(getattr(config, section), name, value)
+    setattr(reduce(getattr, section.split("."), config), name, value)
     with pytest.raises(UserError, match=name):
+        settings.check(config)
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "value", "reason"),
+    [("model", "latent", 193, "model.latent is 193; .* it must be even"),
+     ("loss", "perp", 10.0, "loss.perp is 10, but the parts of the exact projection are always orthogonal")],
+)  # fmt: skip
+def test_what_does_not_go_with_the_exact_projection_is_refused(section, name, value, reason):
+    config = decodec.get_config("light")
+    setattr(getattr(config, section), name, value)
+    with pytest.raises(UserError, match=reason):
         settings.check(config)
 
 
 @pytest.mark.parametrize(
     ("variant", "section", "expected"),
     [
-        ("ablation1", "loss", {"wave_swap": 0.0, "mel_swap": 0.0, "guidance": 0.0, "perp": 10.0}),
+        ("ablation1", "loss", {"own": 1.0, "swap": 0.0, "guidance": 0.0, "perp": 10.0}),
         ("ablation2", "model", {"projection": "none", "causal": True}),
-        ("ablation3", "loss", {"guidance": 0.0, "perp": 10.0, "wave_swap": 500.0}),
-        ("paper", "loss", {"guidance": 150.0, "wave_swap": 500.0, "adversarial": 1.0}),
+        ("ablation3", "loss", {"guidance": 0.0, "perp": 10.0, "swap": 1.0}),
+        ("paper", "loss", {"guidance": 150.0, "wave": 500.0, "own": 1.0, "swap": 1.0, "adversarial": 1.0}),
+        ("paper", "loss", {"speech": 0.0, "background": 0.0, "magnitude": 0.0}),
         ("exact_orthogonal", "loss", {"perp": 0.0}),
+        ("light", "model", {"family": "spectral", "causal": True, "projection": "exact"}),
+        ("small", "model", {"family": "spectral", "causal": False}),
         ("small", "loss", {"guidance": 0.0, "adversarial": 0.0, "feature": 0.0}),
+        ("small_ablation1", "loss", {"own": 1.0, "swap": 0.0, "speech": 0.75, "background": 0.25}),
         ("small_full", "teacher", {"kind": "cepstra"}),
     ],
 )
