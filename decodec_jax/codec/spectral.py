@@ -77,7 +77,7 @@ def features(wave: Array, sample_rate: int, hop: int, bands: int, past: Array | 
 
 
 def polar(x: Array) -> tuple[Array, Array]:
-    """Spectra of log magnitudes and phases, two of each frame: `[b, f, 4 bins]` to `[b, 2 f, bins]`, real and imaginary."""
+    """Spectra of log magnitudes and phases, two a frame: `[b, f, 4 bins]` to `[b, 2 f, bins]`, real and imaginary."""
     b, frames, width = x.shape
     magnitude, phase = lax.split(x.reshape(b, 2 * frames, width // 2), (width // 4, width // 4), axis=2)
     size = jnp.exp(jnp.minimum(magnitude - 1, LOUDEST))
