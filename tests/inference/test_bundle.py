@@ -165,7 +165,7 @@ def test_the_one_in_the_package_is_small_and_is_shipped():
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
     shipped = project["tool"]["setuptools"]["package-data"]["decodec_jax.weights"]
     assert files.keys() - {"__init__.py"} == set(shipped) == {"README.md", bundle.SETTINGS, bundle.WEIGHTS}
-    assert sum(files.values()) < 20e6
+    assert sum(files.values()) < 25e6
     dtypes = {array.dtype for array in load_file(weights.FOLDER / bundle.WEIGHTS).values()}
     assert dtypes == {np.dtype(np.float16)}
 
