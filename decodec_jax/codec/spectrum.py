@@ -33,7 +33,8 @@ def stft(wave: Array, hop: int, past: Array | None = None) -> Array:
 def istft(spectra: Array, past: Array | None = None) -> Array:
     """Overlap-add of windowed inverse transforms: `[b, n, 2, w / 2 + 1] -> [b, n w / 4]`.
 
-    Frame j lies from sample j w / 4 on. The sum is divided by that of the squared windows which are there, so that a signal does not fade in.
+    Frame j lies from sample j w / 4 on. The sum is divided by that of the squared windows which are there, so that a
+    signal does not fade in.
 
     past: `[b, PARTS - 1, w + 1]` as `synthesis_frames` gives them, the frames before.
     """
