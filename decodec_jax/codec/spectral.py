@@ -51,10 +51,11 @@ def _depthwise_backward(kept: tuple[Array, Array], gradient: Array):
     for_padded = sum(around[:, i : i + padded.shape[1]] * kernel[size - 1 - i] for i in range(size))
 
     def of_tap(i: Array) -> Array:
-        return jnp.sum(lax.dynamic_slice_in_dim(padded, i, frames, axis=1) * gradient, axis=(0, 1))
+        return jnp.sum(lax.dynamic_slice_in_dim(padded, i, frames, axis=1) * gradient, axis=1)
 
-    # tap by tap: written as one reduction, every tap becomes a copy of the input
-    return for_padded, lax.map(of_tap, jnp.arange(size))
+    # Tap by tap: written as one reduction, every tap becomes a copy of the input. Over the batch last: devices that
+    # share it add up once, not tap by tap.
+    return for_padded, jnp.sum(lax.map(of_tap, jnp.arange(size)), axis=1)
 
 
 depthwise.defvjp(lambda padded, kernel: (depthwise(padded, kernel), (padded, kernel)), _depthwise_backward)

@@ -12,11 +12,18 @@ from decodec_jax.training import initial
 from decodec_jax.training.loop import train
 
 
+def full_config(**changes):
+    """`testing.full_config()` with one discriminator, as most of its compilation is theirs."""
+    config = testing.full_config(**changes)
+    config.discriminator = testing.tiny_discriminator(rates=(), windows=(), stft_windows=())
+    return config
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """Two steps of the whole objective."""
     folder = tmp_path_factory.mktemp("run")
-    config = testing.full_config()
+    config = full_config()
     config.train.steps = config.train.save_every = config.train.valid_every = 2
     config.train.continuous_steps = 1
     return config, folder, train(config, folder)
@@ -28,7 +35,7 @@ def assert_equal(one, other):
 
 def test_from_a_run_with_optimizer_and_discriminators(run):
     config, folder, trained = run
-    config = testing.full_config()
+    config = full_config()
     config.train.init_from = str(folder)
     state = initial.initial_state(config)
     assert state.step == 0
@@ -42,7 +49,7 @@ def test_what_a_plain_run_lacks_starts_as_ever_and_what_only_guidance_needs_is_l
     config.data.seconds = 0.2
     config.train.steps = config.train.save_every = config.train.valid_every = 1
     trained = train(config, tmp_path)
-    full = testing.full_config()
+    full = full_config()
     fresh = initial.initial_state(full)
     full.train.init_from = str(tmp_path)
     state = initial.initial_state(full)
@@ -58,7 +65,7 @@ def test_what_a_plain_run_lacks_starts_as_ever_and_what_only_guidance_needs_is_l
 def test_a_bundle_is_a_start_and_its_codebooks_are_kept(run, tmp_path):
     config, _, trained = run
     bundle.save(tmp_path / "bundle", config.model, trained.averaged, trained.codebook, 2)
-    started = testing.full_config()
+    started = full_config()
     started.train.init_from = str(tmp_path / "bundle")
     started.train.kmeans_batches = started.train.continuous_steps = 0
     started.train.steps = 1
@@ -69,7 +76,7 @@ def test_a_bundle_is_a_start_and_its_codebooks_are_kept(run, tmp_path):
 
 def test_quantizers_that_k_means_will_set_need_not_fit(run):
     _, folder, trained = run
-    other = testing.full_config(speech=testing.tiny_quantizer(levels=3, dim=4))
+    other = full_config(speech=testing.tiny_quantizer(levels=3, dim=4))
     other.train.init_from = str(folder)
     state, fresh = initial.initial_state(other), initial.fresh(other)
     assert_equal(state.params["encoder"], trained.averaged["encoder"])
@@ -82,7 +89,7 @@ def test_quantizers_that_k_means_will_set_need_not_fit(run):
 
 def test_what_does_not_fit_is_named(run, tmp_path):
     _, folder, _ = run
-    wider = testing.full_config(latent=12)
+    wider = full_config(latent=12)
     wider.train.init_from = str(folder)
     with pytest.raises(UserError, match=r"does not fit the config: .*\(1?\d arrays differ\)"):
         initial.initial_state(wider)

@@ -36,7 +36,7 @@ def test_six_steps_equal_three_and_three(tmp_path, tiny_config, whole):
 
 def test_codebooks_that_start_at_the_interruption_are_those_of_a_whole_run(tmp_path):
     quantizer = testing.tiny_quantizer(kind="factorised", dim=4)
-    config = testing.tiny_config(speech=quantizer, background=quantizer)
+    config = testing.tiny_config(family="spectral", speech=quantizer, background=quantizer)
     config.train.continuous_steps = 3
     uninterrupted = train(config, tmp_path / "whole")
     assert_equal(three_and_three(config, tmp_path / "parts"), uninterrupted)
