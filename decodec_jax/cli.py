@@ -77,14 +77,14 @@ Recordings are coded at one level, -26 dB of full scale, and given back at their
 pipe will be is not known when it begins: it is coded as it is, or --gain DB louder. (`embed`,
 `convert` and `recombine` wait for its end, and measure it.)
 
-A single - is standard input or output, as wav. A causal model answers at once, and tells its
-delays at the end:
+A single - is standard input or output, as wav. A causal model answers while it listens, and tells
+its delays at the end: the algorithmic one, which `decodec info` tells too, and what computing adds:
 
     arecord -f S16_LE -r 16000 -t wav | decodec enhance - - | aplay
 
-The first call compiles the model, which takes some seconds. What is compiled is kept for the calls
-after it, up to 512 MB, in ~/.cache/decodec_jax (or decodec_jax in $XDG_CACHE_HOME); with the
-environment variable DECODEC_CACHE=off nothing is kept. A call with several files compiles once.
+The first call of a kind (of files, of a pipe, of tokens) compiles the model, which takes some
+seconds. What is compiled is kept for the calls after it, up to 512 MB, in ~/.cache/decodec_jax (or
+in decodec_jax within $XDG_CACHE_HOME); with the environment variable DECODEC_CACHE=off nothing is.
 
 The exit code is 0, or 2 after one line for each thing that went wrong. Nothing half-written stays.
 """

@@ -1,4 +1,4 @@
-"""What is compiled once is kept: for fresh processes, where nothing forbids it, and without a word if it cannot be."""
+"""What is compiled is kept for fresh processes, unless something forbids it, and without a word if it cannot be."""
 
 import os
 import subprocess
@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from decodec_jax import cli
 from decodec_jax.inference import compiled
 
 CACHE = "decodec_jax/compiled"
@@ -41,7 +42,7 @@ def test_a_second_process_compiles_nothing(fresh, tmp_path):
     assert len(fresh(**telling)[0]) == len(kept) and not fresh(**telling)[0]
 
 
-def test_a_folder_that_cannot_be_written_is_no_word_worth(fresh):
+def test_a_folder_that_cannot_be_written_is_not_worth_a_word(fresh):
     assert fresh(XDG_CACHE_HOME="/dev/null") == ([], [])
 
 
@@ -59,6 +60,10 @@ def test_the_folder_is_made_unless_something_speaks_against_it(monkeypatch, tmp_
         compiled.keep()
         assert os.environ["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path / CACHE)
     assert (tmp_path / CACHE).is_dir()
+
+
+def test_the_help_says_so():
+    assert f"{compiled.SWITCH}=off" in cli.PAGE and f"up to {compiled.LIMIT >> 20} MB" in cli.PAGE
 
 
 def test_it_lies_at_home_where_there_is_one(monkeypatch, tmp_path):
