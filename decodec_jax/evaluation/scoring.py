@@ -66,19 +66,26 @@ def reconstruction(system: System, item: Item, tools: Tools) -> Scores:
 
 
 def separation(system: System, item: Item, tools: Tools) -> Scores:
-    """The parts that the system can tell apart, against the truth, and what they gain over the mixture itself."""
-    scores, tasks = {}, system.tasks
+    """The parts that the system can tell apart, against the truth, and what they gain over the mixture itself.
+
+    Of clean speech, the speech alone: there is nothing to gain.
+    """
+    scores, tasks, mixed = {}, system.tasks, item.background is not None
     if "enhance" in tasks:
         made = tasks["enhance"](item)
         scores |= compared(made.wave, item.speech, "speech")
-        doing_nothing = float(metrics.si_sdr(item.mixture, item.speech))
-        scores["si_sdr_gain/speech"] = scores["si_sdr/speech"] - doing_nothing
+        scores["log_mel/speech"] = float(metrics.log_mel_distance(made.wave, item.speech, item.rate))
+        if mixed:
+            doing_nothing = float(metrics.si_sdr(item.mixture, item.speech))
+            scores["si_sdr_gain/speech"] = scores["si_sdr/speech"] - doing_nothing
         scores |= asked(made.wave, item.speech, item, tools) | spent(made, item, "kbps/speech")
-    if "background" in tasks:
-        scores |= compared(tasks["background"](item).wave, item.background, "background", ("bss_sdr", "sdr"))
+    if mixed and "background" in tasks:
+        wave = tasks["background"](item).wave
+        scores |= compared(wave, item.background, "background", ("bss_sdr", "sdr"))
+        scores["log_mel/background"] = float(metrics.log_mel_distance(wave, item.background, item.rate))
         doing_nothing = float(metrics.sdr(item.mixture, item.background))
         scores["sdr_gain/background"] = scores["sdr/background"] - doing_nothing
-    if "reconstruct" in tasks:
+    if mixed and "reconstruct" in tasks:
         wave = tasks["reconstruct"](item).wave
         scores |= compared(wave, item.mixture, "mixture", ("bss_sdr", "sdr"))
         scores["mel/mixture"] = float(metrics.mel_distance(wave, item.mixture, item.rate))

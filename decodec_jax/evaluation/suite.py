@@ -62,7 +62,8 @@ def load(folder: str, suite: str, limit: int = 16, seed: int = 0, seconds: float
         case "reconstruction":
             return recordings.clean(source, limit) + recordings.mixtures(source, limit, seconds, seed)
         case "enhancement":
-            return recordings.mixtures(source, limit, seconds, seed) + recordings.paired(folder, rate, limit)
+            mixed = recordings.mixtures(source, limit, seconds, seed) + recordings.paired(folder, rate, limit)
+            return mixed + recordings.clean(source, limit)
         case "conversion":
             return recordings.voices(source, limit, seed=seed)
         case "ablation":  # phones are read best where there are many

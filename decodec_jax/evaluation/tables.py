@@ -19,6 +19,8 @@ LABELS = {
     "si_sdr/mixture": "SI-SDR of the whole, dB",
     "mel/mixture": "mel distance of the whole",
     "log_mel/mixture": "log mel distance of the whole",
+    "log_mel/speech": "log mel distance of the speech",
+    "log_mel/background": "log mel distance of the background",
     "bss_sdr/speech": "SDR-S (BSS-eval), dB",
     "sdr/speech": "SDR-S, dB",
     "si_sdr/speech": "SI-SDR of the speech, dB",

@@ -1,0 +1,102 @@
+"""What does more training give? `python launch/sentinel.py RUN --data FOLDER --table docs/sentinel.csv`.
+
+Measures the newest checkpoint of a run folder, or a bundle, on a small fixed list of held-out clips of the training
+folders: speech from tokens of the speech stream alone, out of clean speech and out of mixtures. Appends a row to the
+table and draws the table as a curve beside it. Run it every hundred thousand mixture-seconds or so.
+"""
+
+import argparse
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from decodec_jax import config as settings
+from decodec_jax.config import Data
+from decodec_jax.data import sources
+from decodec_jax.errors import UserError
+from decodec_jax.evaluation import items, judges, metrics
+from decodec_jax.evaluation.systems import Item
+from decodec_jax.inference.codec import DeCodec
+from decodec_jax.launching import one_line
+
+CLEAN, MIXTURES = 12, 2  # clips; mixtures at each SNR
+SECONDS = 8.0
+FIGURES = ("PESQ", "ESTOI", "log mel", "OVRL")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("model", help="run folder or bundle")
+    parser.add_argument("--data", required=True, help="folder of the training data")
+    parser.add_argument("--table", type=Path, required=True, help="csv to append to; a png goes beside it")
+    parser.add_argument("--seen", type=float, help="mixture-seconds of training, for a bundle")
+    arguments = parser.parse_args()
+    codec = DeCodec.load(arguments.model)
+    if not codec.quantized:
+        raise UserError(f"{arguments.model} has no codes yet; measure it when its codebooks have started")
+    seen = arguments.seen if arguments.seen is not None else seconds_seen(Path(arguments.model), codec.step)
+    source = sources.open_source(Data(root=arguments.data, cache_mb=0), codec.config.sample_rate, "valid")
+    row = {"mixture-seconds": round(seen), "step": codec.step, "weights": codec.fingerprint}
+    row |= {f"clean {name}": value for name, value in measured(codec, items.clean(source, CLEAN)).items()}
+    row |= {f"mixtures {name}": value for name, value in measured(codec, items.mixtures(source, MIXTURES)).items()}
+    append(arguments.table, row)
+    draw(arguments.table.with_suffix(".png"), read(arguments.table))
+    print(", ".join(f"{name} {value}" for name, value in row.items()))
+
+
+def seconds_seen(run: Path, step: int) -> float:
+    """Mixture-seconds that a run has trained on. Raises UserError where the folder does not tell."""
+    if not (run / "checkpoints").is_dir():
+        raise UserError(f"{run} is no run folder and does not say how much it was trained on: give --seen")
+    data = settings.load(run / "config.json").data
+    return step * 2 * data.batch * data.seconds
+
+
+def measured(codec: DeCodec, chosen: Sequence[Item]) -> dict[str, float]:
+    """Means over items of what comes out of the speech stream's tokens, against the speech."""
+    rows = []
+    for item in chosen:
+        t = round(SECONDS * item.rate)
+        speech, heard = item.speech[:t], codec.enhance(item.mixture[:t], item.rate)
+        rows.append((
+            metrics.pesq(heard, speech, item.rate), metrics.estoi(heard, speech, item.rate),
+            float(metrics.log_mel_distance(heard, speech, item.rate)), judges.dnsmos(heard, item.rate)["dnsmos/ovrl"],
+        ))  # fmt: skip
+    return {name: round(float(value), 3) for name, value in zip(FIGURES, np.nanmean(rows, axis=0), strict=True)}
+
+
+def append(table: Path, row: dict) -> None:
+    """Add a row to the table, with its header where it is new."""
+    new = not table.exists()
+    with table.open("a", newline="") as file:
+        writer = csv.DictWriter(file, list(row))
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def read(table: Path) -> list[dict[str, str]]:
+    with table.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def draw(path: Path, rows: Sequence[dict[str, str]]) -> None:
+    """Each figure against what the model had seen, clean speech and mixtures."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 3), layout="constrained")
+    seen = [float(row["mixture-seconds"]) / 1000 for row in rows]
+    for axis, name in zip(figure.subplots(1, len(FIGURES)), FIGURES, strict=True):
+        for what in ("clean", "mixtures"):
+            axis.plot(seen, [float(row[f"{what} {name}"]) for row in rows], marker="o", markersize=3, label=what)
+        axis.set(title=name, xlabel="thousand mixture-seconds")
+        axis.grid(alpha=0.3)
+    axis.legend()
+    figure.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    with one_line("sentinel.py"):
+        main()
