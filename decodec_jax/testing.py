@@ -81,6 +81,7 @@ def tiny_discriminator(**changes) -> Discriminator:
     tiny = {
         "periods": (3,), "period_channels": (4, 4), "rates": (2,), "rate_channels": (4, 8, 8), "windows": (256,),
         "bands": (0.0, 0.5, 1.0), "band_channels": 4, "stft_windows": (128,), "stft_channels": 4,
+        "frame_windows": (64,), "frame_channels": 4,
     }  # fmt: skip
     return Discriminator(**(tiny | changes))
 

@@ -86,7 +86,7 @@ def test_every_other_variant_can_be_used_and_builds(variant):
 )
 def test_recipes_that_change_the_network_train_a_tiny_one(recipe, family):
     config = testing.full_config(family=family)
-    config.discriminator = testing.tiny_discriminator(rates=(), windows=(), stft_windows=())
+    config.discriminator = testing.tiny_discriminator(rates=(), windows=(), stft_windows=(), frame_windows=())
     config.loss.guidance = config.loss.adversarial = config.loss.feature = 0.0
     config.train.continuous_steps = 0
     decodec.RECIPES[recipe](config)

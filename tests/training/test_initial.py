@@ -15,7 +15,7 @@ from decodec_jax.training.loop import train
 def full_config(**changes):
     """`testing.full_config()` with one discriminator, as most of its compilation is theirs."""
     config = testing.full_config(**changes)
-    config.discriminator = testing.tiny_discriminator(rates=(), windows=(), stft_windows=())
+    config.discriminator = testing.tiny_discriminator(rates=(), windows=(), stft_windows=(), frame_windows=())
     return config
 
 

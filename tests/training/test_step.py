@@ -57,9 +57,7 @@ def two_steps(family, mesh_config, remat=False):
     loss.mel_windows, loss.mel_bands = (64,), (10,)
     if family == "spectral":
         config.model.spectral.lstm_layers = 0
-        config.discriminator = testing.tiny_discriminator(
-            periods=(), rates=(), windows=(), stft_windows=(), frame_windows=(64,), frame_channels=4
-        )
+        config.discriminator = testing.tiny_discriminator(periods=(), rates=(), windows=(), stft_windows=())
         loss.magnitude_windows, loss.magnitude = (64,), 1.0
         loss.own = loss.swap = loss.speech = loss.background = 0.5
     config.data.batch = 8
@@ -178,7 +176,7 @@ def test_a_batch_with_nan_changes_nothing_but_the_count(make_config):
 def judged_by_periods():
     """`testing.full_config()` with one discriminator, as most of its compilation is theirs."""
     config = testing.full_config()
-    config.discriminator = testing.tiny_discriminator(rates=(), windows=(), stft_windows=())
+    config.discriminator = testing.tiny_discriminator(rates=(), windows=(), stft_windows=(), frame_windows=())
     return config
 
 
