@@ -176,11 +176,11 @@ def _tiny() -> Config:
     for quantizer in (config.model.speech, config.model.background):
         quantizer.entries = 256
     _reconstruct_only(config)
-    config.data.batch = 8
+    config.data.batch = 4
     config.optim.lr = 2e-3
-    config.optim.warmup, config.optim.decay_from, config.optim.decay_steps = 50, 700, 1000
-    config.train.steps, config.train.continuous_steps = 1000, 200
-    config.train.valid_every = config.train.save_every = 250
+    config.optim.warmup, config.optim.decay_from, config.optim.decay_steps = 50, 1200, 2000
+    config.train.steps, config.train.continuous_steps = 2000, 400
+    config.train.valid_every = config.train.save_every = 500
     return config
 
 

@@ -33,7 +33,7 @@ WAITING_STEPS, WORKERS = 20, 2
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    variant = "configs/decodec.py:small_causal"
+    variant = "configs/decodec.py:light"
     parser.add_argument("--config", default=variant, help="FILE:VARIANT (default: %(default)s)")
     parser.add_argument("--only", nargs="+", choices=PARTS, help="parts of the table (default: all the model can do)")
     parser.add_argument("--seconds", type=float, default=10.0, help="of audio for inference and streaming (default 10)")

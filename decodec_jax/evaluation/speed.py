@@ -104,7 +104,7 @@ def streaming(codec: DeCodec, seconds: float) -> list[Row]:
     Raises UserError for a model that is not causal.
     """
     if not codec.config.causal:
-        raise UserError("only a causal model streams; choose one, such as configs/decodec.py:small_causal")
+        raise UserError("only a causal model streams; choose one, such as configs/decodec.py:light")
     rate, hop = codec.config.sample_rate, codec.config.hop
     frames = np.split(noise(round(seconds * rate / hop) * hop / rate, rate)[None], round(seconds * rate / hop), axis=1)
     rows = [Row("streaming/algorithmic", 1000 * latency(codec.config) / rate, "ms")]
