@@ -170,16 +170,17 @@ def _small() -> Config:
 
 def _tiny() -> Config:
     config = _light()
-    config.model.latent = 64
+    config.model.latent = 128
     spectral = config.model.spectral
-    spectral.width, spectral.encoder_blocks, spectral.decoder_blocks = 128, 2, 4
+    spectral.width, spectral.encoder_blocks, spectral.decoder_blocks = 192, 2, 4
     for quantizer in (config.model.speech, config.model.background):
         quantizer.entries = 256
     _reconstruct_only(config)
+    config.loss.wave = 30.0  # phases come first in so short a time
     config.data.batch = 4
-    config.optim.lr = 2e-3
-    config.optim.warmup, config.optim.decay_from, config.optim.decay_steps = 50, 1200, 2000
-    config.train.steps, config.train.continuous_steps = 2000, 400
+    config.optim.lr = 1.5e-3
+    config.optim.warmup, config.optim.decay_from, config.optim.decay_steps = 50, 1700, 2500
+    config.train.steps, config.train.continuous_steps = 2500, 400
     config.train.valid_every = config.train.save_every = 500
     return config
 
