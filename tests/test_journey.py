@@ -125,7 +125,7 @@ def test_mistakes_in_training_are_one_line_each(run, tmp_path):
     before = sorted(path.name for path in (run / "checkpoints").iterdir())
     outcome = train(run, "--config.model.spectral.width=64")
     assert outcome.returncode == 2
-    assert "model.spectral.width is 64 (was 128)" in outcome.stderr
+    assert "model.spectral.width is 64 (was 192)" in outcome.stderr
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == before
 
 
@@ -142,7 +142,7 @@ def test_the_readme_can_be_followed(run, tmp_path, monkeypatch):
         if language:
             exec(block, {})
             continue
-        for line in block.replace("step_0001000", "step_0000008").splitlines():
+        for line in block.replace("step_0002500", "step_0000008").splitlines():
             program, *arguments = shlex.split(line, comments=True)
             assert (shutil.copy(*arguments) if program == "cp" else main(arguments) == 0), line
     for name in ("speech", "background", "coded", "elsewhere", "converted"):

@@ -198,7 +198,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """`[b, f, latent]` to a float32 waveform `[b, f hop]`, in stages as the encoder."""
+    """`[b, f, latent]` to a float32 waveform `[b, f hop]` in [-1, 1], in stages as the encoder."""
 
     config: Model
     remat: bool = False
@@ -224,7 +224,7 @@ class Decoder(nn.Module):
         for block in self.blocks:
             x = block(x)
         frames = synthesis_frames(*polar(self.head(self.last_norm(x))))
-        return SCALE / QUIET * self.overlap_add(frames)
+        return jnp.clip(SCALE / QUIET * self.overlap_add(frames), -1, 1)
 
     def __call__(self, latent: Array) -> Array:
         x = self.front(latent)

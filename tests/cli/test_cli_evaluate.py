@@ -37,7 +37,7 @@ def test_tables_are_printed_and_written_suite_by_suite(run, model, monkeypatch, 
     assert {path.name for path in out.iterdir()} == {"enhancement", "reconstruction"}
     assert (out / "enhancement/ours_taken_apart.png").is_file()
     found = commands.written(str(out))
-    assert all(f"{heading}\n\n{table}" in text for heading, table in found.items()) and len(found) == 9
+    assert all(f"{heading}\n\n{table}" in text for heading, table in found.items()) and len(found) == 10
 
 
 def test_a_run_shows_how_it_learned(run, codec, monkeypatch, tmp_path):

@@ -46,7 +46,8 @@ def saved(folder):
 def test_parts_have_the_scores_they_must(mixtures, tmp_path):
     made = suite.run("enhancement", [untouched(), silence(), oracle()], mixtures, tmp_path, tools=TOOLS)
     scores = saved(tmp_path)
-    for item in mixtures:
+    *mixed, clean = mixtures
+    for item in mixed:
         same, nothing, truth = (scores[name, item.name] for name in ("mixture", "silence", "oracle"))
         assert same["si_sdr_gain/speech"] == same["sdr_gain/background"] == 0 and same["sdr/mixture"] > tables.EXACT
         assert same["sdr/speech"] == pytest.approx(item.snr, abs=0.01)
@@ -58,7 +59,10 @@ def test_parts_have_the_scores_they_must(mixtures, tmp_path):
         assert nothing["si_sdr_gain/speech"] is None and nothing["estoi"] is None
         assert truth["dnsmos/ovrl"] == float(np.mean(item.speech**2))
         assert truth["si_sdr_gain/speech"] > tables.EXACT - item.snr and truth["mel/mixture"] == 0
-    headings = ["all SNRs", *(f"{item.snr:.0f} dB" for item in mixtures)]
+        assert truth["log_mel/speech"] == truth["log_mel/background"] == 0 < same["log_mel/speech"]
+    alone = scores["mixture", clean.name]  # of clean speech there is nothing to take apart
+    assert alone["log_mel/speech"] == 0 and "si_sdr_gain/speech" not in alone and "sdr/background" not in alone
+    headings = ["all SNRs", *(f"{item.snr:.0f} dB" for item in mixed), "clean"]
     assert list(made) == [f"enhancement, {heading}" for heading in headings]
     assert "| SDR-S, dB |" in made["enhancement, all SNRs"] and "DeCodec 3.39" in made["enhancement, all SNRs"]
     assert "Not measured: no PESQ: pesq is not installed; pip install it." in (tmp_path / "tables.md").read_text()

@@ -104,7 +104,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """`[b, f, latent]` embedding to `[b, f hop]` waveform."""
+    """`[b, f, latent]` embedding to `[b, f hop]` waveform in [-1, 1]."""
 
     def __init__(self, config: Model):
         super().__init__()
@@ -120,7 +120,8 @@ class Decoder(nn.Module):
         if self.lstm is not None:
             x = self.lstm(x.mT, stream).mT
         x = self.blocks(x, stream)
-        return SCALE / QUIET * self.inverse(polar(self.head(self.last_norm(x)).float()), stream)
+        wave = SCALE / QUIET * self.inverse(polar(self.head(self.last_norm(x)).float()), stream)
+        return wave.clamp(-1, 1)
 
 
 def polar(x: Tensor) -> Tensor:
