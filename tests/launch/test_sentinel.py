@@ -1,0 +1,47 @@
+"""The curve of a long training: a row for each checkpoint, drawn beside those before."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+from decodec_jax.errors import UserError
+from decodec_jax.testing import random_bundle, tiny_config
+
+SCRIPT = Path(__file__).parents[2] / "launch/sentinel.py"
+
+
+@pytest.fixture
+def sentinel():
+    spec = importlib.util.spec_from_file_location("sentinel", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_each_measurement_is_a_row_and_the_curve_is_drawn_anew(sentinel, tmp_path, monkeypatch, capsys):
+    model = random_bundle(tmp_path / "model", tiny_config(family="spectral", causal=True).model)
+    heard = []
+
+    def measured(codec, items):
+        heard.append([item.name for item in items])
+        return {name: 0.5 + len(heard) for name in sentinel.FIGURES}
+
+    monkeypatch.setattr(sentinel, "measured", measured)
+    table = tmp_path / "curve.csv"
+    for seen in ("1000", "2000"):
+        flags = [str(model), "--data", "", "--table", str(table), "--seen", seen]
+        monkeypatch.setattr(sys, "argv", ["sentinel.py", *flags])
+        sentinel.main()
+    assert heard[:2] == heard[2:] and len(heard[0]) == sentinel.CLEAN  # the same clips every time
+    first, second = sentinel.read(table)
+    assert (first["mixture-seconds"], second["mixture-seconds"]) == ("1000", "2000")
+    assert (first["clean PESQ"], second["mixtures OVRL"], first["step"]) == ("1.5", "4.5", "7")
+    assert table.with_suffix(".png").stat().st_size > 1000
+    assert "mixture-seconds 2000" in capsys.readouterr().out
+
+
+def test_a_bundle_must_be_told_what_it_has_seen(sentinel, tmp_path):
+    with pytest.raises(UserError, match="give --seen"):
+        sentinel.seconds_seen(tmp_path, 7)
