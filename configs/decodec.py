@@ -146,15 +146,15 @@ def _light() -> Config:
     discriminator = config.discriminator
     discriminator.periods = discriminator.windows = ()
     discriminator.frame_windows = (1024, 512, 256)
-    discriminator.start = 100_000
+    discriminator.start = 50_000
     loss.adversarial, loss.feature, loss.relative_features = 0.15, 0.5, True
 
     optim = config.optim
     optim.lr, optim.weight_decay, optim.clip, optim.warmup = 8e-4, 0.01, 3.0, 200
-    optim.decay_from, optim.decay_steps = 100_000, 130_000
+    optim.decay_from, optim.decay_steps = 65_000, 75_000
 
     train = config.train
-    train.steps, train.continuous_steps, train.kmeans_batches = 130_000, 1000, 16
+    train.steps, train.continuous_steps, train.kmeans_batches = 75_000, 1000, 16
     train.valid_every, train.save_every = 1000, 500
     return config
 
