@@ -69,16 +69,20 @@ def convolution(x: Array, kernel: Array, precision: str = "float32", **options) 
     return lax.platform_dependent(x, kernel, cpu=convolve, default=rounded)
 
 
-def resolve(precision: str) -> str:
+def resolve(precision: str, before: str | None = None) -> str:
     """"float32" or "bfloat16" for "auto": bfloat16 on accelerators, and on CPUs that multiply it clearly faster.
 
-    The probe on a CPU takes about half a second.
+    The probe on a CPU takes about half a second. before: the precision that a run has used so far; it is kept unless
+    the other is far faster here, so that a busy machine does not change what a resumed run computes.
     """
     if precision != "auto":
         return precision
     if jax.default_backend() != "cpu":
         return "bfloat16"
     seconds = measured()
+    if before:
+        (other,) = set(PRECISIONS) - {before}
+        return other if seconds[other] < 0.4 * seconds[before] else before
     return "bfloat16" if seconds["bfloat16"] < 0.8 * seconds["float32"] else "float32"
 
 

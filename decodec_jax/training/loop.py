@@ -2,7 +2,7 @@
 
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import jax
@@ -20,7 +20,7 @@ from decodec_jax.training.checkpoint import Checkpoints, abstract_like
 from decodec_jax.training.initial import initial_state
 from decodec_jax.training.monitor import Monitor
 from decodec_jax.training.preemption import stop_requests
-from decodec_jax.training.run_folder import open_run_folder
+from decodec_jax.training.run_folder import open_run_folder, settled_precision
 from decodec_jax.training.state import State, create
 from decodec_jax.training.validation import report, validate
 
@@ -37,6 +37,8 @@ def train(config: Config, workdir: Path) -> State:
     host, hosts = jax.process_index(), jax.process_count()
     mesh = sharding.make_mesh(config.mesh, config.data.batch, run.accumulate)
     changes = open_run_folder(config, workdir, host)
+    precision = settled_precision(run.precision, workdir, host, hosts)
+    config = replace(config, train=replace(run, precision=precision))
 
     cache = open_targets(config)
     clips = sources.open_source(config.data, rate, "train")
@@ -55,6 +57,7 @@ def train(config: Config, workdir: Path) -> State:
         f"{config.variant}: {sum(a.size for a in jax.tree.leaves(state.params)) / 1e6:.1f} M parameters; "
         f"{describe(clips)}; {mesh.size} x {jax.devices()[0].device_kind}; run folder {workdir}"
     )
+    monitor.say(f"products in {precision}" + (", as this machine is fastest" if run.precision == "auto" else ""))
     if restored:
         monitor.say(f"resuming from step {first}" + "".join(f"; {change}" for change in changes))
     teacher = open_teacher(config, mesh)

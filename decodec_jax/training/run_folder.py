@@ -4,7 +4,11 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
+from jax.experimental import multihost_utils
+
 from decodec_jax import config as settings
+from decodec_jax.codec.product import PRECISIONS, resolve
 from decodec_jax.config import Config
 from decodec_jax.errors import UserError
 
@@ -37,6 +41,21 @@ def open_run_folder(config: Config, workdir: Path, host: int = 0) -> list[str]:
     except OSError as error:
         raise UserError(f"the run folder {workdir} cannot be written: {error.strerror}") from None
     return changes
+
+
+def settled_precision(asked: str, workdir: Path, host: int = 0, hosts: int = 1) -> str:
+    """The precision of this run's products: what is asked for, or for "auto" what the first host finds or has found.
+
+    It is kept in the run folder: a resumed run has the bits of one that was never interrupted.
+    """
+    path = workdir / "precision.txt"
+    before = path.read_text().strip() if path.exists() else None
+    settled = resolve(asked, before if before in PRECISIONS else None)
+    if hosts > 1:  # all must compile the same program
+        settled = PRECISIONS[int(multihost_utils.broadcast_one_to_all(np.int32(PRECISIONS.index(settled))))]
+    if host == 0:
+        path.write_text(settled + "\n")
+    return settled
 
 
 def differences(old: dict, new: dict, prefix: str = "") -> list[str]:

@@ -1,8 +1,9 @@
 import pytest
 
+from decodec_jax.codec import product
 from decodec_jax.config import Config
 from decodec_jax.errors import UserError
-from decodec_jax.training.run_folder import open_run_folder
+from decodec_jax.training.run_folder import open_run_folder, settled_precision
 
 
 def opened(folder, continuous_steps):
@@ -24,3 +25,15 @@ def test_codebooks_that_have_started_do_not_mind(tmp_path):
     opened(tmp_path, 100)
     (tmp_path / "checkpoints" / "7001").mkdir(parents=True)
     assert opened(tmp_path, 50) == ["train.continuous_steps is 50 (was 100)"]
+
+
+def test_a_resumed_run_keeps_its_precision_unless_the_other_is_far_faster(tmp_path, monkeypatch):
+    def on_a_machine(bfloat16):
+        monkeypatch.setattr(product, "measured", lambda: {"float32": 1.0, "bfloat16": bfloat16})
+        return settled_precision("auto", tmp_path)
+
+    assert on_a_machine(bfloat16=0.5) == "bfloat16"
+    assert on_a_machine(bfloat16=1.5) == "bfloat16"  # a busy moment
+    assert on_a_machine(bfloat16=40.0) == "float32"  # another machine
+    assert on_a_machine(bfloat16=0.5) == "float32"
+    assert settled_precision("bfloat16", tmp_path) == "bfloat16"
