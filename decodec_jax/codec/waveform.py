@@ -17,6 +17,15 @@ LOOKAHEAD = 0  # frames: a causal network of this family hears nothing of the ne
 SCALE = 0.05
 
 
+def _units(config: Model, precision: str) -> list[ResidualUnit]:
+    """The residual units of a block, one for each dilation."""
+    stack = config.waveform
+    return [
+        ResidualUnit(stack.kernel, dilation, config.causal, precision, name=f"unit{i}")
+        for i, dilation in enumerate(stack.dilations)
+    ]
+
+
 class EncoderBlock(nn.Module):
     """Residual units, then downsampling by `stride` to twice the channels: `[b, t, c] -> [b, t / stride, 2c]`."""
 
@@ -26,10 +35,10 @@ class EncoderBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        channels, (kernel, causal) = x.shape[-1], (self.config.waveform.kernel, self.config.causal)
-        for i, dilation in enumerate(self.config.waveform.dilations):
-            x = ResidualUnit(kernel, dilation, causal, self.precision, name=f"unit{i}")(x)
-        return Down(2 * channels, self.stride, causal, self.precision, name="down")(Snake(name="snake")(x))
+        for unit in _units(self.config, self.precision):
+            x = unit(x)
+        down = Down(2 * x.shape[-1], self.stride, self.config.causal, self.precision, name="down")
+        return down(Snake(name="snake")(x))
 
 
 class DecoderBlock(nn.Module):
@@ -41,10 +50,10 @@ class DecoderBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        channels, (kernel, causal) = x.shape[-1], (self.config.waveform.kernel, self.config.causal)
-        x = Up(channels // 2, self.stride, causal, self.precision, name="up")(Snake(name="snake")(x))
-        for i, dilation in enumerate(self.config.waveform.dilations):
-            x = ResidualUnit(kernel, dilation, causal, self.precision, name=f"unit{i}")(x)
+        up = Up(x.shape[-1] // 2, self.stride, self.config.causal, self.precision, name="up")
+        x = up(Snake(name="snake")(x))
+        for unit in _units(self.config, self.precision):
+            x = unit(x)
         return x
 
 
