@@ -18,7 +18,7 @@ from decodec_jax.config import Model
 
 LOOKAHEAD = 1  # frames: the codes of a frame need the samples of the next
 SCALE = 0.05  # of waveforms, which have an RMS of about 1 inside
-QUIET = 0.1  # of spectra inside: white noise of RMS 1 has magnitudes of about 1.5
+SPECTRUM_SCALE = 0.1  # of spectra inside: white noise of RMS 1 has magnitudes of about 1.5
 LOUDEST = 5.0  # logarithm of the largest magnitude that the head can make
 
 
@@ -72,7 +72,7 @@ def features(wave: Array, sample_rate: int, hop: int, bands: int, past: Array | 
 
     Real and imaginary parts of the compressed spectrum, and half the log mel magnitudes.
     """
-    spectra = QUIET / SCALE * stft(wave, hop, past)
+    spectra = SPECTRUM_SCALE / SCALE * stft(wave, hop, past)
     parts = compressed(spectra)
     return jnp.concatenate([parts.reshape(*parts.shape[:2], -1), 0.5 * log_mel(spectra, sample_rate, bands)], axis=-1)
 
@@ -119,7 +119,7 @@ class LayerNorm(nn.Module):
                           self.param("bias", nn.initializers.zeros, width))  # fmt: skip
 
 
-def _newest_first(causal: bool):
+def _depthwise_start(causal: bool):
     """Initialiser of a depthwise kernel `[k, c]`: noise, and half of the present frame."""
 
     def draw(key: Array, shape: tuple[int, int]) -> Array:
@@ -141,7 +141,7 @@ class ConvNeXtBlock(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         width = x.shape[-1]
-        kernel = self.param("kernel", _newest_first(self.causal), (self.kernel, width))
+        kernel = self.param("kernel", _depthwise_start(self.causal), (self.kernel, width))
         bias = self.param("bias", nn.initializers.zeros, (width,))
         past = stream_past(self, x, self.kernel - 1) if self.causal else None
         y = depthwise(taps(x, self.kernel, self.causal, past), kernel) + bias
@@ -224,7 +224,7 @@ class Decoder(nn.Module):
         for block in self.blocks:
             x = block(x)
         frames = synthesis_frames(*polar(self.head(self.last_norm(x))))
-        return jnp.clip(SCALE / QUIET * self.overlap_add(frames), -1, 1)
+        return jnp.clip(SCALE / SPECTRUM_SCALE * self.overlap_add(frames), -1, 1)
 
     def __call__(self, latent: Array) -> Array:
         x = self.front(latent)

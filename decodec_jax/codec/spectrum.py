@@ -86,6 +86,12 @@ def hann(window: int) -> np.ndarray:
 
 
 @lru_cache
+def hann_norm(window: int) -> np.float32:
+    """Length of the Hann window: white noise of RMS 1 has spectra of about this size."""
+    return np.linalg.norm(hann(window))
+
+
+@lru_cache
 def analysis_matrix(window: int) -> np.ndarray:
     """The real FFT under a Hann window as a matrix, `[window, 2 (window / 2 + 1)]`: cosines, then negative sines."""
     spectra = np.fft.rfft(np.diag(np.hanning(window + 1)[:-1]))

@@ -24,10 +24,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax import Array, lax
-from scipy.signal import get_window
 
 from decodec_jax.codec.layers import weight_norm
 from decodec_jax.codec.product import convolution, product
+from decodec_jax.codec.spectrum import analysis_matrix, hann_norm
 from decodec_jax.config import Discriminator
 from decodec_jax.errors import UserError
 
@@ -50,6 +50,8 @@ def conv(x: Array, kernel: Array, stride: int = 1, dilation: int = 1, precision:
     """
     n, rows, columns, c = x.shape
     height, width, _, d = kernel.shape
+    if columns == width == stride == 1:
+        return conv_rows(x[:, :, 0], kernel[:, 0], dilation, precision)[:, :, None]
     front = -(width // 2) % stride  # zeros that make a block begin where the kernel begins
     kernel = jnp.pad(kernel, ((0, 0), (front, -(front + width) % stride), (0, 0), (0, 0)))
     kernel = kernel.reshape(height, -1, stride * c, d)
@@ -60,6 +62,15 @@ def conv(x: Array, kernel: Array, stride: int = 1, dilation: int = 1, precision:
         padding=[(above, above), (left, kernel.shape[1] - 1 - left)],
         rhs_dilation=(dilation, 1), dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )  # fmt: skip
+
+
+def conv_rows(x: Array, kernel: Array, dilation: int, precision: str) -> Array:
+    """`conv` of one column, as one product for all taps: `[n, r, c] x [h, c, d] -> [n, r, d]`, h odd."""
+    rows, (height, c, d) = x.shape[1], kernel.shape
+    reach = height // 2 * dilation
+    padded = jnp.pad(x, ((0, 0), (reach, reach), (0, 0)))
+    shifted = [padded[:, i * dilation : i * dilation + rows] for i in range(height)]
+    return product(jnp.concatenate(shifted, axis=-1), kernel.reshape(height * c, d), precision)
 
 
 def conv_grouped(x: Array, kernel: Array, stride: int) -> Array:
@@ -121,9 +132,7 @@ def decimate(wave: Array, rate: int) -> Array:
 @lru_cache
 def fourier(window: int) -> np.ndarray:
     """The windowed transform as a matrix, `[window, 2 (window / 2 + 1)]`: a Hann window, cosines and sines in turn."""
-    turns = np.outer(np.arange(window), np.arange(window // 2 + 1)) % window / window
-    waves = np.stack([np.cos(2 * np.pi * turns), -np.sin(2 * np.pi * turns)], axis=-1)
-    return (get_window("hann", window)[:, None] * waves.reshape(window, -1)).astype(np.float32)
+    return analysis_matrix(window).reshape(window, 2, -1).swapaxes(1, 2).reshape(window, -1)
 
 
 def spectrogram(wave: Array, window: int) -> Array:
@@ -139,11 +148,6 @@ def spectrogram(wave: Array, window: int) -> Array:
     frames = jnp.concatenate([blocks[:, i : i + count] for i in range(4)], axis=-1)
     spectra = jnp.matmul(frames, fourier(window), precision=lax.Precision.HIGHEST)
     return spectra.reshape(n, count, window // 2 + 1, 2)
-
-
-def _norm(window: int) -> np.float32:
-    """Of the Hann window: white noise of RMS 1 has spectra of about this size."""
-    return np.sqrt(np.sum(get_window("hann", window) ** 2), dtype=np.float32)
 
 
 def shortest(config: Discriminator) -> int:
@@ -213,7 +217,8 @@ def _judge(x: Array, layers: list[Conv], last: Conv, slope: float) -> Judged:
     for layer in layers:
         x = nn.leaky_relu(layer(x), slope)
         features.append(x)
-    return Judged(last(x)[..., 0], features)
+    logits = last(x)
+    return Judged(logits.reshape(*logits.shape[:2], -1), features)
 
 
 class PeriodDiscriminator(nn.Module):
@@ -290,7 +295,7 @@ class STFTDiscriminator(nn.Module):
 
     @nn.compact
     def __call__(self, wave: Array) -> Judged:
-        x = spectrogram(wave, self.window) / _norm(self.window)
+        x = spectrogram(wave, self.window) / hann_norm(self.window)
         d, layer = self.config.stft_channels, partial(Conv, precision=self.precision)
         layers = [layer(d, (3, 9), name="conv0")]
         layers += [layer(d, (3, 9), 2, dilation, name=f"conv{i}") for i, dilation in enumerate((1, 2, 4), start=1)]
@@ -310,35 +315,13 @@ class FrameDiscriminator(nn.Module):
 
     @nn.compact
     def __call__(self, wave: Array) -> Judged:
-        x = spectrogram(wave, self.window) / _norm(self.window)
+        x = spectrogram(wave, self.window) / hann_norm(self.window)
         size = jnp.sum(x**2, axis=-1, keepdims=True) + 1e-6
-        x = (x * size**-0.35).reshape(*x.shape[:2], -1)  # magnitudes to the power of 0.3
-        d, features = self.config.frame_channels, []
-        for i, (taps, dilation) in enumerate(((1, 1), (5, 1), (5, 2), (5, 4))):
-            x = FrameConv(d, taps, dilation, self.precision, name=f"conv{i}")(x)
-            x = nn.leaky_relu(x, _STFT_SLOPE)
-            features.append(x[:, :, None])
-        return Judged(FrameConv(8, 1, 1, self.precision, name="last")(x), features)
-
-
-class FrameConv(nn.Module):
-    """Weight-normalised convolution over frames, `[n, f, c] -> [n, f, d]`, as a product for all taps at once."""
-
-    features: int
-    taps: int
-    dilation: int
-    precision: str
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        frames, reach = x.shape[1], self.taps // 2 * self.dilation
-        direction = self.param("direction", nn.initializers.normal(_ENTRY), (self.taps, x.shape[-1], self.features))
-        gain = self.param("gain", nn.initializers.ones, (self.features,))
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        kernel = weight_norm(direction, gain, 2)
-        padded = jnp.pad(x, ((0, 0), (reach, reach), (0, 0)))
-        shifts = [padded[:, i * self.dilation : i * self.dilation + frames] for i in range(self.taps)]
-        return product(jnp.concatenate(shifts, axis=-1), kernel.reshape(-1, self.features), self.precision) + bias
+        x = (x * size**-0.35).reshape(*x.shape[:2], 1, -1)  # magnitudes to the power of 0.3
+        d, layer = self.config.frame_channels, partial(Conv, precision=self.precision)
+        sizes = enumerate(((1, 1), (5, 1), (5, 2), (5, 4)))  # taps, dilation
+        layers = [layer(d, (taps, 1), dilation=dilation, name=f"conv{i}") for i, (taps, dilation) in sizes]
+        return _judge(x, layers, layer(8, (1, 1), name="last"), _STFT_SLOPE)
 
 
 class Discriminators(nn.Module):

@@ -9,7 +9,8 @@ from functools import lru_cache
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from scipy.signal import get_window
+
+from decodec_jax.codec.spectrum import hann, hann_norm
 
 _EPS = 1e-5  # of magnitudes: the square root is kept from zero, where it has no gradient
 _QUIET = 3e-4  # of normalised magnitudes, -70 dB: differences of what is quieter count less and less
@@ -26,19 +27,13 @@ def stft(wave: Array, window: int, overlap: int = 4) -> Array:
     blocks = padded.reshape(n, -1, hop)
     count = blocks.shape[1] - overlap + 1
     frames = jnp.concatenate([blocks[:, i : i + count] for i in range(overlap)], axis=-1)
-    return jnp.fft.rfft(frames * get_window("hann", window).astype(np.float32))
+    return jnp.fft.rfft(frames * hann(window))
 
 
 def magnitudes(wave: Array, window: int, overlap: int = 4, eps: float = _EPS) -> Array:
     """Magnitudes of `stft`; `eps` is that of silence."""
     spectrum = stft(wave, window, overlap)
     return jnp.sqrt(spectrum.real**2 + spectrum.imag**2 + eps**2)
-
-
-@lru_cache
-def _norm(window: int) -> np.float32:
-    """Length of the Hann window."""
-    return np.float32(np.sqrt(np.sum(get_window("hann", window) ** 2)))
 
 
 @lru_cache
@@ -60,7 +55,7 @@ def log_mel(
     batch says.
     """
     filters = mel_filters(sample_rate, window, bands)
-    quiet = 10 ** (floor / 20) * _norm(window) * filters.sum(0)
+    quiet = 10 ** (floor / 20) * hann_norm(window) * filters.sum(0)
     return jnp.log10(magnitudes(wave, window, overlap) @ filters + quiet)
 
 
@@ -84,7 +79,7 @@ def magnitude_distance(output: Array, target: Array, windows: tuple[int, ...], o
     """
     total = 0.0
     for window in windows:
-        norm = _norm(window)  # it divides magnitudes, not waves: the same spectra serve `mel_distance`
+        norm = hann_norm(window)  # it divides magnitudes, not waves: the same spectra serve `mel_distance`
         ours, theirs = (
             jnp.sqrt(magnitudes(wave, window, overlap, _QUIET * norm) / norm) for wave in (output, target)
         )  # fmt: skip

@@ -13,7 +13,7 @@ from .spectrum import STFT, InverseSTFT, compressed, mel_filters, product
 
 LOOKAHEAD = 1  # frames by which codes come late in a stream
 SCALE = 0.05  # of waveforms, which have an RMS of about 1 inside
-QUIET = 0.1  # of spectra inside
+SPECTRUM_SCALE = 0.1  # of spectra inside
 LOUDEST = 5.0  # logarithm of the largest magnitude that the head can make
 
 
@@ -31,7 +31,7 @@ class Features(nn.Module):
         self.width = 2 * (config.hop + 1) + filters.shape[1]
 
     def forward(self, wave: Tensor, stream: Stream | None = None) -> Tensor:
-        spectra = QUIET / SCALE * self.stft(wave, stream)
+        spectra = SPECTRUM_SCALE / SCALE * self.stft(wave, stream)
         magnitudes = torch.sqrt((spectra**2).sum(-2) + 1e-8)
         log_mel = torch.log(product(magnitudes, self.filters) + 0.01)
         return torch.cat([compressed(spectra).flatten(-2), 0.5 * log_mel], dim=-1)
@@ -120,7 +120,7 @@ class Decoder(nn.Module):
         if self.lstm is not None:
             x = self.lstm(x.mT, stream).mT
         x = self.blocks(x, stream)
-        wave = SCALE / QUIET * self.inverse(polar(self.head(self.last_norm(x)).float()), stream)
+        wave = SCALE / SPECTRUM_SCALE * self.inverse(polar(self.head(self.last_norm(x)).float()), stream)
         return wave.clamp(-1, 1)
 
 
