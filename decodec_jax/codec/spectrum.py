@@ -30,17 +30,6 @@ def stft(wave: Array, hop: int, past: Array | None = None) -> Array:
     return spectra.reshape(b, -1, 2, hop + 1)
 
 
-def istft(spectra: Array, past: Array | None = None) -> Array:
-    """Overlap-add of windowed inverse transforms: `[b, n, 2, w / 2 + 1] -> [b, n w / 4]`.
-
-    Frame j lies from sample j w / 4 on. The sum is divided by that of the squared windows which are there, so that a
-    signal does not fade in.
-
-    past: `[b, PARTS - 1, w + 1]` as `synthesis_frames` gives them, the frames before.
-    """
-    return overlap_add(synthesis_frames(spectra[:, :, 0], spectra[:, :, 1]), past)
-
-
 def synthesis_frames(real: Array, imaginary: Array) -> Array:
     """Windowed inverse transforms and a one: `[b, n, w / 2 + 1]` twice to `[b, n, w + 1]`."""
     bins = real.shape[-1]
@@ -51,7 +40,12 @@ def synthesis_frames(real: Array, imaginary: Array) -> Array:
 
 
 def overlap_add(frames: Array, past: Array | None = None) -> Array:
-    """`[b, n, w + 1]` from `synthesis_frames` to `[b, n w / 4]`; `past` as in `istft`."""
+    """The inverse STFT's sum: `[b, n, w + 1]` from `synthesis_frames` to `[b, n w / 4]`, frame j from j w / 4 on.
+
+    It is divided by that of the squared windows which are there, so that a signal does not fade in.
+
+    past: `[b, PARTS - 1, w + 1]`, the frames before.
+    """
     b, n, size = frames.shape
     window, hop = size - 1, (size - 1) // PARTS
     squares = hann(window).reshape(PARTS, hop) ** 2
