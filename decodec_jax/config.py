@@ -203,6 +203,7 @@ class Train:
     steps: int = 400_000
     seed: int = 0
     init_from: str = ""  # a run folder, a bundle, a DAC checkpoint or "built-in", from which a new run starts
+    carry_on: bool = False  # the new run counts steps and data on from those of init_from, a run or a bundle
     continuous_steps: int = 1000  # the quantizers are bypassed until here, then set by k-means and used
     accumulate: int = 1  # micro-batches that a step takes its batch in, one after the other: the memory of one
     precision: str = "auto"  # of products: "float32", "bfloat16" (operands), or what this machine is fastest in

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from decodec_jax import config as settings
 from decodec_jax.codec.model import STREAMS
@@ -19,7 +20,7 @@ SEMANTIC = "semantic_projection"  # of the network's modules, the one that only 
 
 
 def initial_state(config: Config) -> State:
-    """A state at step 0, from `train.init_from` where that is set.
+    """A state at step 0, from `train.init_from` where that is set; at that one's step with `train.carry_on`.
 
     A run gives its averaged parameters, its codebooks, discriminators and the optimizers' moments; a bundle, or for
     "built-in" that of the package, its parameters and codebooks; a DAC checkpoint (descript's or transformers' layout)
@@ -36,7 +37,10 @@ def initial_state(config: Config) -> State:
         return _from_run(config, state, path)
     if bundle.is_bundle(path) and "decodec_jax" in (path / bundle.SETTINGS).read_text():
         source = bundle.load(path)
-        return _with_weights(config, state, source.params, source.codebook, path)
+        state = _with_weights(config, state, source.params, source.codebook, path)
+        return _at_step(state, source.step) if config.train.carry_on else state
+    if config.train.carry_on:
+        raise UserError(f"train.carry_on: {path} is no run and no bundle of decodec_jax and has no steps; leave it out")
     params, codebook = dac.graft(state.params, state.codebook, dac.load(path), config.model)
     return _with_weights(config, state, params, codebook, path)
 
@@ -47,7 +51,25 @@ def _from_run(config: Config, state: State, path: Path) -> State:
     for part in ("optimizer", "discriminators", "discriminator_optimizer"):
         if shapes(getattr(state, part)) == shapes(getattr(theirs, part)):
             state = state.replace(**{part: getattr(theirs, part)})
-    return state
+    return _at_step(state, int(theirs.step)) if config.train.carry_on else state
+
+
+def _at_step(state: State, step: int) -> State:
+    """The state as if `step` updates had been made: its schedules, too, go on from there."""
+
+    def is_schedule(node) -> bool:
+        return isinstance(node, optax.ScaleByScheduleState)
+
+    def counted(node):
+        return node._replace(count=jnp.full_like(node.count, step)) if is_schedule(node) else node
+
+    def of(part):
+        return jax.tree.map(counted, part, is_leaf=is_schedule)
+
+    return state.replace(
+        step=jnp.asarray(step, jnp.int32), optimizer=of(state.optimizer),
+        discriminator_optimizer=of(state.discriminator_optimizer),
+    )  # fmt: skip
 
 
 def _with_quantizers_that_fit(state: State, params: dict, codebook: dict) -> tuple[dict, dict]:

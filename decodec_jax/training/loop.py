@@ -48,7 +48,11 @@ def train(config: Config, workdir: Path) -> State:
     abstract = jax.eval_shape(lambda: create(config))
     layout = sharding.layout(abstract, mesh, config.mesh.fsdp_from)
     restored = checkpoints.restore(abstract_like(abstract, layout))
-    state, position = restored or (sharding.spread(initial_state(config), layout), 0)
+    if restored:
+        state, position = restored
+    else:
+        state = sharding.spread(initial_state(config), layout)
+        position = int(state.step) * config.data.batch  # data that were seen are not seen again
     first = int(state.step)
     batches = pipeline.batches(clips, config.data, position, host, hosts, cache)
 
@@ -60,6 +64,8 @@ def train(config: Config, workdir: Path) -> State:
     monitor.say(f"products in {precision}" + (", as this machine is fastest" if run.precision == "auto" else ""))
     if restored:
         monitor.say(f"resuming from step {first}" + "".join(f"; {change}" for change in changes))
+    elif run.init_from:
+        monitor.say(f"starting from {run.init_from} at step {first}")
     teacher = open_teacher(config, mesh)
     take_apart = step.make_take_apart(config, mesh)
 

@@ -1,7 +1,10 @@
 """A new run from known weights: what is taken over, and what does not fit is named."""
 
+import json
+
 import jax
 import numpy as np
+import optax
 import pytest
 
 from decodec_jax import testing
@@ -42,6 +45,22 @@ def test_from_a_run_with_optimizer_and_discriminators(run):
     assert_equal(state.params, trained.averaged)
     for part in ("averaged", "codebook", "optimizer", "discriminators", "discriminator_optimizer"):
         assert_equal(getattr(state, part), getattr(trained, part))
+
+
+def test_a_run_may_carry_on_where_a_bundle_stands_that_is_all_that_is_left(tmp_path, capsys):
+    config = testing.tiny_config(family="spectral", causal=True)
+    model = testing.random_bundle(tmp_path / "model", config.model)  # of step 7
+    config.train.init_from, config.train.carry_on = str(model), True
+    config.train.steps = config.train.save_every = config.train.valid_every = 9
+    config.optim.warmup, config.optim.decay_steps = 2, 100
+    state = initial.initial_state(config)
+    assert state.step == 7
+    assert optax.tree.get(state.optimizer[1], "ScaleByScheduleState").count == 7  # not in its warm-up
+    assert train(config, tmp_path / "run").step == 9
+    said = capsys.readouterr().out
+    assert "at step 7" in said and "set by k-means" not in said
+    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [8, 9] and rows[0]["lr"] > 0.99 * config.optim.lr
 
 
 def test_what_a_plain_run_lacks_starts_as_ever_and_what_only_guidance_needs_is_left(run, tmp_path):
