@@ -356,7 +356,7 @@ def test_its_settings_are_those_of_the_package(cls):
 def test_its_constants_are_those_of_the_package():
     for here, there, names in (
         (torch_model.waveform, waveform, ("LOOKAHEAD", "SCALE")),
-        (torch_model.spectral, spectral, ("LOOKAHEAD", "SCALE", "QUIET", "LOUDEST")),
+        (torch_model.spectral, spectral, ("LOOKAHEAD", "SCALE", "SPECTRUM_SCALE", "LOUDEST")),
         (torch_model.spectrum, spectrum, ("PARTS",)),
         (torch_model.bundle, bundle, ("VERSION",)),
     ):
