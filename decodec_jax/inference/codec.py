@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from decodec_jax import audio
+from decodec_jax import arrays, audio
 from decodec_jax import config as settings
 from decodec_jax.codec.model import DeCodecNetwork, Halves
 from decodec_jax.config import Model
@@ -18,7 +18,7 @@ from decodec_jax.inference import bundle
 from decodec_jax.inference.alignment import aligned
 from decodec_jax.inference.halves import joined, kept
 from decodec_jax.inference.loudness import amplitude, gain_of
-from decodec_jax.inference.recordings import as_long, check_rate, checked, checked_piece, grouped
+from decodec_jax.inference.recordings import as_long, grouped
 from decodec_jax.inference.streaming import Chunked
 from decodec_jax.inference.tokens import STREAMS, Tokens
 from decodec_jax.weights import BUILT_IN
@@ -82,6 +82,10 @@ class DeCodec:
         step, params, codebook = load_weights(config, folder / "checkpoints")
         return cls(config.model, params, codebook, quantized=step > config.train.continuous_steps, step=step)
 
+    def __reduce__(self):
+        """Pickled and copied by its weights: what is compiled belongs to one process."""
+        return type(self), (self.config, self.params, self.codebook, self.quantized, self.step)
+
     def continuous(self) -> "DeCodec":
         """The same model without its quantizers, for who wants the parts of recordings and no tokens of them.
 
@@ -130,11 +134,10 @@ class DeCodec:
         chooses, see `alignment.aligned`. A reference of several channels is mixed down to one; its rate is that of the
         source unless given. keep: "both" keeps the background of the source too.
         """
-        rows = np.atleast_2d(checked(source))
-        reference = audio.mono(checked(reference))
-        voice = self.encode(reference, reference_rate or sample_rate)
+        source, reference = arrays.waveform(source), audio.mono(arrays.waveform(reference))
+        voice = self.encode(reference, sample_rate if reference_rate is None else reference_rate)
         converted = []
-        for tokens in self.encode(rows, sample_rate):
+        for tokens in self.encode(np.atleast_2d(source), sample_rate):
             frames = aligned(tokens.speech[0], voice.speech[0], self._first_vectors, alignment)
             speech = np.concatenate([tokens.speech[:1], voice.speech[1:, frames]])
             converted.append(replace(tokens, speech=speech))
@@ -152,12 +155,11 @@ class DeCodec:
         The second is repeated, or cut, to the length of the first, and mixed down to one channel; its rate is that of
         the first unless given. Both keep their loudness: they are coded with the gain of the first.
         """
-        rows = np.atleast_2d(checked(speech_from))
-        background = audio.mono(checked(background_from))
-        check_rate(background_rate or sample_rate)
-        background = audio.resample(background, background_rate or sample_rate, sample_rate)
-        every = [*rows, np.resize(background, rows.shape[1])]
-        *own, other = self._encoded(every, sample_rate, [gain_of(rows, sample_rate)] * len(every))
+        speech_from, background = arrays.waveform(speech_from), audio.mono(arrays.waveform(background_from))
+        if background_rate is not None:
+            background = audio.resample(background, background_rate, sample_rate)
+        every = [*np.atleast_2d(speech_from), np.resize(background, speech_from.shape[-1])]
+        *own, other = self._encoded(every, sample_rate, [gain_of(speech_from, sample_rate)] * len(every))
         mixed = [replace(tokens, background=other.background) for tokens in own]
         return self._as(speech_from, self.decode_batch(mixed, "both", sample_rate))
 
@@ -181,7 +183,7 @@ class DeCodec:
         """
         rate = self.config.sample_rate
         louder, quieter = amplitude(gain), amplitude(-gain)
-        check_rate(sample_rate)
+        sample_rate = arrays.checked_rate(sample_rate)
         self._check_kept(keep, self._levels(levels))
 
         def process(pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
@@ -189,7 +191,7 @@ class DeCodec:
             through = (wave * quieter for wave in self._through(own, keep, levels, at_once))
             return audio.resampled(through, rate, sample_rate)
 
-        return as_long(map(checked_piece, pieces), process)
+        return as_long(arrays.pieces(pieces), process)
 
     # --- recordings to tokens, and back -------------------------------------------------------------------------------
 
@@ -199,9 +201,10 @@ class DeCodec:
         levels: (speech, background), how many of each to keep: 10 bits a frame each in the paper's setting, so that
         (8, 8) is 8 kbit/s and (1, 0) 0.5; `Tokens.with_levels` does the same later.
         """
-        rows = np.atleast_2d(checked(wave))
+        wave = arrays.waveform(wave)
+        rows = np.atleast_2d(wave)
         tokens = self._encoded(rows, sample_rate, [gain_of(rows, sample_rate)] * len(rows), levels)
-        return tokens[0] if np.ndim(wave) == 1 else tokens
+        return tokens[0] if wave.ndim == 1 else tokens
 
     def encode_batch(self, waves: Sequence[np.ndarray], sample_rate: int, levels: Levels = None) -> list[Tokens]:
         """`encode` for recordings `[t]` of any lengths, each with a gain of its own.
@@ -209,7 +212,11 @@ class DeCodec:
         Those of equally many frames are processed side by side, 1, 2, 4 or 8 at a time: what is compiled for these
         numbers serves any.
         """
-        return self._encoded(waves, sample_rate, [gain_of(wave, sample_rate) for wave in waves], levels)
+        rows = [arrays.waveform(wave) for wave in waves]
+        for row in rows:
+            if row.ndim != 1:
+                raise UserError(f"each recording of a batch is one channel, [t]; this one has shape {row.shape}")
+        return self._encoded(rows, sample_rate, [gain_of(row, sample_rate) for row in rows], levels)
 
     def encode_stream(
         self,
@@ -223,13 +230,13 @@ class DeCodec:
 
         gain, at_once: as in `stream`.
         """
-        check_rate(sample_rate)
+        sample_rate = arrays.checked_rate(sample_rate)
         louder = amplitude(gain)
         heard = given = 0
 
         def listening() -> Iterator[np.ndarray]:
             nonlocal heard
-            own = (checked_piece(piece) * louder for piece in pieces)
+            own = (piece * louder for piece in arrays.pieces(pieces, channels=1))
             for piece in audio.resampled(own, sample_rate, self.config.sample_rate):
                 heard += piece.shape[1]
                 yield piece
@@ -258,19 +265,19 @@ class DeCodec:
     ) -> list[np.ndarray]:
         """`decode` for recordings of any lengths, to `[t]` each."""
         rate = self.config.sample_rate
-        check_rate(sample_rate or rate)
+        sample_rate = rate if sample_rate is None else arrays.checked_rate(sample_rate)
         waves: list[np.ndarray | None] = [None] * len(tokens)
         for _, alike in grouped((each.frames, each.levels) for each in tokens):
             batch = np.concatenate(list(self._sound([tokens[i] for i in alike], keep)), axis=1)
             for i, wave in dict(zip(alike, batch, strict=True)).items():
-                waves[i] = audio.resample(wave[: tokens[i].length], rate, sample_rate or rate)
+                waves[i] = audio.resample(wave[: tokens[i].length], rate, sample_rate)
         return waves
 
     def decode_stream(self, tokens: Tokens, keep: str = "both", sample_rate: int | None = None) -> Iterator[np.ndarray]:
         """`decode` in pieces `[1, n]`: tokens of an hour take 12 MB, its samples twenty times as much."""
         rate = self.config.sample_rate
-        check_rate(sample_rate or rate)
-        return audio.resampled(self._sound([tokens], keep, tokens.length), rate, sample_rate or rate)
+        sample_rate = rate if sample_rate is None else arrays.checked_rate(sample_rate)
+        return audio.resampled(self._sound([tokens], keep, tokens.length), rate, sample_rate)
 
     def blank(self, length: int) -> Tokens:
         """The codes of silence, of so many samples at the model's rate."""
@@ -285,23 +292,23 @@ class DeCodec:
         float32 `[f, d]`, or `[channels, f, d]`, d being `config.half`, at `model.sample_rate / model.hop` frames a
         second.
         """
-        rows = np.atleast_2d(checked(wave))
-        gain = gain_of(rows, sample_rate)
-        rows = np.stack([self._heard(row, sample_rate, gain) for row in rows])
-        halves = joined(self._chunked.embed([rows], at_once=False), axis=1)
-        return Halves(*(half[0] if np.ndim(wave) == 1 else half for half in halves))
+        wave = arrays.waveform(wave)
+        heard = np.atleast_2d(self._heard(wave, sample_rate, gain_of(wave, sample_rate)))
+        halves = joined(self._chunked.embed([heard], at_once=False), axis=1)
+        return Halves(*(half[0] if wave.ndim == 1 else half for half in halves))
 
     # --- what these are made of ---------------------------------------------------------------------------------------
 
     def _whole(self, wave: np.ndarray, sample_rate: int, keep: str, levels: Levels) -> np.ndarray:
-        rows = np.atleast_2d(checked(wave))
-        pieces = self.stream([rows], sample_rate, keep, levels, gain_of(rows, sample_rate), at_once=False)
-        return np.concatenate(list(pieces), axis=1).reshape(np.shape(wave))
+        wave = arrays.waveform(wave)
+        gain = gain_of(wave, sample_rate)
+        pieces = self.stream([np.atleast_2d(wave)], sample_rate, keep, levels, gain, at_once=False)
+        return np.concatenate(list(pieces), axis=1).reshape(wave.shape)
 
     def _encoded(
         self, waves: Sequence[np.ndarray], sample_rate: int, gains: Sequence[float], levels: Levels = None
     ) -> list[Tokens]:
-        """`encode_batch`, each with its gain."""
+        """`encode_batch` of float32 `[t]`, each with its gain."""
         hop = self.config.hop
         rows = [self._heard(wave, sample_rate, gain) for wave, gain in zip(waves, gains, strict=True)]
         tokens: list[Tokens | None] = [None] * len(rows)
@@ -313,11 +320,7 @@ class DeCodec:
         return tokens
 
     def _heard(self, wave: np.ndarray, sample_rate: int, gain: float) -> np.ndarray:
-        """One channel at the model's rate, as loud as it is coded."""
-        check_rate(sample_rate)
-        wave = checked(wave)
-        if wave.ndim != 1:
-            raise UserError(f"each recording of a batch is one channel, [t]; this has shape {wave.shape}")
+        """A waveform at the model's rate, as loud as it is coded."""
         return audio.resample(wave * amplitude(gain), sample_rate, self.config.sample_rate)
 
     def _through(
@@ -386,10 +389,10 @@ class DeCodec:
         if levels is None:
             return there
         self._check_quantized()
-        if len(levels) != 2 or any(not 0 <= n <= k for n, k in zip(levels, there, strict=True)) or not any(levels):
-            raise UserError(f"levels are {tuple(levels)}; this model has {there} of speech and background, "
-                            "of which not both can be 0")  # fmt: skip
-        return tuple(levels)
+        pair = tuple(levels) if np.shape(levels) == (2,) else ()
+        if not any(pair) or not all(n in range(k + 1) for n, k in zip(pair, there, strict=True)):
+            raise UserError(f"levels are {levels!r}; pass a pair (speech, background) of up to {there}, not both 0")
+        return tuple(map(int, pair))
 
     def _check_kept(self, keep: str, levels: tuple[int, int]) -> None:
         """Raise UserError unless tokens of these levels have what is to be kept."""
@@ -408,4 +411,4 @@ class DeCodec:
     @staticmethod
     def _as(wave: np.ndarray, rows: Sequence[np.ndarray]) -> np.ndarray:
         """Rows cut to the length and brought to the shape of a waveform."""
-        return np.stack([row[: np.shape(wave)[-1]] for row in rows]).reshape(np.shape(wave))
+        return np.stack([row[: wave.shape[-1]] for row in rows]).reshape(wave.shape)

@@ -15,14 +15,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from decodec_jax import audio
+from decodec_jax import arrays, audio
 from decodec_jax.errors import UserError
 from decodec_jax.inference import container, pipes
 from decodec_jax.inference.codec import DeCodec, Levels
 from decodec_jax.inference.live import Stopwatch, warm
 from decodec_jax.inference.loudness import gain_of_pieces
 from decodec_jax.inference.pipes import PIPE
-from decodec_jax.inference.recordings import check_rate
 from decodec_jax.inference.tokens import STREAMS, Tokens
 
 LIVE_FRAMES = 4  # processed together at the most, when a causal model listens to a pipe
@@ -101,8 +100,7 @@ def decode(
     else:
         streams = [keep] if keep in STREAMS else STREAMS[:1] if keep == "semantic" else STREAMS
         tokens = container.read(file, streams=streams, fingerprint=codec.fingerprint)
-    rate = rate or tokens.sample_rate
-    check_rate(rate)
+    rate = arrays.checked_rate(rate or tokens.sample_rate)
     form = pipes.Form(rate, 1, "<i2", -(-tokens.length * rate // tokens.sample_rate))
     with _created(target, form) as put:
         for wave in codec.decode_stream(tokens, keep, rate):

@@ -8,9 +8,10 @@ import numbers
 from collections.abc import Iterable, Iterator
 
 import numpy as np
+from numpy.typing import ArrayLike
 
+from decodec_jax import arrays
 from decodec_jax.errors import UserError
-from decodec_jax.inference.recordings import check_rate, checked, checked_piece
 
 LEVEL = -26.0  # dB of full scale, of a recording when it is coded
 BLOCK = 0.4  # s
@@ -20,20 +21,19 @@ GAINS = (-20.0, 40.0)  # dB, the least and the most that a recording gets
 MAX_GAIN = 100.0  # dB up or down that anybody may ask for
 
 
-def gain_of(wave: np.ndarray, sample_rate: int) -> float:
+def gain_of(wave: ArrayLike, sample_rate: int) -> float:
     """The gain (dB) that brings a recording, `[t]` or `[channels, t]`, to `LEVEL`: one for all its channels.
 
     Its level is the RMS of what is neither silence nor pause; where there is nothing else, the gain is 0. Raises
     UserError for what is not a waveform.
     """
-    return gain_of_pieces([np.atleast_2d(checked(wave))], sample_rate)
+    return gain_of_pieces([np.atleast_2d(arrays.waveform(wave))], sample_rate)
 
 
-def gain_of_pieces(pieces: Iterable[np.ndarray], sample_rate: int) -> float:
+def gain_of_pieces(pieces: Iterable[ArrayLike], sample_rate: int) -> float:
     """`gain_of` for a recording in pieces `[channels, n]`, the same number; all that is kept is two for each block."""
-    check_rate(sample_rate)
-    pieces, size = map(checked_piece, pieces), max(1, round(BLOCK * sample_rate))
-    blocks = [(_power(block), block.shape[1]) for block in _blocks(pieces, size)]
+    size = max(1, round(BLOCK * arrays.checked_rate(sample_rate)))
+    blocks = [(_power(block), block.shape[1]) for block in _blocks(arrays.pieces(pieces), size)]
     power, samples = np.array(blocks, np.float64).reshape(-1, 2).T  # the last block may be short: it weighs less
     heard = power > SILENCE
     if not heard.any():

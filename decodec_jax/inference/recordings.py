@@ -1,42 +1,13 @@
-"""Recordings as a user gives them: checked, side by side with those of a kind, and given back as long as they came."""
+"""Recordings of one kind side by side, and what is made of a recording cut to its length."""
 
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
+from decodec_jax.arrays import waveform as checked  # noqa: F401  evaluation/judges.py takes it from here
 from decodec_jax.errors import UserError
 
 SIDE_BY_SIDE = 8  # recordings processed as one batch, at the most: memory is theirs together
-
-
-def checked(wave: np.ndarray) -> np.ndarray:
-    """A waveform as float32. Raises UserError for what is none."""
-    wave = np.asarray(wave, np.float32)
-    if wave.ndim not in (1, 2):
-        raise UserError(f"a waveform is [t] or [channels, t]; this has shape {wave.shape}")
-    if wave.size == 0:
-        raise UserError("the recording has no samples")
-    return _finite(wave)
-
-
-def checked_piece(wave: np.ndarray) -> np.ndarray:
-    """Part of a waveform, perhaps an empty one, as float32. Raises UserError for what is none."""
-    wave = np.asarray(wave, np.float32)
-    if wave.ndim != 2:
-        raise UserError(f"a piece of a recording is [channels, n]; this has shape {wave.shape}")
-    return _finite(wave)
-
-
-def _finite(wave: np.ndarray) -> np.ndarray:
-    if not np.isfinite(wave).all():
-        raise UserError(f"the recording has {np.count_nonzero(~np.isfinite(wave))} samples that are NaN or infinite")
-    return wave
-
-
-def check_rate(sample_rate: int) -> None:
-    """Raise UserError unless it is a rate in Hz."""
-    if not sample_rate > 0 or sample_rate != int(sample_rate):
-        raise UserError(f"sample_rate is {sample_rate}; it must be a whole number of Hz above 0")
 
 
 def as_long(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from decodec_jax import arrays
 from decodec_jax.errors import UserError
 from decodec_jax.inference.loudness import checked_gain
 
@@ -50,7 +51,7 @@ class Tokens:
             raise UserError("tokens: both streams are left out; keep at least one level of one of them")
 
     def _checked(self, stream: str, entries: int) -> np.ndarray:
-        codes = np.asarray(getattr(self, stream))
+        codes = arrays.as_numpy(getattr(self, stream))
         if codes.ndim != 2 or codes.shape[1] != self.frames:
             raise UserError(f"tokens: {stream} has shape {codes.shape}; {self.length} samples at {self.hop} a frame "
                             f"need [levels, {self.frames}]")  # fmt: skip

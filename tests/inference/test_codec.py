@@ -1,6 +1,8 @@
 """The codec in use: what the network gives for the whole, whatever the pieces, the batch, the rate and the levels."""
 
+import copy
 import functools
+import multiprocessing
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 
 from decodec_jax import testing, weights
+from decodec_jax.audio import sixteen_bits
 from decodec_jax.codec.model import FAMILIES, DeCodecNetwork, Halves, TakenApart, lookahead
 from decodec_jax.errors import UserError
 from decodec_jax.inference import bundle
@@ -86,7 +89,7 @@ def expected_of():
 
 @pytest.mark.parametrize(("shape", "rate"), [((1,), 16_000), ((167,), 8000), ((2, 917), 44_100)])
 def test_shape_and_rate_are_kept_and_the_way_over_tokens_is_the_same(codec, shape, rate):
-    wave = clips(shape[-1])[: len(shape)].reshape(shape)
+    wave = clips(shape[-1] + 1)[: len(shape), : shape[-1]].reshape(shape)
     tokens = codec.encode(wave, rate)
     for task, keep in TASKS.items():
         out = getattr(codec, task)(wave, rate)
@@ -285,14 +288,83 @@ def test_batches_share_what_is_compiled(causal):
 @pytest.mark.parametrize(
     ("wave", "reason"),
     [(np.zeros(0), "no samples"), (np.array([0.0, np.nan]), "1 samples that are NaN"), (np.array([np.inf]), "infinite"),
-     (np.zeros((1, 2, 3)), "shape")],
+     (np.zeros((1, 2, 3)), "shape"), (np.zeros((24_000, 2)), r"pass x\.T"), (np.zeros(9, complex), r"pass x\.real"),
+     (np.zeros(9, int), "samples are int64"), (np.full(9, 32_767.0), "reaches 32767")],
 )  # fmt: skip
 def test_what_is_not_a_waveform(codec, wave, reason):
-    for task in (*TASKS, "encode", "embed"):
-        with pytest.raises(UserError, match=reason):
-            getattr(codec, task)(wave, RATE)
-    with pytest.raises(UserError, match=reason):
-        codec.convert(clips(100, 1), wave, RATE)
+    """Whichever function takes it, and before any work."""
+    whole, good = [*TASKS, "encode", "embed"], clips(100, 1)
+    for call in [
+        *(functools.partial(getattr(codec, task), wave, RATE) for task in whole),
+        lambda: codec.encode_batch([wave], RATE),
+        lambda: codec.convert(good, wave, RATE),
+        lambda: codec.convert(wave, good, RATE),
+        lambda: codec.recombine(good, wave, RATE),
+        lambda: codec.recombine(wave, good, RATE),
+        lambda: gain_of(wave, RATE),
+        lambda: list(codec.stream([wave[None] if wave.ndim == 1 else wave], RATE)),
+    ]:
+        with pytest.raises(UserError, match=reason if wave.ndim < 3 else "shape"):
+            call()
+
+
+@pytest.mark.parametrize("rate", ["16000", None, 44_100.5, 0, np.inf, True])
+def test_what_is_not_a_rate(codec, rate):
+    wave, pieces, tokens = WAVE[0], [WAVE[:1]], codec.blank(20)
+    for call in [
+        *(functools.partial(getattr(codec, task), wave, rate) for task in (*TASKS, "encode", "embed")),
+        lambda: codec.encode_batch([wave], rate),
+        lambda: codec.convert(wave, wave, rate),
+        lambda: codec.recombine(wave, wave, rate),
+        lambda: codec.stream(pieces, rate),
+        lambda: list(codec.encode_stream(pieces, rate)),
+        lambda: gain_of(wave, rate),
+    ]:
+        with pytest.raises(UserError, match=r"sample_rate is .*; it must be a whole number of Hz"):
+            call()
+    for call in [
+        lambda: codec.decode(tokens, sample_rate=rate),
+        lambda: codec.decode_stream(tokens, sample_rate=rate),
+        lambda: codec.recombine(wave, wave, RATE, rate),
+        lambda: codec.convert(wave, wave, RATE, rate),
+    ]:
+        if rate is not None:  # which is the default
+            with pytest.raises(UserError, match="sample_rate is"):
+                call()
+
+
+def test_only_the_values_of_an_array_count(codec):
+    """One recording as soundfile, scipy, datasets and JAX give it: the same tokens, the same speech."""
+    stored = sixteen_bits(clips(333))
+    wave = stored / np.float32(2**15)
+    tokens, speech = codec.encode(wave, RATE), codec.enhance(wave, RATE)
+    for other in [
+        stored, stored.astype(">i2"), stored.astype(np.int32) << 16, wave.astype(np.float64), np.asfortranarray(wave),
+        wave.tolist(), list(wave), jnp.asarray(wave),
+    ]:  # fmt: skip
+        assert codec.encode(other, np.int64(RATE)) == tokens
+        np.testing.assert_array_equal(codec.enhance(other, float(RATE)), speech)
+        streamed = list(codec.stream([other], RATE, "speech", gain=gain_of(other, RATE)))
+        np.testing.assert_allclose(np.concatenate(streamed, axis=1), speech, atol=1e-6)
+
+
+def test_tensors_are_arrays(codec):
+    torch = pytest.importorskip("torch")
+    wave = torch.from_numpy(WAVE).requires_grad_()
+    tokens = codec.encode(WAVE, RATE)
+    assert codec.encode(wave, torch.tensor(RATE)) == codec.encode(list(wave), RATE) == tokens
+    assert codec.encode_batch(wave, RATE) == codec.encode_batch(WAVE, RATE)
+    made = replace(tokens[0], speech=torch.from_numpy(tokens[0].speech).long())  # as a language model gives them
+    np.testing.assert_array_equal(codec.decode(made), codec.decode(tokens[0]))
+
+
+def test_a_codec_goes_to_other_processes_and_is_copied(codec):
+    """As `datasets.map(num_proc=)`, joblib and Beam send it; a fresh process has none of what this one compiled."""
+    wave = WAVE[0]
+    copied = copy.deepcopy(codec)
+    assert copied.fingerprint == codec.fingerprint and copied.continuous().quantized is False
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.apply(codec.encode, (wave, RATE)) == codec.encode(wave, RATE)
 
 
 def test_what_cannot_be_asked_for(codec, causal):
@@ -301,8 +373,9 @@ def test_what_cannot_be_asked_for(codec, causal):
     for call, words in [
         (lambda: codec.enhance(wave, 0), "sample_rate is 0"),
         (lambda: codec.encode(wave, 44_100.5), "sample_rate is 44100.5"),
-        (lambda: codec.encode(wave, RATE, (3, 1)), r"levels are \(3, 1\); this model has \(2, 2\)"),
-        (lambda: codec.encode(wave, RATE, (0, 0)), "not both can be 0"),
+        (lambda: codec.encode(wave, RATE, (3, 1)), r"levels are \(3, 1\); pass a pair .* of up to \(2, 2\)"),
+        (lambda: codec.encode(wave, RATE, 2), "levels are 2; pass a pair"),
+        (lambda: codec.encode(wave, RATE, (0, 0)), "not both 0"),
         (lambda: codec.enhance(wave, RATE, (0, 1)), "the speech cannot be kept"),
         (lambda: codec.decode(tokens.with_levels(1, 0), "background"), "the background cannot be kept"),
         (lambda: codec.decode(tokens, sample_rate=-5), "sample_rate is -5"),
@@ -312,9 +385,11 @@ def test_what_cannot_be_asked_for(codec, causal):
         (lambda: causal.decode(tokens), f"made with the weights {codec.fingerprint}, not with these"),
         (lambda: codec.decode([tokens, tokens.cut(0, 1)]), "of one length"),
         (lambda: codec.encode_batch([wave], RATE), r"one channel, \[t\]"),
+        (lambda: list(codec.encode_stream([wave], RATE)), "2 channels; this recording must have 1"),
+        (lambda: list(codec.stream([wave, wave[:1]], RATE)), "1 channels; this recording must have 2"),
         (lambda: list(codec.stream([wave[0]], RATE)), r"\[channels, n\]"),
         (lambda: codec.stream([wave], RATE, gain=np.inf), "gain is inf; it must be a number of dB"),
-        (lambda: list(codec.encode_stream([wave], RATE, gain=-101)), "gain is -101"),
+        (lambda: list(codec.encode_stream([wave[:1]], RATE, gain=-101)), "gain is -101"),
         (lambda: list(codec.stream([wave[:, :0]], RATE)), "no samples"),
         (lambda: tokens.with_levels(3, 0), "3 levels of speech are asked for; there are 0 to 2"),
     ]:
