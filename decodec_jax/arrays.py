@@ -6,8 +6,8 @@ Integers are scaled by their type, as audio files store them: int16 by 2^15, int
 by 2^7. Other integers, booleans and complex numbers are refused.
 """
 
-import numbers
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -98,7 +98,9 @@ def check_numbers(wave: np.ndarray, whose: str = "the recording") -> None:
 
 def checked_rate(hz: float) -> int:
     """A sample rate in Hz as an int. Raises UserError unless it is a whole number above 0."""
-    hz = hz.item() if getattr(hz, "ndim", None) == 0 else hz  # a scalar of numpy, JAX or torch
-    if isinstance(hz, bool) or not isinstance(hz, numbers.Real) or not hz > 0 or hz != hz // 1:
-        raise UserError(f"sample_rate is {hz!r}; it must be a whole number of Hz above 0")
-    return int(hz)
+    value: Any = hz
+    if getattr(value, "ndim", None) == 0:
+        value = value.item()  # a scalar of numpy, JAX or torch
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0 or value != value // 1:
+        raise UserError(f"sample_rate is {value!r}; it must be a whole number of Hz above 0")
+    return int(value)

@@ -104,13 +104,12 @@ def resampled(pieces: Iterable[np.ndarray], rate_in: int, rate_out: int) -> Iter
         return
     stream, heard, given = None, 0, 0
     for piece in pieces:
-        if stream is None:
-            stream = soxr.ResampleStream(rate_in, rate_out, len(piece), dtype="float32", quality="HQ")
+        stream = stream or soxr.ResampleStream(rate_in, rate_out, len(piece), dtype="float32", quality="HQ")
         heard += piece.shape[1]
         out = stream.resample_chunk(np.ascontiguousarray(piece.T, np.float32)).T
         given += out.shape[1]
         yield out
-    if heard:
+    if stream and heard:
         # soxr rounds the length down: a little silence at the end makes it long enough to be cut to the exact length.
         silence = np.zeros((2 * math.ceil(rate_in / rate_out) + 2, len(piece)), np.float32)
         yield stream.resample_chunk(silence, last=True).T[:, : -(-heard * rate_out // rate_in) - given]
@@ -275,9 +274,10 @@ def _created(
 @contextlib.contextmanager
 def _opened(source: Source, name: str) -> Iterator[tuple[soundfile.SoundFile, str]]:
     """Open a path or BytesIO: yields (file, name for messages). Raises UserError unless it is audio, and not empty."""
-    in_memory = isinstance(source, io.BytesIO)
-    name = name or ("the audio" if in_memory else os.fspath(source))
-    if not in_memory:
+    if isinstance(source, io.BytesIO):
+        name = name or "the audio"
+    else:
+        name = name or str(source)
         source = os.fspath(source)
         if not os.path.exists(source):
             raise UserError(f"{name} does not exist")

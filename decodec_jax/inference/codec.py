@@ -1,4 +1,4 @@
-"""`DeCodec`, the codec a user holds: recordings and tokens in, recordings and tokens out, numpy on both sides."""
+"""`DeCodec`, the class that people use: recordings to recordings, recordings to tokens, and tokens to recordings."""
 
 import functools
 import itertools
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from numpy.typing import ArrayLike
 
 from decodec_jax import arrays, audio
 from decodec_jax import config as settings
@@ -23,33 +24,35 @@ from decodec_jax.inference.streaming import Chunked
 from decodec_jax.inference.tokens import STREAMS, Tokens
 from decodec_jax.weights import BUILT_IN
 
-KEEP = {  # what `decode` may keep of tokens, and what `take_apart` calls it, where codebooks have not started
+KEEP = {  # what `decode` may keep, and the part of `take_apart` that it is without quantizers
     "both": "mixture",
     "speech": "speech",
     "background": "background",
     "semantic": None,
 }
 
-Levels = tuple[int, int] | None  # of speech and background, coarse to fine; 0 leaves a stream out; None: all there are
+Levels = tuple[int, int] | None  # of speech and background, coarse to fine; 0 leaves a stream out; None: all of them
 
 
 class DeCodec:
     """A trained model and its weights.
 
-    Waveforms are float32 `[t]` or `[channels, t]` in [-1, 1] at any sample rate (Hz). Channels are coded one by one;
-    other rates are resampled to the model's (16 kHz: nothing above 8 kHz survives) and back. A recording that is made
-    of another has its shape and rate, to the sample.
+    **Waveforms** are arrays `[t]` or `[channels, t]` of any kind (numpy, JAX, torch, lists): floats in [-1, 1], or
+    int16, int32 and uint8, which are scaled by their type. `sample_rate` is in Hz. What comes back is float32, of the
+    same shape and rate, to the sample. Channels are coded one by one. Other rates are resampled to the model's 16 kHz
+    and back, so nothing above 8 kHz survives.
 
-    Recordings are coded at one level, -26 dB of full scale as `loudness` measures it, and given back at their own.
-    Nobody knows the level of a stream beforehand: it is coded as it is, or `gain` dB louder, and given back so too.
+    **Loudness.** A recording is coded at -26 dB of full scale, as `loudness` measures it, and returned at its own
+    level. Nobody knows the level of a stream in advance: the argument `gain` says how many dB louder to code it.
 
-    Tokens are those of one channel: `[t]` becomes one `Tokens`, `[channels, t]` a list of them, and back.
+    **Tokens** belong to one channel: `[t]` gives one `Tokens`, `[channels, t]` a list of them.
 
-    Recordings of any length are processed in pieces of a few seconds, which changes nothing, and which need no
-    compilation for each length (codec.stream and its like, for recordings that do not fit in memory). What a stream
-    leaves out is replaced by the codes of blank audio: silence of the same length.
+    **Length.** Recordings of any length are processed in pieces of a few seconds. The result is the same, and no length
+    needs a compilation of its own. For recordings that do not fit in memory there are `stream`, `encode_stream` and
+    `decode_stream`. In place of a part that is left out, the decoder gets the codes of silence.
 
-    What is not a waveform, or does not fit the model, is a UserError.
+    Every method raises `UserError`, one line long, for arguments that are not a waveform or do not fit the model. A
+    codec can be pickled and copied.
     """
 
     def __init__(self, config: Model, params: dict, codebook: dict, quantized: bool = True, step: int = 0):
@@ -64,11 +67,16 @@ class DeCodec:
 
     @classmethod
     def load(cls, path: str | Path = BUILT_IN) -> "DeCodec":
-        """A model from a bundle, or from the averaged weights of the newest checkpoint in a run folder.
+        """Load a model: the one in the package, a bundle, or the newest checkpoint of a run folder.
 
-        Without a path, or for "built-in", the model that comes with the package: decodec_jax/weights/README.md tells of
-        it. Raises UserError where there is none. A run whose codebooks have not started yet loads with `quantized`
-        False.
+        path: a bundle's folder or a run's (averaged weights); "built-in", the default, is the model in the package,
+        which decodec_jax/weights/README.md describes. A run whose codebooks have not started yet loads with
+        `quantized` False. Raises UserError if there is no model at `path`, or if it is damaged.
+
+            >>> from decodec_jax import DeCodec
+            >>> codec = DeCodec.load()
+            >>> codec.config.sample_rate, codec.config.hop  # Hz, samples a frame
+            (16000, 320)
         """
         folder = bundle.located(path)
         if bundle.is_bundle(folder):
@@ -83,37 +91,46 @@ class DeCodec:
         return cls(config.model, params, codebook, quantized=step > config.train.continuous_steps, step=step)
 
     def __reduce__(self):
-        """Pickled and copied by its weights: what is compiled belongs to one process."""
+        """Pickle and copy the weights; compiled functions stay behind, as they belong to one process."""
         return type(self), (self.config, self.params, self.codebook, self.quantized, self.step)
 
     def continuous(self) -> "DeCodec":
-        """The same model without its quantizers, for who wants the parts of recordings and no tokens of them.
-
-        Embeddings take the place of codes, so that nothing is lost by coding; of levels there are none to choose.
-        """
+        """The same model with its quantizers bypassed: the decoder gets the embeddings. Better sound, but no tokens."""
         return DeCodec(self.config, self.params, self.codebook, quantized=False, step=self.step)
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Of settings and weights: 16 hexadecimal digits, which tokens and bundles name."""
+        """16 hexadecimal digits that identify settings and weights; tokens and bundles carry them."""
         return bundle.fingerprint_of(self.config, bundle.to_tensors(self.params, self.codebook))
 
     # --- recordings to recordings -------------------------------------------------------------------------------------
 
-    def reconstruct(self, wave: np.ndarray, sample_rate: int, levels: Levels = None) -> np.ndarray:
+    def reconstruct(self, wave: ArrayLike, sample_rate: int, levels: Levels = None) -> np.ndarray:
         """The whole recording through the codec: Dec(Zs(y) + Zn(y))."""
         return self._whole(wave, sample_rate, "both", levels)
 
-    def enhance(self, wave: np.ndarray, sample_rate: int, levels: Levels = None) -> np.ndarray:
-        """The speech alone: Dec(Zs(y) + Zn(blank))."""
+    def enhance(self, wave: ArrayLike, sample_rate: int, levels: Levels = None) -> np.ndarray:
+        """The speech alone: Dec(Zs(y) + Zn(blank)).
+
+        wave: `[t]` or `[channels, t]` at `sample_rate` Hz; the result has the same shape and rate. levels: how many
+        levels of speech and background to use, as in `encode`. Raises UserError for anything else.
+
+            >>> from decodec_jax import DeCodec
+            >>> import numpy as np
+            >>> codec = DeCodec.load()
+            >>> noisy = np.random.default_rng(0).normal(0, 0.1, (2, 14112))  # two channels, 0.32 s at 44.1 kHz
+            >>> speech = codec.enhance(noisy, 44100)
+            >>> speech.shape, speech.dtype
+            ((2, 14112), dtype('float32'))
+        """
         return self._whole(wave, sample_rate, "speech", levels)
 
-    def background(self, wave: np.ndarray, sample_rate: int, levels: Levels = None) -> np.ndarray:
+    def background(self, wave: ArrayLike, sample_rate: int, levels: Levels = None) -> np.ndarray:
         """The background alone: Dec(Zs(blank) + Zn(y))."""
         return self._whole(wave, sample_rate, "background", levels)
 
-    def semantic(self, wave: np.ndarray, sample_rate: int) -> np.ndarray:
-        """What the first speech level carries, the words more than the voice: Dec(Zc(y) + Zn(blank)).
+    def semantic(self, wave: ArrayLike, sample_rate: int) -> np.ndarray:
+        """The first speech level alone, which carries the words more than the voice: Dec(Zc(y) + Zn(blank)).
 
         Its codes are `codec.encode(wave, sample_rate).speech[0]`.
         """
@@ -121,65 +138,67 @@ class DeCodec:
 
     def convert(
         self,
-        source: np.ndarray,
-        reference: np.ndarray,
+        source: ArrayLike,
+        reference: ArrayLike,
         sample_rate: int,
         reference_rate: int | None = None,
         alignment: str = "content",
         keep: str = "speech",
     ) -> np.ndarray:
-        """One-shot voice conversion: what `source` says in the voice of `reference` (paper section 3).
+        """One-shot voice conversion: the words of `source` in the voice of `reference` (paper section 3).
 
-        The first speech level is the source's, all others are taken from frames of the reference, which `alignment`
-        chooses, see `alignment.aligned`. A reference of several channels is mixed down to one; its rate is that of the
-        source unless given. keep: "both" keeps the background of the source too.
+        The first speech level comes from the source, the others from frames of the reference; `alignment` ("content" or
+        "tile") chooses those frames, see `alignment.aligned`. A reference with several channels is mixed down to one.
+        reference_rate: Hz; None: as the source. keep: "speech", or "both" to keep the background of the source too.
         """
-        source, reference = arrays.waveform(source), audio.mono(arrays.waveform(reference))
-        voice = self.encode(reference, sample_rate if reference_rate is None else reference_rate)
+        wave, voice_wave = arrays.waveform(source), audio.mono(arrays.waveform(reference))
+        rows, voice_rate = np.atleast_2d(wave), sample_rate if reference_rate is None else reference_rate
+        (voice,) = self._encoded([voice_wave], voice_rate, [gain_of(voice_wave, voice_rate)])
         converted = []
-        for tokens in self.encode(np.atleast_2d(source), sample_rate):
+        for tokens in self._encoded(rows, sample_rate, [gain_of(rows, sample_rate)] * len(rows)):
             frames = aligned(tokens.speech[0], voice.speech[0], self._first_vectors, alignment)
             speech = np.concatenate([tokens.speech[:1], voice.speech[1:, frames]])
             converted.append(replace(tokens, speech=speech))
-        return self._as(source, self.decode_batch(converted, keep, sample_rate))
+        return self._as(wave, self.decode_batch(converted, keep, sample_rate))
 
     def recombine(
         self,
-        speech_from: np.ndarray,
-        background_from: np.ndarray,
+        speech_from: ArrayLike,
+        background_from: ArrayLike,
         sample_rate: int,
         background_rate: int | None = None,
     ) -> np.ndarray:
         """The speech of one recording over the background of another: Dec(Zs(y1) + Zn(y2)).
 
-        The second is repeated, or cut, to the length of the first, and mixed down to one channel; its rate is that of
-        the first unless given. Both keep their loudness: they are coded with the gain of the first.
+        The second is repeated or cut to the length of the first, and mixed down to one channel. background_rate: Hz;
+        None: as the first. Both are coded with the gain of the first, so they keep their balance.
         """
-        speech_from, background = arrays.waveform(speech_from), audio.mono(arrays.waveform(background_from))
+        wave, background = arrays.waveform(speech_from), audio.mono(arrays.waveform(background_from))
         if background_rate is not None:
             background = audio.resample(background, background_rate, sample_rate)
-        every = [*np.atleast_2d(speech_from), np.resize(background, speech_from.shape[-1])]
-        *own, other = self._encoded(every, sample_rate, [gain_of(speech_from, sample_rate)] * len(every))
+        every = [*np.atleast_2d(wave), np.resize(background, wave.shape[-1])]
+        *own, other = self._encoded(every, sample_rate, [gain_of(wave, sample_rate)] * len(every))
         mixed = [replace(tokens, background=other.background) for tokens in own]
-        return self._as(speech_from, self.decode_batch(mixed, "both", sample_rate))
+        return self._as(wave, self.decode_batch(mixed, "both", sample_rate))
 
     def stream(
         self,
-        pieces: Iterable[np.ndarray],
+        pieces: Iterable[ArrayLike],
         sample_rate: int,
         keep: str = "both",
         levels: Levels = None,
         gain: float = 0.0,
         at_once: bool = True,
     ) -> Iterator[np.ndarray]:
-        """`reconstruct`, `enhance`, `background` or `semantic`, by what they keep, piece by piece in constant memory.
+        """Process a recording in pieces, in constant memory.
 
-        Pieces `[channels, n]` to pieces `[channels, n]`, as many samples in all. A causal model gives each frame as
-        soon as it has heard all that the frame needs, see `streaming.latency` (but resampling keeps it for some ms, see
-        `audio.delay`), others begin when the last piece has come.
+        Pieces `[channels, n]` of any n give pieces `[channels, n]`, of other n, as many samples in all. keep: "both",
+        "speech", "background" or "semantic", as `reconstruct`, `enhance`, `background` and `semantic` do. A causal
+        model returns each frame once it has heard all that the frame needs (`streaming.latency`; resampling adds
+        `audio.delay`); others return nothing before the last piece.
 
-        gain: `loudness.gain_of` tells that of a recording, which makes both ways equal. at_once: False lets a causal
-        model wait for some seconds of sound, which is faster where nobody listens.
+        gain: dB; with that of `loudness.gain_of`, the result is that of the whole recording at once. at_once: False
+        lets a causal model collect some seconds first, which is faster when nobody listens.
         """
         rate = self.config.sample_rate
         louder, quieter = amplitude(gain), amplitude(-gain)
@@ -195,22 +214,32 @@ class DeCodec:
 
     # --- recordings to tokens, and back -------------------------------------------------------------------------------
 
-    def encode(self, wave: np.ndarray, sample_rate: int, levels: Levels = None) -> Tokens | list[Tokens]:
-        """The codes of a recording. Its length in them is that at the model's rate.
+    def encode(self, wave: ArrayLike, sample_rate: int, levels: Levels = None) -> Tokens | list[Tokens]:
+        """The codes of a recording: one `Tokens` for `[t]`, a list with one for each channel for `[channels, t]`.
 
-        levels: (speech, background), how many of each to keep: 10 bits a frame each in the paper's setting, so that
-        (8, 8) is 8 kbit/s and (1, 0) 0.5; `Tokens.with_levels` does the same later.
+        levels: how many levels of speech and background to keep. In the paper's setting a level takes 10 bits a frame:
+        (8, 8) is 8 kbit/s, (1, 0) is 0.5. `Tokens.with_levels` does the same later. Raises UserError for what is not a
+        waveform, a rate in Hz or levels of this model, and if the model has no codebooks yet.
+
+            >>> from decodec_jax import DeCodec
+            >>> import numpy as np
+            >>> codec = DeCodec.load()
+            >>> wave = np.random.default_rng(0).normal(0, 0.1, 10240)  # 0.64 s at 16 kHz
+            >>> tokens = codec.encode(wave, 16000)
+            >>> tokens.speech.shape, tokens.background.shape  # [levels, frames]
+            ((8, 32), (8, 32))
+            >>> tokens.bitrate, codec.encode(wave, 16000, levels=(4, 0)).bitrate  # bits a second
+            (8000.0, 2000.0)
         """
         wave = arrays.waveform(wave)
         rows = np.atleast_2d(wave)
         tokens = self._encoded(rows, sample_rate, [gain_of(rows, sample_rate)] * len(rows), levels)
         return tokens[0] if wave.ndim == 1 else tokens
 
-    def encode_batch(self, waves: Sequence[np.ndarray], sample_rate: int, levels: Levels = None) -> list[Tokens]:
-        """`encode` for recordings `[t]` of any lengths, each with a gain of its own.
+    def encode_batch(self, waves: Iterable[ArrayLike], sample_rate: int, levels: Levels = None) -> list[Tokens]:
+        """`encode` for many recordings `[t]` of any lengths, each coded at its own level.
 
-        Those of equally many frames are processed side by side, 1, 2, 4 or 8 at a time: what is compiled for these
-        numbers serves any.
+        Recordings with equally many frames run side by side, 1, 2, 4 or 8 at a time, so few sizes are compiled.
         """
         rows = [arrays.waveform(wave) for wave in waves]
         for row in rows:
@@ -220,13 +249,13 @@ class DeCodec:
 
     def encode_stream(
         self,
-        pieces: Iterable[np.ndarray],
+        pieces: Iterable[ArrayLike],
         sample_rate: int,
         levels: Levels = None,
         gain: float = 0.0,
         at_once: bool = True,
     ) -> Iterator[Tokens]:
-        """`encode` for one channel in pieces `[1, n]`, in constant memory: pieces that `tokens.join` makes one of.
+        """`encode` for one channel in pieces `[1, n]`, in constant memory; `tokens.join` joins the results.
 
         gain, at_once: as in `stream`.
         """
@@ -249,48 +278,55 @@ class DeCodec:
     def decode(
         self, tokens: Tokens | Sequence[Tokens], keep: str = "both", sample_rate: int | None = None
     ) -> np.ndarray:
-        """The recording of tokens, at the model's rate unless another is given: `[t]`, or `[channels, t]` of a list.
+        """The recording that tokens stand for: float32 `[t]`, or `[channels, t]` for a list of tokens.
 
-        keep: "both", or one part alone: "speech", "background", or "semantic", the first level of the speech.
+        keep: "both", or one part alone: "speech", "background" or "semantic", the first level of the speech.
+        sample_rate: Hz; None: the model's. Raises UserError if other weights made the tokens, if they lack what is to
+        be kept, or if the channels differ in length.
+
+            >>> from decodec_jax import DeCodec
+            >>> import numpy as np
+            >>> codec = DeCodec.load()
+            >>> tokens = codec.encode(np.random.default_rng(0).normal(0, 0.1, 10240), 16000)
+            >>> codec.decode(tokens).shape, codec.decode(tokens, "speech", 48000).shape
+            ((10240,), (30720,))
         """
         if isinstance(tokens, Tokens):
             return self.decode_batch([tokens], keep, sample_rate)[0]
         if len({each.length for each in tokens}) != 1:
-            raise UserError(f"the channels of a recording are of one length, not {[t.length for t in tokens]}; "
-                            "decode other recordings with `decode_batch`")  # fmt: skip
+            raise UserError(f"the channels of a recording must be of one length, not {[t.length for t in tokens]}; "
+                            "use `decode_batch` for several recordings")  # fmt: skip
         return np.stack(self.decode_batch(tokens, keep, sample_rate))
 
     def decode_batch(
         self, tokens: Sequence[Tokens], keep: str = "both", sample_rate: int | None = None
     ) -> list[np.ndarray]:
-        """`decode` for recordings of any lengths, to `[t]` each."""
+        """`decode` for many recordings of any lengths, `[t]` each."""
         rate = self.config.sample_rate
         sample_rate = rate if sample_rate is None else arrays.checked_rate(sample_rate)
-        waves: list[np.ndarray | None] = [None] * len(tokens)
+        waves: dict[int, np.ndarray] = {}
         for _, alike in grouped((each.frames, each.levels) for each in tokens):
             batch = np.concatenate(list(self._sound([tokens[i] for i in alike], keep)), axis=1)
             for i, wave in dict(zip(alike, batch, strict=True)).items():
                 waves[i] = audio.resample(wave[: tokens[i].length], rate, sample_rate)
-        return waves
+        return [waves[i] for i in range(len(tokens))]
 
     def decode_stream(self, tokens: Tokens, keep: str = "both", sample_rate: int | None = None) -> Iterator[np.ndarray]:
-        """`decode` in pieces `[1, n]`: tokens of an hour take 12 MB, its samples twenty times as much."""
+        """`decode` in pieces `[1, n]`. The tokens of an hour take 12 MB, its samples twenty times as much."""
         rate = self.config.sample_rate
         sample_rate = rate if sample_rate is None else arrays.checked_rate(sample_rate)
         return audio.resampled(self._sound([tokens], keep, tokens.length), rate, sample_rate)
 
     def blank(self, length: int) -> Tokens:
-        """The codes of silence, of so many samples at the model's rate."""
+        """The codes of silence, `length` samples long at the model's rate."""
         self._check_quantized()
         return self._tokens(Halves(*(c[0] for c in self._blank(-(-length // self.config.hop)))), length, gain=0.0)
 
-    def embed(self, wave: np.ndarray, sample_rate: int) -> Halves[np.ndarray]:
+    def embed(self, wave: ArrayLike, sample_rate: int) -> Halves[np.ndarray]:
         """The speech and background embeddings S and N before quantization, equation (8), for downstream models.
 
-        They are those of the recording at the level at which it is coded, however loud it is.
-
-        float32 `[f, d]`, or `[channels, f, d]`, d being `config.half`, at `model.sample_rate / model.hop` frames a
-        second.
+        float32 `[f, d]` each, or `[channels, f, d]`: d = `config.half`, and `config.sample_rate / config.hop` frames a
+        second. How loud the recording is does not matter.
         """
         wave = arrays.waveform(wave)
         heard = np.atleast_2d(self._heard(wave, sample_rate, gain_of(wave, sample_rate)))
@@ -299,25 +335,25 @@ class DeCodec:
 
     # --- what these are made of ---------------------------------------------------------------------------------------
 
-    def _whole(self, wave: np.ndarray, sample_rate: int, keep: str, levels: Levels) -> np.ndarray:
+    def _whole(self, wave: ArrayLike, sample_rate: int, keep: str, levels: Levels) -> np.ndarray:
         wave = arrays.waveform(wave)
         gain = gain_of(wave, sample_rate)
         pieces = self.stream([np.atleast_2d(wave)], sample_rate, keep, levels, gain, at_once=False)
         return np.concatenate(list(pieces), axis=1).reshape(wave.shape)
 
     def _encoded(
-        self, waves: Sequence[np.ndarray], sample_rate: int, gains: Sequence[float], levels: Levels = None
+        self, waves: Iterable[np.ndarray], sample_rate: int, gains: Sequence[float], levels: Levels = None
     ) -> list[Tokens]:
         """`encode_batch` of float32 `[t]`, each with its gain."""
         hop = self.config.hop
         rows = [self._heard(wave, sample_rate, gain) for wave, gain in zip(waves, gains, strict=True)]
-        tokens: list[Tokens | None] = [None] * len(rows)
+        tokens: dict[int, Tokens] = {}
         for frames, alike in grouped(len(row[::hop]) for row in rows):
             batch = np.stack([np.pad(rows[i], (0, frames * hop - len(rows[i]))) for i in alike])
             codes = joined(self._codes([batch]))
             for row, i in enumerate(alike):
                 tokens[i] = self._tokens(Halves(*(c[row] for c in codes)), len(rows[i]), gains[i], levels)
-        return tokens
+        return [tokens[i] for i in range(len(rows))]
 
     def _heard(self, wave: np.ndarray, sample_rate: int, gain: float) -> np.ndarray:
         """A waveform at the model's rate, as loud as it is coded."""
@@ -328,8 +364,8 @@ class DeCodec:
     ) -> Iterator[np.ndarray]:
         """`stream` at the model's own rate."""
         if not self.quantized:
-            parts = self._chunked.take_apart(pieces, (KEEP[keep],), Halves(0, 0), at_once)
-            return (part[KEEP[keep]] for part in parts)
+            part = KEEP[keep] or ""  # `_check_kept` has refused the semantic level
+            return (parts[part] for parts in self._chunked.take_apart(pieces, (part,), Halves(0, 0), at_once))
         speech, background = self._levels(levels)
         whole = keep == "both" and speech and background
 
@@ -372,7 +408,7 @@ class DeCodec:
 
     @functools.cached_property
     def _first_vectors(self) -> np.ndarray:
-        """What each code of the first speech level stands for, `[entries, d]`."""
+        """The vector of each code of the first speech level, `[entries, d]`."""
         every = np.arange(self.config.speech.entries)[None, None]
         codes = Halves(every, np.zeros_like(every))
         run = jax.jit(functools.partial(self._network.apply, method="vectors"))
@@ -389,13 +425,13 @@ class DeCodec:
         if levels is None:
             return there
         self._check_quantized()
-        pair = tuple(levels) if np.shape(levels) == (2,) else ()
-        if not any(pair) or not all(n in range(k + 1) for n, k in zip(pair, there, strict=True)):
+        fits = np.shape(levels) == (2,) and all(n in range(k + 1) for n, k in zip(levels, there, strict=True))
+        if not fits or not any(levels):
             raise UserError(f"levels are {levels!r}; pass a pair (speech, background) of up to {there}, not both 0")
-        return tuple(map(int, pair))
+        return int(levels[0]), int(levels[1])
 
     def _check_kept(self, keep: str, levels: tuple[int, int]) -> None:
-        """Raise UserError unless tokens of these levels have what is to be kept."""
+        """Raise UserError unless tokens with these levels hold what is to be kept."""
         if keep not in KEEP:
             raise UserError(f"keep is {keep!r}; it must be one of {', '.join(KEEP)}")
         if KEEP[keep] is None:
@@ -406,7 +442,7 @@ class DeCodec:
 
     def _check_quantized(self) -> None:
         if not self.quantized:
-            raise UserError("this model has no codes: its codebooks have not started, or are left out")
+            raise UserError("this model has no codes: its codebooks have not started, or its quantizers are bypassed")
 
     @staticmethod
     def _as(wave: np.ndarray, rows: Sequence[np.ndarray]) -> np.ndarray:

@@ -107,8 +107,6 @@ class Tokens:
             and np.array_equal(self.background, other.background)
         )
 
-    __hash__ = None
-
 
 def code_bits(entries: int) -> int:
     """Bits of one code of a codebook with so many entries."""

@@ -1,0 +1,46 @@
+"""What a stranger meets first: the import, the names, the types and the examples in docstrings."""
+
+import doctest
+import functools
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import decodec_jax
+from decodec_jax.inference.codec import DeCodec
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_importing_is_quick_and_starts_nothing():
+    code = (
+        "import sys, time; began = time.perf_counter(); import decodec_jax; took = time.perf_counter() - began\n"
+        "assert took < 0.2, took\n"
+        "assert not {'jax', 'numpy', 'soundfile'} & set(sys.modules), 'slow imports'\n"
+        "assert decodec_jax.__version__ and {'DeCodec', 'Tokens'} < set(dir(decodec_jax))\n"
+        "decodec_jax.read_audio, decodec_jax.Tokens\n"
+        "assert 'jax' not in sys.modules\n"
+        "assert decodec_jax.DeCodec.load.__doc__"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_names_that_are_not_there_say_so():
+    with pytest.raises(AttributeError, match="no attribute 'Codec'"):
+        _ = decodec_jax.Codec
+    assert all(getattr(decodec_jax, name) for name in decodec_jax.__all__)
+    assert (Path(decodec_jax.__file__).parent / "py.typed").is_file()
+
+
+@pytest.mark.parametrize(("module", "examples"), [("decodec_jax.inference.codec", 4), ("decodec_jax.audio", 1)])
+def test_examples_in_docstrings_give_what_they_show(module, examples, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(DeCodec, "load", functools.cache(DeCodec.load))  # each example would compile anew
+    module = importlib.import_module(module)
+    found = [test for test in doctest.DocTestFinder().find(module) if test.examples]
+    assert len(found) >= examples
+    runner = doctest.DocTestRunner()
+    assert all(runner.run(test).failed == 0 for test in found)
