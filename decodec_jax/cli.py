@@ -15,7 +15,7 @@ from decodec_jax.weights import BUILT_IN
 
 
 class Command(NamedTuple):
-    """What a command does, in a line, with an example of it."""
+    """What a command does, in a line, and an example of it."""
 
     what: str
     example: str
@@ -24,69 +24,70 @@ class Command(NamedTuple):
 TAKE_APART = {
     "enhance": Command("the speech of a recording, without its background", "noisy.wav clean.wav"),
     "background": Command("the background of a recording, without its speech", "noisy.wav street.wav"),
-    "reconstruct": Command("both, coded and decoded again", "in.wav out.flac --levels 4,4"),
+    "reconstruct": Command("the whole recording, encoded and decoded", "in.wav out.flac --levels 4,4"),
     "semantic": Command("the first speech level alone: the words more than the voice", "in.wav out.wav"),
 }
 CODE = {
     "encode": Command("a recording, mixed down to one channel, to tokens", "talk.wav talk.dcc"),
     "decode": Command("tokens to a recording, or to one part of it", "talk.dcc talk.wav --keep speech"),
-    "embed": Command("a recording, mixed down, to embeddings: what is quantized", "talk.wav talk.npz"),
+    "embed": Command("a recording, mixed down, to embeddings before quantization", "talk.wav talk.npz"),
 }
 COMBINE = {
-    "convert": Command("what a recording says, in another voice", "in.wav out.wav --reference voice.wav"),
-    "recombine": Command("its speech over another background", "in.wav out.wav --background sea.wav"),
+    "convert": Command("the words of a recording in another voice", "in.wav out.wav --reference voice.wav"),
+    "recombine": Command("the speech of a recording over another background", "in.wav out.wav --background sea.wav"),
 }
 MODELS = {
-    "info": Command("what a .dcc file, a recording or a model is", "talk.dcc"),
-    "export": Command("a bundle of a training run, with a model card", "runs/small models/small"),
+    "info": Command("facts about .dcc files, recordings, models or this installation", "talk.dcc"),
+    "export": Command("a training run to a bundle with a model card", "runs/small models/small"),
 }
 MEASURE = {
-    "evaluate": Command("tables of how good models are", "--suite enhancement --data TEST --out OUT"),
-    "page": Command("a folder to listen to: recordings, pictures, tables", "--data TEST --out PAGE"),
+    "evaluate": Command("tables that say how good models are", "--suite enhancement --data TEST --out OUT"),
+    "page": Command("a web page to listen to: recordings, pictures, tables", "--data TEST --out PAGE"),
 }
 GROUPS = {
-    "take recordings apart": TAKE_APART, "code": CODE, "combine": COMBINE, "look and keep": MODELS, "measure": MEASURE,
+    "split recordings": TAKE_APART, "code": CODE, "combine": COMBINE, "models": MODELS, "measure": MEASURE,
 }  # fmt: skip
-MODEL_HELP = "bundle or run folder; without it, the model that comes with the package"
+MODEL_HELP = "bundle or run folder; default: the model that comes with the package"
 SUITES = ("reconstruction", "enhancement", "absence", "conversion", "ablation", "leakage")
 
 PAGE = """\
-Take recordings apart into speech and background, and code them, with a DeCodec model.
+Split recordings into speech and background, and code them as tokens, with a DeCodec model.
 
 {commands}
 
-A model comes with the package. Another is named by --model, a bundle (what `decodec export` writes)
-or the folder of a training run; the word {BUILT_IN} names the one that comes with the package:
+A model comes with the package. Use --model to name another: a bundle (made by `decodec export`) or
+the folder of a training run. The word {BUILT_IN} stands for the model of the package:
 
     decodec enhance noisy.wav clean.wav --model runs/small
     decodec evaluate --suite enhancement --model {BUILT_IN} runs/small --data TEST --out OUT
 
-IN is a file and OUT the file to make of it; or IN is several files, folders or patterns such as
-"talks/**/*.wav", and OUT a folder. Subfolders are kept, and files that are there already are
-skipped, so that the same command goes on where it was stopped:
+IN is a file and OUT the file to write. Or IN is several files, folders or patterns such as
+"talks/**/*.wav", and OUT is a folder. Subfolders are kept. Files that exist already are skipped, so
+the same command continues where it stopped:
 
     decodec enhance recordings cleaned
 
-Any sample rate, number of channels and length will do. What comes out has those of what went in,
-to the sample, but nothing above half the model's rate (8 kHz for a model of 16 kHz). Tokens and
-embeddings are those of one channel: `encode` and `embed` mix several down, `decode` gives one, at
-the model's rate. What `embed` writes, numpy.load reads: `speech` and `background`, as they are
+Any sample rate, number of channels and length works. The output has the rate, the channels and the
+length of the input, to the sample, but nothing above half the model's rate (8 kHz for 16 kHz).
+Tokens and embeddings hold one channel: `encode` and `embed` mix channels down, and `decode` writes
+one channel at the model's rate. Read what `embed` writes with numpy.load: `speech` and `background`
 before quantization, float32 [frames, width]; `frames_per_second`; the model's `fingerprint`.
 
-Recordings are coded at one level, -26 dB of full scale, and given back at their own. How loud a
-pipe will be is not known when it begins: it is coded as it is, or --gain DB louder. (`embed`,
-`convert` and `recombine` wait for its end, and measure it.)
+Recordings are coded at -26 dB of full scale and returned at their own level. The level of a pipe is
+not known in advance, so it is coded as it is, or --gain DB louder. (`embed`, `convert` and
+`recombine` read a pipe to its end and measure it.)
 
-A single - is standard input or output, as wav. A causal model answers while it listens, and tells
-its delays at the end: the algorithmic one, which `decodec info` tells too, and what computing adds:
+A single - means standard input or output, as wav. A causal model answers while it listens. At the
+end it reports two delays: the algorithmic latency, which `decodec info` shows too, and the time
+that computing added:
 
     arecord -f S16_LE -r 16000 -t wav | decodec enhance - - | aplay
 
-The first call of a kind (of files, of a pipe, of tokens) compiles the model, which takes some
-seconds. What is compiled is kept for the calls after it, up to 512 MB, in ~/.cache/decodec_jax (or
-in decodec_jax within $XDG_CACHE_HOME); with the environment variable DECODEC_CACHE=off nothing is.
+The first call of a kind (for files, pipes or tokens) compiles the model, which takes some seconds.
+Later calls reuse the compiled code: up to 512 MB of it is kept in ~/.cache/decodec_jax (or in
+decodec_jax within $XDG_CACHE_HOME). Set the environment variable DECODEC_CACHE=off to keep nothing.
 
-The exit code is 0, or 2 after one line for each thing that went wrong. Nothing half-written stays.
+The exit code is 0, or 2 after one line for each error. No half-written file remains.
 """
 
 
@@ -100,7 +101,7 @@ def parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     description = PAGE.format(commands="\n".join(lines), BUILT_IN=BUILT_IN)
     top = argparse.ArgumentParser("decodec", "decodec COMMAND ...", description, formatter_class=raw)
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", help="decodec COMMAND --help: more")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", help="see `decodec COMMAND --help`")
     options = {}
     for name, command in {name: command for group in GROUPS.values() for name, command in group.items()}.items():
         description = f"{command.what[0].upper()}{command.what[1:]}.\n\nexample: decodec {name} {command.example}"
@@ -110,30 +111,37 @@ def parser() -> argparse.ArgumentParser:
             options[name]("inputs", nargs="+", metavar="IN", help="file, folder, pattern, or - for standard input")
             options[name]("output", metavar="OUT", help="file or folder to write, or - for standard output")
             options[name]("--model", default=BUILT_IN, help=MODEL_HELP)
-            options[name]("--overwrite", action="store_true", help="make files that are in the folder OUT again")
-        options[name]("--json", action="store_true", help="tell what happened as JSON, on standard error if OUT is -")
+            options[name]("--overwrite", action="store_true", help="replace files that exist in the folder OUT")
+        options[name]("--json", action="store_true", help="report the result as JSON (on standard error if OUT is -)")
     for name in ("enhance", "background", "reconstruct", "encode"):
-        options[name]("--levels", type=_levels, metavar="S,N", help="of speech and background; fewer: a lower bitrate")
+        options[name]("--levels", type=_levels, metavar="S,N",
+                      help="levels of speech and background to use; fewer levels, lower bitrate")  # fmt: skip
     for name in ("enhance", "background", "reconstruct"):
-        options[name]("--continuous", action="store_true", help="without quantizers: no tokens, nothing lost by them")
+        options[name]("--continuous", action="store_true", help="bypass the quantizers: better sound, no tokens")
     for name in (*TAKE_APART, "encode"):
-        options[name]("--gain", type=float, metavar="DB", help="code it so much louder (default: to -26 dB; 0 for -)")
+        options[name]("--gain", type=float, metavar="DB",
+                      help="code the recording DB louder (default: bring it to -26 dB; 0 for a pipe)")  # fmt: skip
     for name in TAKE_APART:
-        options[name]("--raw", type=int, metavar="HZ", help="- is 16-bit samples of one channel at this rate, not wav")
-    options["decode"]("--keep", default="both", choices=("both", "speech", "background", "semantic"))
-    options["decode"]("--rate", type=int, metavar="HZ", help="of the recording (default: the model's)")
-    options["decode"]("--recover", action="store_true", help="put silence where the file is damaged")
-    options["convert"]("--reference", dest="other", required=True, metavar="FILE", help="the voice, for some seconds")
+        options[name]("--raw", type=int, metavar="HZ",
+                      help="pipes carry 16-bit samples of one channel at this rate, not wav")  # fmt: skip
+    options["decode"]("--keep", default="both", choices=("both", "speech", "background", "semantic"),
+                      help="the part to decode (default both)")  # fmt: skip
+    options["decode"]("--rate", type=int, metavar="HZ", help="rate of the recording (default: the model's)")
+    options["decode"]("--recover", action="store_true", help="replace damaged parts by silence")
+    options["convert"]("--reference", dest="other", required=True, metavar="FILE", help="a few seconds of the voice")
     options["convert"]("--align", default="content", choices=("content", "tile"),
-                       help="take the voice from where the reference says the same, or from its start on")  # fmt: skip
-    options["convert"]("--keep", default="speech", choices=("speech", "both"), help="both: the background too")
-    options["recombine"]("--background", dest="other", required=True, metavar="FILE", help="repeated or cut to fit")
-    options["info"]("inputs", nargs="+", metavar="FILE", help=f".dcc file, recording, bundle, run, or {BUILT_IN}")
-    options["export"]("run", metavar="RUN", help="folder that training wrote, or a bundle")
-    options["export"]("output", metavar="OUT", help="folder to write; a README.md there is kept, if people wrote it")
-    options["export"]("--half", action="store_true", help="in half precision: half the size, and weights are rounded")
+                       help="take the voice from similar sounds of the reference (default), or from its start")  # fmt: skip
+    options["convert"]("--keep", default="speech", choices=("speech", "both"), help="both keeps the background too")
+    options["recombine"]("--background", dest="other", required=True, metavar="FILE",
+                         help="the background; repeated or cut to fit")  # fmt: skip
+    options["info"]("inputs", nargs="*", metavar="FILE",
+                    help=f".dcc file, recording, bundle, run folder or {BUILT_IN}; "
+                    "without any: this installation, for bug reports")  # fmt: skip
+    options["export"]("run", metavar="RUN", help="run folder or bundle")
+    options["export"]("output", metavar="OUT", help="folder to write; a README.md that you wrote there is kept")
+    options["export"]("--half", action="store_true", help="store weights in half precision: half the size")
     options["export"]("--check", nargs="+", default=[], metavar="FILE",
-                      help="recordings on which PyTorch, with the bundle, must give what JAX gives")  # fmt: skip
+                      help="also check that PyTorch gives the same codes and samples for these recordings")  # fmt: skip
     _measuring(options["evaluate"], options["page"])
     return top
 
@@ -141,26 +149,30 @@ def parser() -> argparse.ArgumentParser:
 def _measuring(evaluate, page) -> None:
     """The options of the commands that measure."""
     evaluate("--suite", nargs="+", required=True, choices=SUITES, metavar="SUITE", help=" | ".join(SUITES))
-    evaluate("--model", nargs="+", default=[], metavar="[NAME=]MODEL", help="bundles or run folders, a column each; "
-             f"without them and --baselines, {BUILT_IN}: the model that comes with the package")  # fmt: skip
+    evaluate("--model", nargs="+", default=[], metavar="[NAME=]MODEL", help="bundles or run folders, one column each; "
+             f"default, if there are no baselines: {BUILT_IN}")  # fmt: skip
     page("--model", default=BUILT_IN, metavar="[NAME=]MODEL", help=MODEL_HELP)
     for option in (evaluate, page):
-        option("--data", required=True, metavar="FOLDER", help='with a test split in its manifest.csv; "": synthetic')
-        option("--out", required=True, type=Path, metavar="FOLDER", help="where to write; of what is there, files of "
-               "the same names are replaced")  # fmt: skip
-        option("--baselines", nargs="+", default=[], metavar="NAME", help="such as mixture silence oracle noisereduce "
-               "opus:8; a wrong name lists them all")  # fmt: skip
-        option("--seconds", type=float, default=4.0, help="length of a mixture (default 4)")
-        option("--continuous", action="store_true", help="every model once more, its quantizers left out")
-    evaluate("--limit", type=int, default=16, metavar="N", help="mixtures at each SNR, clips, pairs (default 16)")
-    evaluate("--whisper", default="", metavar="FOLDER", help="Whisper's weights, for word error rates")
-    evaluate("--speaker", default="", metavar="FOLDER", help="WavLM's weights, for speaker similarity")
-    page("--limit", type=int, default=1, metavar="N", help="mixtures at each SNR, clips, pairs (default 1)")
-    page("--tables", default="", metavar="FOLDER", help="what `decodec evaluate --out` wrote, to be shown too")
+        option("--data", required=True, metavar="FOLDER",
+               help='recordings with a test split in manifest.csv; "": synthetic')  # fmt: skip
+        option("--out", required=True, type=Path, metavar="FOLDER", help="folder to write; files of the same names "
+               "are replaced")  # fmt: skip
+        option("--baselines", nargs="+", default=[], metavar="NAME",
+               help="other systems to compare with: mixture silence "
+               "oracle noisereduce opus:8 ...; a wrong name lists all")  # fmt: skip
+        option("--seconds", type=float, default=4.0, help="length of a mixture, seconds (default 4)")
+        option("--continuous", action="store_true", help="measure every model a second time, its quantizers bypassed")
+    evaluate("--limit", type=int, default=16, metavar="N",
+             help="number of mixtures at each SNR, clips and pairs (default 16)")  # fmt: skip
+    evaluate("--whisper", default="", metavar="FOLDER", help="Whisper's weights, to measure word error rates")
+    evaluate("--speaker", default="", metavar="FOLDER", help="WavLM's weights, to measure speaker similarity")
+    page("--limit", type=int, default=1, metavar="N",
+         help="number of mixtures at each SNR, clips and pairs (default 1)")  # fmt: skip
+    page("--tables", default="", metavar="FOLDER", help="also show the tables that `decodec evaluate --out` wrote here")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0, 2 after a line for each thing that was wrong, 130 after Ctrl-C."""
+    """Run one command; returns the exit code: 0, 2 after a line for each error, 130 after Ctrl-C."""
     arguments = parser().parse_args(argv)
     logging.getLogger("absl").setLevel(logging.ERROR)
     compiled.keep()
@@ -181,14 +193,15 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _info(arguments: argparse.Namespace) -> tuple[dict, list[str]]:
-    from decodec_jax.inference import export  # JAX takes its time: here and below, only what needs it waits for it
+    from decodec_jax.inference import export  # here and below: importing JAX takes seconds, which --help need not wait
 
-    found = {name: export.describe(name) for name in arguments.inputs}
+    installed = {} if arguments.inputs else {"installation": export.installation()}
+    found = {name: export.describe(name) for name in arguments.inputs or [BUILT_IN]}
     if not arguments.json:
-        for name, facts in found.items():
+        for name, facts in (installed | found).items():
             print(name)
             print(*(f"  {key.replace('_', ' '):<18} {export.shown(value)}" for key, value in facts.items()), sep="\n")
-    return {"found": found}, []
+    return {**installed, "found": found}, []
 
 
 def _export(arguments: argparse.Namespace) -> tuple[dict, list[str]]:
@@ -198,7 +211,7 @@ def _export(arguments: argparse.Namespace) -> tuple[dict, list[str]]:
         try:
             from decodec_jax.interop import comparison
         except ImportError:
-            raise UserError("--check needs PyTorch, which is not installed: pip install torch") from None
+            raise UserError("--check needs PyTorch, which is not installed: pip install 'decodec_jax[torch]'") from None
     for name in arguments.check:
         audio.info(name)
     facts = export.export(arguments.run, arguments.output, arguments.half)
@@ -250,7 +263,7 @@ def _process(arguments: argparse.Namespace) -> tuple[dict, list[str]]:
 
         codec = DeCodec.load(arguments.model)
         if not codec.quantized:
-            _say("this run's codebooks have not started yet; its continuous embedding is used")
+            _say("the codebooks of this run have not started yet; the quantizers are bypassed")
         if getattr(arguments, "continuous", False):
             codec = codec.continuous()
         found["fingerprint"] = codec.fingerprint
@@ -267,7 +280,7 @@ def _process(arguments: argparse.Namespace) -> tuple[dict, list[str]]:
 
 
 def _do(arguments: argparse.Namespace, codec, job: batch.Job, advance, other) -> dict | None:
-    """One file; returns what else there is to tell of it."""
+    """One file; returns further facts for the report."""
     from decodec_jax.inference import files
 
     command, task = arguments.command, (codec, job.source, job.target, advance)
@@ -276,7 +289,7 @@ def _do(arguments: argparse.Namespace, codec, job: batch.Job, advance, other) ->
     if command == "decode":
         damaged = files.decode(*task, arguments.keep, arguments.rate, arguments.recover)
         for stream, start, end, _ in damaged:
-            _say(f"{job.source}: the {stream} from {start:.3f} to {end:.3f} s is damaged, and silent now")
+            _say(f"{job.source}: the {stream} from {start:.3f} to {end:.3f} s is damaged; silence replaces it")
         return {"damaged": [damage[:3] for damage in damaged]}
     if command == "embed":
         return files.embed(*task)
@@ -296,7 +309,7 @@ def _levels(text: str) -> tuple[int, int]:
     try:
         speech, background = map(int, text.split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not two numbers as in 4,2") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a pair of numbers such as 4,2") from None
     return speech, background
 
 

@@ -1,11 +1,13 @@
-"""What a model is, in numbers and as a bundle with a model card."""
+"""A model in numbers, and as a bundle with a model card."""
 
+import importlib.metadata
 import json
+import platform
 from pathlib import Path
 
 import jax
 
-from decodec_jax import audio
+from decodec_jax import __version__, audio
 from decodec_jax.errors import UserError
 from decodec_jax.inference import bundle, container
 from decodec_jax.inference.codec import DeCodec
@@ -16,8 +18,8 @@ SIGNED = "`decodec export` of decodec_jax"
 CARD = """\
 # A DeCodec model
 
-Takes recordings apart into speech and background while it codes them (DeCodec, arXiv 2509.09201). Made by
-{signed}, for the command `decodec` and for `decodec_jax.inference.codec.DeCodec`:
+Splits recordings into speech and background while it codes them (DeCodec, arXiv 2509.09201). Made by {signed}, for the
+command `decodec` and for `decodec_jax.DeCodec`:
 
     decodec enhance noisy.wav clean.wav --model {name}
 
@@ -27,13 +29,27 @@ Takes recordings apart into speech and background while it codes them (DeCodec, 
 
 {measured}
 
-Speech is what the model was trained to keep apart; music, several voices at once, and languages and noises unlike its
-training data are untested unless said so here. One-shot voice conversion can imitate a person: ask that person first.
+The model was trained to separate speech from the rest. Music, several voices at once, and languages and noises unlike
+its training data are untested unless this card says otherwise. One-shot voice conversion can imitate a person: ask
+that person first.
 """
 
 
+def installation() -> dict:
+    """Versions, platform and devices: what a bug report needs."""
+    installed = {each.name for each in importlib.metadata.distributions()}
+    packages = [name for name in ("jax", "jaxlib", "flax", "numpy", "soundfile", "torch") if name in installed]
+    return {
+        "decodec_jax": __version__,
+        **{name: importlib.metadata.version(name) for name in packages},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "devices": ", ".join(sorted({device.device_kind for device in jax.devices()})),
+    }
+
+
 def describe(path: str) -> dict:
-    """What `decodec info` tells of a model, a .dcc file or a recording. Raises UserError for anything else."""
+    """Facts about a model, a .dcc file or a recording, for `decodec info`. Raises UserError for anything else."""
     if bundle.located(path).is_dir():
         return _of_model(DeCodec.load(path))
     if path.lower().endswith(".dcc"):
@@ -48,16 +64,16 @@ def describe(path: str) -> dict:
 
 
 def export(run: str | Path, out: str | Path, half: bool = False) -> dict:
-    """Write a run's averaged weights as a bundle with a model card; returns what `describe` tells of it.
+    """Write a run's averaged weights as a bundle with a model card; returns the facts of `describe`.
 
-    half: in float16, see `bundle.save`. A README.md that does not name `decodec export` as its maker is kept: somebody
-    wrote it who knows more of the model.
+    half: in float16, see `bundle.save`. A README.md that does not name `decodec export` as its maker is kept, because a
+    person wrote it.
 
     Raises UserError if there is nothing to export, if it has no codes yet, or if it cannot be written.
     """
     codec = DeCodec.load(run)
     if not codec.quantized:
-        raise UserError(f"{run} has no codes yet: its codebooks have not started; train it for longer")
+        raise UserError(f"{run} has no codes yet: its codebooks have not started; train it longer")
     saved = bundle.save(out, codec.config, codec.params, codec.codebook, codec.step, half)
     facts = _of_model(codec) | {"fingerprint": saved.fingerprint}  # rounding changes it
     readme = Path(out) / "README.md"
@@ -103,7 +119,7 @@ def shown(value) -> str:
 
 
 def _measured(run: Path) -> str:
-    """What the run last measured on held-out clips, as a table."""
+    """The run's last figures on held-out clips, as a table."""
     try:
         rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     except (OSError, json.JSONDecodeError):

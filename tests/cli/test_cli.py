@@ -125,6 +125,10 @@ def test_what_things_are(decodec, codec, model, folder):
     assert (described["latency_ms"], described["training_steps"], described["levels"]) == (2.5, 7, [2, 2])
     code, out, _ = decodec("info", names[0])
     assert code == 0 and "  kbit per second    9.6" in out
+    code, out, _ = decodec("info", "--json")
+    about = json.loads(out[0])
+    assert {"decodec_jax", "jax", "python", "devices"} < set(about["installation"])
+    assert list(about["found"]) == ["built-in"]
 
 
 def test_without_a_model_it_is_the_one_that_comes_with_the_package(decodec, piped, codec, folder, monkeypatch):
@@ -185,7 +189,7 @@ def test_the_page_has_an_example_of_every_command_and_all_of_them_parse(capsys):
     assert max(map(len, page.splitlines())) <= 100
     with pytest.raises(SystemExit, match="2"):
         parser.parse_args(["enhance", "a.wav", "b.wav", "--model", "m", "--levels", "four"])
-    assert "'four' is not two numbers as in 4,2" in capsys.readouterr().err
+    assert "'four' is not a pair of numbers such as 4,2" in capsys.readouterr().err
 
 
 def test_long_files_are_never_held_whole(tmp_path):

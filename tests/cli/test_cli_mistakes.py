@@ -80,7 +80,7 @@ def test_damage_is_one_line_and_silent_if_recovered(decodec, codec, folder):
     code, _, errors = decodec("decode", folder / "a.dcc", folder / "out.wav")
     assert code == 2 and len(errors) == 1 and "the speech from 0.000 to 0.005 s is damaged" in errors[0]
     code, _, errors = decodec("decode", folder / "a.dcc", folder / "out.wav", "--recover")
-    assert (code, len(errors)) == (0, 1) and errors[0].endswith("from 0.000 to 0.005 s is damaged, and silent now")
+    assert (code, len(errors)) == (0, 1) and errors[0].endswith("from 0.000 to 0.005 s is damaged; silence replaces it")
     speech = tokens.speech.copy()
     speech[:, :4] = codec.blank(tokens.length).speech[:, :4]
     repaired = files.replace(tokens, speech=speech)
