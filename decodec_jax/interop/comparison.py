@@ -88,5 +88,5 @@ def _streamed_samples(model: torch_model.DeCodec, codes: Sequence[Tensor]) -> Te
 
 def compare_files(bundle: str | Path, paths: Sequence[str]) -> dict[str, Agreement]:
     """`compare` for the first minute of each recording. Raises UserError, naming it, for one that cannot be read."""
-    codec, model = DeCodec.load(bundle), torch_model.DeCodec.from_bundle(bundle).eval()
+    codec, model = DeCodec.load(bundle), torch_model.DeCodec.from_pretrained(bundle)
     return {path: compare(codec, model, *audio.read(path, seconds=SECONDS)) for path in paths}

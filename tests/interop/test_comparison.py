@@ -34,7 +34,7 @@ def folder(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pair(folder):
-    return DeCodec.load(folder), torch_model.DeCodec.from_bundle(folder).eval()
+    return DeCodec.load(folder), torch_model.DeCodec.from_pretrained(folder)
 
 
 def clips(t):
@@ -53,7 +53,7 @@ def test_they_agree(pair, shape, rate):
 
 @pytest.mark.parametrize("part", ["encoder", "decoder"])
 def test_a_weight_that_differs_shows(folder, pair, part):
-    other = torch_model.DeCodec.from_bundle(folder).eval()
+    other = torch_model.DeCodec.from_pretrained(folder)
     with torch.no_grad():
         side = getattr(other, part)
         getattr(side, "head" if hasattr(side, "head") else "last").bias += 0.5
@@ -82,5 +82,6 @@ def test_without_torch_nothing_is_written(folder, tmp_path, capsys, monkeypatch)
     monkeypatch.delattr("decodec_jax.interop.comparison")
     monkeypatch.setitem(sys.modules, "torch", None)
     assert cli.main(["export", str(folder), str(tmp_path / "out"), "--check", "a.wav"]) == 2
-    assert capsys.readouterr().err == "decodec: --check needs PyTorch, which is not installed: pip install torch\n"
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "decodec: --check needs PyTorch, which is not installed: pip install 'decodec_jax[torch]'"
     assert not list(tmp_path.iterdir())

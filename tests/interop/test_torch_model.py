@@ -7,6 +7,7 @@ import ast
 import dataclasses
 import json
 import math
+import re
 import shutil
 import subprocess
 import sys
@@ -31,7 +32,7 @@ if sys.version_info >= (3, 12):
 import torch
 
 from decodec_jax.interop import torch_model
-from decodec_jax.interop.torch_model import DeCodec, Player, to_bundle, to_torchscript
+from decodec_jax.interop.torch_model import DeCodec, Player, to_torchscript
 
 torch.set_num_threads(1)  # the sizes here are tiny, and other tests run at the same time
 
@@ -95,7 +96,7 @@ def both(request, tmp_path_factory) -> Both:
     folder = tmp_path_factory.mktemp(request.param)
     bundle.save(folder, network.config, variables["params"], variables.get("codebook", {}), step=7)
     compiled = jax.jit(lambda variables, wave: network.apply(variables, wave, method=take_apart))
-    return Both(network, variables, compiled, DeCodec.from_bundle(folder), folder)
+    return Both(network, variables, compiled, DeCodec.from_pretrained(folder), folder)
 
 
 def assert_same(theirs: torch_model.TakenApart, ours: TakenApart):
@@ -223,7 +224,7 @@ def test_a_model_that_is_not_causal_has_no_stream(both):
 
 
 def test_a_bundle_comes_back_to_the_byte(both, tmp_path):
-    assert to_bundle(both.model, tmp_path) == bundle.load(both.folder).fingerprint
+    assert both.model.save_pretrained(tmp_path) == bundle.load(both.folder).fingerprint
     for name in ("config.json", "model.safetensors"):
         assert (tmp_path / name).read_bytes() == (both.folder / name).read_bytes()
 
@@ -236,7 +237,7 @@ def test_weights_changed_in_torch_work_in_jax(both, tmp_path):
         for parameter in changed.parameters():
             if parameter.requires_grad:
                 parameter.mul_(1.1).add_(0.01)
-    fingerprint = to_bundle(changed, tmp_path)
+    fingerprint = changed.save_pretrained(tmp_path)
     loaded = bundle.load(tmp_path)
     assert loaded.fingerprint == fingerprint
     variables = {"params": loaded.params} | ({"codebook": loaded.codebook} if loaded.codebook else {})
@@ -249,10 +250,10 @@ def test_weights_changed_in_torch_work_in_jax(both, tmp_path):
 def test_a_bundle_in_half_precision_is_the_same_model(both, tmp_path):
     network, variables = both.network, both.variables
     saved = bundle.save(tmp_path / "half", network.config, variables["params"], variables["codebook"], 7, half=True)
-    model, wave = DeCodec.from_bundle(tmp_path / "half"), mixture(2, 1234)
+    model, wave = DeCodec.from_pretrained(tmp_path / "half"), mixture(2, 1234)
     ours = both.take_apart({"params": saved.params, "codebook": saved.codebook}, wave)
     assert_same(model.take_apart(torch.from_numpy(wave)), ours)
-    assert to_bundle(model, tmp_path / "full") == saved.fingerprint != bundle.load(both.folder).fingerprint
+    assert model.save_pretrained(tmp_path / "full") == saved.fingerprint != bundle.load(both.folder).fingerprint
 
 
 @pytest.mark.parametrize("both", ["plain"], indirect=True)
@@ -288,34 +289,34 @@ class TestErrors:
     )  # fmt: skip
     def test_tensors_that_do_not_fit(self, rewritten, damage, message):
         with pytest.raises(ValueError, match=message):
-            DeCodec.from_bundle(rewritten(damage))
+            DeCodec.from_pretrained(rewritten(damage))
 
     def test_other_versions(self, rewritten):
         with pytest.raises(ValueError, match="version 2"):
-            DeCodec.from_bundle(rewritten(version=2))
+            DeCodec.from_pretrained(rewritten(version=2))
         with pytest.raises(ValueError, match="settings: attention"):
-            DeCodec.from_bundle(rewritten(model={"attention": True}))
+            DeCodec.from_pretrained(rewritten(model={"attention": True}))
         with pytest.raises(ValueError, match=r"settings: .*channels, .*kernel"):
-            DeCodec.from_bundle(rewritten(model={"waveform": {}}))
+            DeCodec.from_pretrained(rewritten(model={"waveform": {}}))
 
     def test_another_family(self, rewritten):
         named = r"missing: decoder\.block0\.bias, .*unknown: decoder\.block0\.snake\.alpha"
         with pytest.raises(ValueError, match=named):
-            DeCodec.from_bundle(rewritten(model={"family": "spectral"}))
+            DeCodec.from_pretrained(rewritten(model={"family": "spectral"}))
 
     def test_a_changed_weight(self, rewritten):
         with pytest.raises(ValueError, match="not as it was written"):
-            DeCodec.from_bundle(rewritten(fingerprint="0" * 16))
+            DeCodec.from_pretrained(rewritten(fingerprint="0" * 16))
 
     def test_what_a_bundle_has_no_place_for(self, both, tmp_path):
         model = DeCodec(both.model.config)
         model.encoder.adapter = torch.nn.Linear(1, 1)
         with pytest.raises(ValueError, match=r"unknown: encoder\.adapter\.bias, encoder\.adapter\.kernel"):
-            to_bundle(model, tmp_path)
+            model.save_pretrained(tmp_path)
         del model.encoder.adapter
         torch.nn.init.ones_(model.decoder.lstm.bias_hh_l0)
         with pytest.raises(ValueError, match=r"add decoder\.lstm\.bias_hh_l0 to bias_ih"):
-            to_bundle(model, tmp_path)
+            model.save_pretrained(tmp_path)
         assert not list(tmp_path.iterdir())
 
 
@@ -341,7 +342,7 @@ import sys
 sys.modules.update(dict.fromkeys(["decodec_jax", "jax", "flax"]))
 import torch
 from copied import DeCodec
-model = DeCodec.from_bundle({str(both.folder)!r})
+model = DeCodec.from_pretrained({str(both.folder)!r})
 assert model(torch.zeros(1, 33)).shape == (1, 33)
 """
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
@@ -432,3 +433,15 @@ def test_a_step_of_a_stream_is_exported_lstm_and_all(both):
         state, samples = exported(state, *frame)
         sound.append(samples)
     assert_close(torch.cat(sound, dim=-1), both.model.decode(*codes, wave.shape[-1]).detach())
+
+
+def test_a_folder_without_a_model(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"is not a bundle: config\.json is missing; `decodec export"):
+        DeCodec.from_pretrained(tmp_path)
+
+
+def test_the_page_for_pytorch_can_be_followed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[2] / "docs/pytorch.md").read_text()
+    exec("\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL)), {})
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "fine_tuned", "player.pt"}

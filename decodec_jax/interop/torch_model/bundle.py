@@ -39,7 +39,10 @@ _ALWAYS_ZERO = r".*\.lstm\.bias_hh_l\d+(_reverse)?"
 
 
 def load(cls: type[DeCodec], folder: str | Path) -> DeCodec:
-    """A model of this class with the weights of a bundle; errors as of `DeCodec.from_bundle`."""
+    """A model of this class with the weights of a bundle; errors as in `DeCodec.from_pretrained`."""
+    for name in ("config.json", "model.safetensors"):
+        if not (Path(folder) / name).is_file():
+            raise FileNotFoundError(f"{folder} is not a bundle: {name} is missing; `decodec export` writes bundles")
     described = json.loads((Path(folder) / "config.json").read_text())
     if described.get("version") != VERSION or "model" not in described:
         raise ValueError(f"{folder} is a bundle of version {described.get('version')}; this file reads {VERSION}")
@@ -57,11 +60,8 @@ def load(cls: type[DeCodec], folder: str | Path) -> DeCodec:
     return model
 
 
-def to_bundle(model: DeCodec, folder: str | Path) -> str:
-    """Write a bundle that JAX and `from_bundle` load; returns its fingerprint.
-
-    Raises ValueError naming the tensors that a bundle of this config lacks, or has no place for.
-    """
+def save(model: DeCodec, folder: str | Path) -> str:
+    """`DeCodec.save_pretrained`."""
     state = model.state_dict()
     second = [name for name, tensor in state.items() if re.fullmatch(_ALWAYS_ZERO, name) and tensor.any()]
     if second:

@@ -43,11 +43,24 @@ class DeCodec(nn.Module):
             self.semantic_projection = nn.Linear(config.half, config.semantic)
 
     @classmethod
-    def from_bundle(cls, folder: str | Path) -> "DeCodec":
-        """The model in a bundle. Raises ValueError naming what is missing, left over, of another shape or changed."""
+    def from_pretrained(cls, folder: str | Path, device: str | torch.device = "cpu") -> "DeCodec":
+        """The model in a local folder that `decodec export` or `save_pretrained` wrote, in eval mode on `device`.
+
+        Nothing is downloaded. Raises FileNotFoundError if the folder is not a bundle, and ValueError, naming the
+        tensors, if any is missing, unknown, of another shape or changed.
+        """
         from .bundle import load  # which imports this file
 
-        return load(cls, folder)
+        return load(cls, folder).to(device).eval()
+
+    def save_pretrained(self, folder: str | Path) -> str:
+        """Write a bundle that JAX and `from_pretrained` load; returns its fingerprint.
+
+        Raises ValueError, naming the tensors, if a bundle of this config lacks any or has no place for it.
+        """
+        from .bundle import save
+
+        return save(self, folder)
 
     def embed(self, wave: Tensor) -> tuple[Tensor, Tensor]:
         """The speech and background halves of the embedding, before quantizing: `[b, t] -> [b, f, half]` twice."""
