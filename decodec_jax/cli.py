@@ -130,7 +130,7 @@ def parser() -> argparse.ArgumentParser:
     options["decode"]("--recover", action="store_true", help="replace damaged parts by silence")
     options["convert"]("--reference", dest="other", required=True, metavar="FILE", help="a few seconds of the voice")
     options["convert"]("--align", default="content", choices=("content", "tile"),
-                       help="take the voice from similar sounds of the reference (default), or from its start")  # fmt: skip
+                       help="take the voice from similar sounds of the reference (default), or from its start")
     options["convert"]("--keep", default="speech", choices=("speech", "both"), help="both keeps the background too")
     options["recombine"]("--background", dest="other", required=True, metavar="FILE",
                          help="the background; repeated or cut to fit")  # fmt: skip

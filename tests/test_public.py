@@ -1,8 +1,5 @@
 """What a stranger meets first: the import, the names, the types and the examples in docstrings."""
 
-import doctest
-import functools
-import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +7,6 @@ from pathlib import Path
 import pytest
 
 import decodec_jax
-from decodec_jax.inference.codec import DeCodec
 
 ROOT = Path(__file__).parents[1]
 
@@ -33,14 +29,3 @@ def test_names_that_are_not_there_say_so():
         _ = decodec_jax.Codec
     assert all(getattr(decodec_jax, name) for name in decodec_jax.__all__)
     assert (Path(decodec_jax.__file__).parent / "py.typed").is_file()
-
-
-@pytest.mark.parametrize(("module", "examples"), [("decodec_jax.inference.codec", 4), ("decodec_jax.audio", 1)])
-def test_examples_in_docstrings_give_what_they_show(module, examples, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(DeCodec, "load", functools.cache(DeCodec.load))  # each example would compile anew
-    module = importlib.import_module(module)
-    found = [test for test in doctest.DocTestFinder().find(module) if test.examples]
-    assert len(found) >= examples
-    runner = doctest.DocTestRunner()
-    assert all(runner.run(test).failed == 0 for test in found)
