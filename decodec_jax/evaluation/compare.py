@@ -23,14 +23,13 @@ Values = dict[str, np.ndarray]  # by figure: a value for each item [n], or one o
 
 
 def teacher_of(path: Path) -> Teacher | None:
-    """What a run was guided by; None without guidance, for a bundle, and where HuBERT's weights are not at hand."""
-    from decodec_jax.training.loop import load_teacher  # needs Orbax, which a bundle does not
+    """What a run was guided by; None without guidance, for a bundle, and where its weights are not at hand."""
+    from decodec_jax.training.loop import at_hand, load_teacher  # needs Orbax, which a bundle does not
 
     if is_bundle(path):
         return None
     config = settings.load(path / "config.json")
-    at_hand = config.teacher.kind == "cepstra" or config.teacher.path
-    return load_teacher(config) if config.loss.guidance and at_hand else None
+    return load_teacher(config) if config.loss.guidance and at_hand(config) else None
 
 
 def values(model: DeCodec, mixtures: Sequence[Item], teacher: Teacher | None = None) -> Values:

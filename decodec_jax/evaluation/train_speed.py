@@ -12,7 +12,7 @@ from decodec_jax.codec.product import resolve
 from decodec_jax.config import Config
 from decodec_jax.evaluation.speed import Row, matmul_rate, most_memory, noise, say, timed
 from decodec_jax.training import cost, sharding, step
-from decodec_jax.training.loop import open_teacher
+from decodec_jax.training.loop import at_hand, open_teacher
 from decodec_jax.training.state import create, fresh
 
 
@@ -24,7 +24,7 @@ def trainable(config: Config, plain: bool = False) -> Config:
     config = copy.deepcopy(config)
     config.data.targets = ""
     guided, adversarial = config.loss.guidance, config.loss.adversarial or config.loss.feature
-    if guided and (plain or (config.teacher.kind == "hubert" and not config.teacher.path)):
+    if guided and (plain or not at_hand(config)):
         config.loss.guidance = 0.0
         say("train: without guidance, " + ("as --plain asks" if plain else "as teacher.path names no weights"))
     if plain and adversarial:

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from decodec_jax.errors import UserError
-from decodec_jax.objective.teacher import MEAN, HubertSizes, HubertTeacher, fingerprint_of
+from decodec_jax.objective.teacher import HUBERT_LAYER, MEAN, HubertSizes, HubertTeacher, fingerprint_of
 
 Tensors = dict[str, np.ndarray]
 
@@ -31,7 +31,7 @@ ONLY = {  # what config.json may say where HuBERTs differ; absent means the same
 }
 
 
-def load(path: str | os.PathLike, layer: int = 9) -> HubertTeacher:
+def load(path: str | os.PathLike, layer: int = HUBERT_LAYER) -> HubertTeacher:
     """The teacher in a folder (config.json, weights, preprocessor_config.json) or a file of weights (beside them).
 
     layer: 1 for the first layer's output, or `teacher.MEAN`; layers above it are left out. Where config.json is absent
@@ -52,7 +52,7 @@ def load(path: str | os.PathLike, layer: int = 9) -> HubertTeacher:
 def make_teacher(tensors: Tensors, sizes: HubertSizes, layer: int, name: str = "the weights") -> HubertTeacher:
     """The teacher of tensors under their published names; `name` is what errors call them. See `load`."""
     tensors = plain_names(tensors)
-    _require_layout(tensors, sizes, name)
+    require_layout(tensors, layout(sizes), f"HuBERT of {sizes.layers} layers of {sizes.width}", name)
     used = sizes if layer == MEAN else replace(sizes, layers=layer)
     params = convert(tensors, used)
     return HubertTeacher(params, used, layer, fingerprint_of("hubert", (used, layer), params))
@@ -74,7 +74,7 @@ def _file(path: Path) -> Path:
 
 def read_sizes(folder: Path) -> HubertSizes:
     """What config.json and preprocessor_config.json of a folder say, or HuBERT base's where they are absent."""
-    config, preprocessor = (_json(folder / name) for name in ("config.json", "preprocessor_config.json"))
+    config, preprocessor = (read_json(folder / name) for name in ("config.json", "preprocessor_config.json"))
     for name, value in ONLY.items():
         if config.get(name, value) != value:
             raise UserError(f"{folder / 'config.json'}: {name} is {config[name]!r}; only {value!r} is supported")
@@ -103,7 +103,8 @@ def read_sizes(folder: Path) -> HubertSizes:
     return sizes
 
 
-def _json(path: Path) -> dict:
+def read_json(path: Path) -> dict:
+    """What a file of JSON says, nothing where it is absent."""
     if not path.exists():
         return {}
     try:
@@ -171,16 +172,16 @@ def layout(sizes: HubertSizes) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _require_layout(tensors: Tensors, sizes: HubertSizes, name: str) -> None:
-    expected = layout(sizes)
+def require_layout(tensors: Tensors, expected: dict[str, tuple[int, ...]], what: str, name: str) -> None:
+    """Raise UserError, naming tensors, unless they have the expected names and shapes."""
     problems = {
         "missing": expected.keys() - tensors.keys(),
         "unknown": tensors.keys() - expected.keys(),
         "of another shape": {n for n, shape in expected.items() if n in tensors and tensors[n].shape != shape},
     }
-    found = [f"{what}: {_some(names)}" for what, names in problems.items() if names]
+    found = [f"{which}: {_some(names)}" for which, names in problems.items() if names]
     if found:
-        raise UserError(f"{name} does not hold a HuBERT of {sizes.layers} layers of {sizes.width}; {'; '.join(found)}")
+        raise UserError(f"{name} does not hold a {what}; {'; '.join(found)}")
 
 
 def _some(names: Iterable[str]) -> str:
@@ -226,12 +227,13 @@ def convert(tensors: Tensors, sizes: HubertSizes) -> dict:
         "position_kernel": (tensors[f"{POSITION}.weight_g"] * direction / length).transpose(2, 1, 0),
         "position_bias": tensors[f"{POSITION}.bias"],
         "input_norm": norm("encoder.layer_norm"),
-        "layers": _stacked(layers),
+        "layers": stacked(layers),
     }
 
 
-def _stacked(trees: list[dict]) -> dict:
+def stacked(trees: list[dict]) -> dict:
+    """Trees of arrays as one tree of these arrays, stacked."""
     first = trees[0]
     if not isinstance(first, dict):
         return np.stack(trees)
-    return {name: _stacked([tree[name] for tree in trees]) for name in first}
+    return {name: stacked([tree[name] for tree in trees]) for name in first}

@@ -9,7 +9,7 @@ from functools import lru_cache
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 from scipy.fft import dct
 from scipy.signal import get_window
 
@@ -52,8 +52,7 @@ def cepstra(wave: Array) -> Array:
 
     The Fourier transform is a product with a matrix: `jnp.fft` under a mesh may gather the batch.
     """
-    with jax.default_matmul_precision("highest"):  # a range of 70 dB does not fit the products of bfloat16
-        return _normalised(_in_context(_coefficients(wave)))
+    return normalised(in_context(wave))
 
 
 def _coefficients(wave: Array) -> Array:
@@ -68,16 +67,18 @@ def _coefficients(wave: Array) -> Array:
     return jnp.log1p(power / floor) @ _cosines(BANDS, COEFFICIENTS)
 
 
-def _in_context(coefficients: Array) -> Array:
-    """`[b, 2 f, 13] -> [b, f, 39]`; beyond its ends a clip goes on as it begins and ends."""
-    b, steps, _ = coefficients.shape
-    reach = CONTEXT // 2 - 1
-    padded = jnp.pad(coefficients, ((0, 0), (reach, reach), (0, 0)), mode="edge")
-    course = jnp.stack([padded[:, i : i + steps - 1 : 2] for i in range(CONTEXT)], axis=-1)
-    return (course @ _cosines(CONTEXT, SHAPES)).reshape(b, steps // 2, WIDTH)
+def in_context(wave: Array) -> Array:
+    """The same before it is normalised; beyond its ends a clip goes on as it begins and ends."""
+    with jax.default_matmul_precision("highest"):  # a range of 70 dB does not fit the products of bfloat16
+        coefficients = _coefficients(wave)
+        b, steps, _ = coefficients.shape
+        reach = CONTEXT // 2 - 1
+        padded = jnp.pad(coefficients, ((0, 0), (reach, reach), (0, 0)), mode="edge")
+        course = jnp.stack([padded[:, i : i + steps - 1 : 2] for i in range(CONTEXT)], axis=-1)
+        return (course @ _cosines(CONTEXT, SHAPES)).reshape(b, steps // 2, WIDTH)
 
 
-def _normalised(x: Array) -> Array:
-    """Zero mean and unit variance over frames, `[b, f, w]`; zero where nothing varies."""
-    centred = x - jnp.mean(x, axis=1, keepdims=True)
-    return centred * lax.rsqrt(jnp.mean(centred**2, axis=1, keepdims=True) + EPS)
+def normalised(x: Array) -> Array:
+    """Zero mean and unit variance over frames, `[b, f, w]` of numpy or JAX; zero where nothing varies."""
+    centred = x - x.mean(axis=1, keepdims=True)
+    return centred / ((centred**2).mean(axis=1, keepdims=True) + EPS) ** 0.5

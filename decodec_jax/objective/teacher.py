@@ -1,4 +1,4 @@
-"""What the first speech level is guided towards: HuBERT's features of the clean speech, or cepstra in their place.
+"""What the first speech level is guided towards: features of the clean speech by HuBERT, by Whisper, or cepstra.
 
 A teacher is a pytree whose leaves are its weights. Hand it to the jitted step as an argument: weights that a jitted
 function closes over become constants of the program, and HuBERT's 94 million would be copied into each compilation.
@@ -17,8 +17,11 @@ from jax import Array, lax
 
 from decodec_jax.errors import UserError
 from decodec_jax.objective import cepstra
-from decodec_jax.objective.cepstra import HOP, SAMPLE_RATE
+from decodec_jax.objective.cepstra import HOP, SAMPLE_RATE, STEP
+from decodec_jax.objective.whisper import Whisper, WhisperSizes, log_mel
 
+SECOND = SAMPLE_RATE // HOP  # frames
+HUBERT_LAYER = 9  # the paper's target
 MEAN = -1  # in place of a layer: the mean of all hidden states, SpeechTokenizer's target
 
 
@@ -35,8 +38,21 @@ class Teacher(Protocol):
         """Names kind, weights and layer: targets that were computed before are of this teacher if they bear it."""
         ...
 
+    @property
+    def window(self) -> int:
+        """Frames: what is computed once is computed of a clip that silence fills up to a multiple of this."""
+        ...
+
     def targets(self, wave: Array) -> Array:
         """Waveform `[b, t]` at 16 kHz to `[b, ceil(t / 320), width]`."""
+        ...
+
+    def features(self, wave: Array) -> Array:
+        """The same before `finished`."""
+        ...
+
+    def finished(self, features: np.ndarray) -> np.ndarray:
+        """Targets of the features of a whole clip, `[b, f, width]`, in numpy or JAX."""
         ...
 
 
@@ -75,8 +91,18 @@ class CepstraTeacher:
         constants = {name: value for name, value in vars(cepstra).items() if name.isupper()}
         return fingerprint_of("cepstra", sorted(constants.items()))
 
+    @property
+    def window(self) -> int:
+        return SECOND
+
     def targets(self, wave: Array) -> Array:
         return cepstra.cepstra(wave)
+
+    def features(self, wave: Array) -> Array:
+        return cepstra.in_context(wave)
+
+    def finished(self, features: np.ndarray) -> np.ndarray:
+        return cepstra.normalised(features)
 
 
 # --- HuBERT ---------------------------------------------------------------------------------------------------------
@@ -215,6 +241,63 @@ class HubertTeacher:
     def width(self) -> int:
         return self.sizes.width
 
+    @property
+    def window(self) -> int:
+        return SECOND
+
     def targets(self, wave: Array) -> Array:
         last, states = Hubert(self.sizes).apply({"params": self.params}, wave)
         return jnp.mean(states, axis=0) if self.layer == MEAN else last
+
+    def features(self, wave: Array) -> Array:
+        return self.targets(wave)
+
+    def finished(self, features: np.ndarray) -> np.ndarray:
+        return features
+
+
+# --- Whisper --------------------------------------------------------------------------------------------------------
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class WhisperTeacher:
+    """The output of the last layer in `sizes` of Whisper's encoder, zero mean and unit variance over the clip.
+
+    Made by interop/whisper.py. Whisper is made for 30 s and knows how far into them a frame is, so what is computed
+    once is computed of whole clips followed by silence up to 30 s; of a batch it hears nothing but the crops.
+    docs/teacher.md says how far apart these are.
+    """
+
+    params: dict
+    sizes: WhisperSizes = field(metadata={"static": True})
+    fingerprint: str = field(metadata={"static": True})
+
+    @property
+    def width(self) -> int:
+        return self.sizes.width
+
+    @property
+    def window(self) -> int:
+        return self.sizes.positions
+
+    def targets(self, wave: Array) -> Array:
+        audible = jnp.any(wave != 0, axis=-1)[:, None, None]  # it says something of silence, too
+        return jnp.where(audible, self.finished(self.features(wave)), 0)
+
+    def features(self, wave: Array) -> Array:
+        return Whisper(self.sizes).apply({"params": self.params}, self.spectra(wave))[-1]
+
+    def spectra(self, wave: Array) -> Array:
+        """Log mel spectra, two a frame: `[b, 2 ceil(t / 320), bands]`, from 10 ms into the clip on.
+
+        Whisper's frame is centred on the first of its 320 samples; 160 later is the middle of the codec's.
+        """
+        t = wave.shape[-1]
+        if t > self.sizes.positions * HOP:
+            raise UserError(f"Whisper hears {self.sizes.positions * HOP / SAMPLE_RATE:g} s, not the "
+                            f"{t / SAMPLE_RATE:.1f} s of this recording; give crops of it")  # fmt: skip
+        return log_mel(jnp.pad(wave[:, STEP:], ((0, 0), (0, min(t, STEP) + -t % HOP))), self.sizes.bands)
+
+    def finished(self, features: np.ndarray) -> np.ndarray:
+        return cepstra.normalised(features)

@@ -13,11 +13,22 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 from jax import sharding
 from jax.extend import core
 
 from decodec_jax.config import Config, Mesh
-from decodec_jax.objective.teacher import CepstraTeacher, Hubert, HubertSizes, HubertTeacher, Teacher
+from decodec_jax.objective.teacher import (
+    HUBERT_LAYER,
+    MEAN,
+    CepstraTeacher,
+    Hubert,
+    HubertSizes,
+    HubertTeacher,
+    Teacher,
+    WhisperTeacher,
+)
+from decodec_jax.objective.whisper import Whisper, WhisperSizes
 from decodec_jax.training.sharding import layout, make_mesh, replicated
 from decodec_jax.training.state import create
 from decodec_jax.training.step import trace_train_step
@@ -26,15 +37,22 @@ from decodec_jax.training.step import trace_train_step
 
 
 def abstract_teacher(config: Config, mesh: sharding.Mesh) -> Teacher | None:
-    """What guides, as shapes: HuBERT base up to the layer that the config names, weights or not."""
+    """What guides, as shapes: HuBERT base or Whisper tiny up to the layer that the config names, weights or not."""
     if not config.loss.guidance or config.data.targets:
         return None
     if config.teacher.kind == "cepstra":
         return CepstraTeacher()
-    sizes = HubertSizes() if config.teacher.layer < 0 else HubertSizes(layers=config.teacher.layer)
-    wave = jax.ShapeDtypeStruct((1, sizes.reach), jnp.float32)
-    params = jax.eval_shape(lambda wave: Hubert(sizes).init(jax.random.key(0), wave)["params"], wave)
-    return HubertTeacher(_placed(params, replicated(mesh)), sizes, config.teacher.layer, "")
+    layer = config.teacher.layer
+
+    def shapes(network: nn.Module, *heard: int) -> dict:
+        made = jax.eval_shape(network.init, jax.random.key(0), jax.ShapeDtypeStruct(heard, jnp.float32))
+        return _placed(made["params"], replicated(mesh))
+
+    if config.teacher.kind == "whisper":
+        sizes = WhisperSizes(layers=layer or WhisperSizes.layers)
+        return WhisperTeacher(shapes(Whisper(sizes), 1, 2, sizes.bands), sizes, "")
+    sizes = HubertSizes() if layer == MEAN else HubertSizes(layers=layer or HUBERT_LAYER)
+    return HubertTeacher(shapes(Hubert(sizes), 1, sizes.reach), sizes, layer, "")
 
 
 def traced_step(config: Config, mesh: sharding.Mesh, adversarial: bool = True) -> jax.stages.Traced:

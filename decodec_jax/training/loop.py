@@ -13,8 +13,8 @@ from decodec_jax import config as settings
 from decodec_jax.config import Config
 from decodec_jax.data import pipeline, sources, targets
 from decodec_jax.errors import UserError
-from decodec_jax.interop import hubert
-from decodec_jax.objective.teacher import CepstraTeacher, Teacher, require_frames
+from decodec_jax.interop import hubert, whisper
+from decodec_jax.objective.teacher import HUBERT_LAYER, CepstraTeacher, Teacher, require_frames
 from decodec_jax.training import sharding, step
 from decodec_jax.training.checkpoint import Checkpoints, abstract_like
 from decodec_jax.training.initial import initial_state
@@ -138,17 +138,25 @@ def open_teacher(config: Config, mesh: Mesh) -> Teacher | None:
     return sharding.spread(teacher, sharding.layout(teacher, mesh))
 
 
+def at_hand(config: Config) -> bool:
+    """Whether the teacher can be loaded: with a path, or where it needs no weights or a package brings them."""
+    kind = config.teacher.kind
+    return bool(config.teacher.path) or kind == "cepstra" or (kind == "whisper" and whisper.packaged() is not None)
+
+
 def load_teacher(config: Config) -> Teacher:
     """The teacher that the config names. Raises UserError where it names none, or one that does not fit the model."""
     require_frames(config.model.sample_rate, config.model.hop)
     if config.teacher.kind == "cepstra":
         teacher = CepstraTeacher()
+    elif config.teacher.kind == "whisper":
+        teacher = whisper.load(config.teacher.path, config.teacher.layer)
     elif config.teacher.path:
-        teacher = hubert.load(config.teacher.path, config.teacher.layer)
+        teacher = hubert.load(config.teacher.path, config.teacher.layer or HUBERT_LAYER)
     else:
         raise UserError("loss.guidance needs HuBERT's weights: give teacher.path, or in data.targets what was computed "
-                        "with them (launch/cache_targets.py); or set teacher.kind=cepstra, which "
-                        "needs none, and model.semantic=39; or set loss.guidance=0")
+                        "with them (launch/cache_targets.py); or set teacher.kind=whisper, which a package brings, or "
+                        "cepstra, which needs no weights, and model.semantic=384 or 39; or set loss.guidance=0")
     if teacher.width != config.model.semantic:
         raise UserError(f"model.semantic is {config.model.semantic}; this teacher has {teacher.width} features a frame")
     return teacher
@@ -157,8 +165,8 @@ def load_teacher(config: Config) -> Teacher:
 def open_targets(config: Config) -> targets.TargetCache | None:
     """The cache that guides in the teacher's place; None without guidance or without one.
 
-    Raises UserError for a cache of other frames, of another width, or of another teacher than the config names. HuBERT
-    without a path is no name: whoever has its targets needs no weights.
+    Raises UserError for a cache of other frames, of another width, or of another teacher than the config names, where
+    that is at hand: whoever has its targets needs no weights.
     """
     if not (config.loss.guidance and config.data.targets):
         return None
@@ -166,7 +174,7 @@ def open_targets(config: Config) -> targets.TargetCache | None:
     if cache.about.width != config.model.semantic:
         raise UserError(f"model.semantic is {config.model.semantic}; {cache.folder} has {cache.about.width} features a "
                         "frame")
-    if config.teacher.kind == "cepstra" or config.teacher.path:
+    if at_hand(config):
         teacher = load_teacher(config)
         if teacher.fingerprint != cache.about.teacher:
             raise UserError(f"{cache.folder} was made by the teacher {cache.about.teacher}; the config names "

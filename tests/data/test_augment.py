@@ -145,10 +145,3 @@ def test_speeds_that_cannot_be_are_named(name):
     setattr(config.data.augment, name, (1.2, 0.8))
     with pytest.raises(UserError, match=rf"data.augment.{name} is"):
         check(config)
-
-
-def test_speed_and_cached_targets_exclude_each_other():
-    config = Config()
-    config.model.semantic, config.data.targets, config.data.augment.speed = 8, "folder", (0.9, 1.1)
-    with pytest.raises(UserError, match=r"data.augment.speed"):
-        check(config)

@@ -16,14 +16,17 @@ from decodec_jax.data import pipeline
 from decodec_jax.data.mixing import Mixer
 from decodec_jax.data.sources import open_source
 from decodec_jax.data.targets import (
-    BUCKET,
     HEAD,
     PIECE,
     RECORDS,
     About,
-    clip_targets,
+    at_speed,
+    clip_features,
     open_cache,
+    packed,
+    record_bytes,
     speech_targets,
+    unpacked,
     write_cache,
 )
 from decodec_jax.errors import UserError
@@ -33,7 +36,8 @@ from decodec_jax.training.step import guiding
 
 ROOT = Path(__file__).parents[2]
 RATE, HOP = 8000, 50
-ABOUT = About("0123456789ab", 2, HOP, RATE)
+DIGITS = 10
+ABOUT = About("0123456789ab", 1 + DIGITS, HOP, RATE)
 AUDIBLE = {"clean": 0.0, "background_only": 0.0, "silent": 0.0}
 
 
@@ -42,11 +46,17 @@ def frames_of(t, hop=HOP):
 
 
 def numbered(source):
-    """Targets that say which clip (from 1) and which frame (from 1) they are."""
+    """Targets that say which clip (from 1) and, in binary digits, which frame (from 1) they are."""
     for i, clip in enumerate(source.clips):
         if clip.kind == "speech":
             frames = frames_of(len(source.read(i)))
-            yield clip.name, np.stack([np.full(frames, i + 1.0), np.arange(1.0, frames + 1)], axis=1)
+            digits = np.arange(1, frames + 1)[:, None] >> np.arange(DIGITS) & 1
+            yield clip.name, np.hstack([np.full((frames, 1), i + 1.0), digits])
+
+
+def frame_of(targets):
+    """Which frames (from 1) targets [n, 1 + DIGITS] of `numbered` say that they are."""
+    return targets[:, 1:].astype(int) @ (1 << np.arange(DIGITS))
 
 
 @pytest.fixture
@@ -65,17 +75,17 @@ def opened(corpus, add_row, tmp_path):
 def check_alignment(example, source):
     """Each frame of speech is that of the clip that its target names. Returns frames of the silence around clips."""
     t, empty = example["speech"].shape[1], 0
-    assert example["targets"].shape == (2, frames_of(t), 2) and example["targets"].dtype == np.float32
+    assert example["targets"].shape == (2, frames_of(t), 1 + DIGITS) and example["targets"].dtype == np.float32
     for speech, targets in zip(example["speech"], example["targets"], strict=True):
         spoken = np.flatnonzero(targets[:, 0])
         if len(spoken) == 0:
             assert not speech.any()
             continue
         np.testing.assert_array_equal(np.diff(spoken), 1)
-        np.testing.assert_array_equal(np.diff(targets[spoken, 1]), 1)
+        np.testing.assert_array_equal(np.diff(frame_of(targets[spoken])), 1)
         assert len(set(targets[spoken, 0])) == 1
         begin, end = spoken[0] * HOP, (spoken[-1] + 1) * HOP
-        clip, first = targets[spoken[0]].astype(int) - 1
+        clip, first = targets[spoken[0], 0] - 1, frame_of(targets[spoken])[0] - 1
         wave = source.read(int(clip))[first * HOP :][: min(end, t) - begin]
         expected = np.zeros(t, np.float32)
         expected[begin : begin + len(wave)] = wave
@@ -93,7 +103,7 @@ def test_targets_lie_where_the_audio_lies(opened):
     examples += [mixer.valid(index) for index in range(20)]
     assert sum(check_alignment(example, source) for example in examples) > 0  # short clips were among them
     assert any(not example["targets"][0].any() for example in examples)  # and silence
-    begins = {int(example["targets"][0, 0, 1]) for example in examples}
+    begins = {frame_of(example["targets"][0])[0] for example in examples}
     assert len(begins) > 15
 
 
@@ -123,7 +133,7 @@ def test_workers_hosts_and_position_change_no_target(opened):
             stream.close()
 
     whole = take(5)
-    assert whole[0].shape == (4, 2, 42, 2)
+    assert whole[0].shape == (4, 2, 42, 1 + DIGITS)
     np.testing.assert_array_equal(take(4, start=4), whole[1:])
     np.testing.assert_array_equal(take(3, start=4, workers=2), whole[1:4])
     halves = np.stack([take(5, host=host, hosts=2) for host in range(2)], axis=2)
@@ -144,7 +154,7 @@ def damage_fewer(folder):
 
 
 def damage_version(folder):
-    (folder / HEAD).write_text((folder / HEAD).read_text().replace('"version": 1', '"version": 2'))
+    (folder / HEAD).write_text((folder / HEAD).read_text().replace('"version": 2', '"version": 3'))
 
 
 def damage_head(folder):
@@ -163,11 +173,12 @@ def damage_head(folder):
         (lambda folder: (folder / HEAD).unlink(), RATE, HOP, r"is not a cache of targets .*cache_targets\.py"),
         (damage_head, RATE, HOP, r"targets\.json is damaged"),
         (lambda folder: (folder / HEAD).write_text("[]"), RATE, HOP, r"targets\.json is damaged"),
-        (damage_version, RATE, HOP, r"is of version 2, and this decodec_jax reads version 1"),
+        (damage_version, RATE, HOP, r"is of version 3, and this decodec_jax reads version 2"),
     ],
 )
 def test_a_cache_that_does_not_fit_is_one_line(tmp_path, damage, rate, hop, words):
-    write_cache(tmp_path / "cache", ABOUT, [("a.wav", np.ones((30_000, 2))), ("b.wav", np.ones((3, 2)))])
+    width = ABOUT.width
+    write_cache(tmp_path / "cache", ABOUT, [("a.wav", np.ones((30_000, width))), ("b.wav", np.ones((3, width)))])
     if damage:
         damage(tmp_path / "cache")
     with pytest.raises(UserError, match=words) as caught:
@@ -198,17 +209,18 @@ def test_a_clip_that_has_grown_is_skipped_and_named(opened, tmp_path, caplog):
 
 def test_a_cache_is_there_when_complete_or_not_at_all(tmp_path):
     def stopped():
-        yield "a.wav", np.ones((3, 2))
+        yield "a.wav", np.ones((3, ABOUT.width))
         raise KeyboardInterrupt
 
-    unfit = {"wide": np.ones((3, 4)), "overflow": np.full((3, 2), 1e5), "nan": np.full((3, 2), np.nan)}
+    shape = (3, ABOUT.width)
+    unfit = {"wide": np.ones((3, 4)), "overflow": np.full(shape, 1e5), "nan": np.full(shape, np.nan)}
     for name, features in unfit.items():
-        with pytest.raises(UserError, match=rf"{name}: float16 \[frames, 2\] does not hold"):
+        with pytest.raises(UserError, match=rf"{name}: float16 \[frames, 11\] does not hold"):
             write_cache(tmp_path / "cache", ABOUT, [(name, features)])
     with pytest.raises(KeyboardInterrupt):
         write_cache(tmp_path / "cache", ABOUT, stopped())
     assert list(tmp_path.iterdir()) == []
-    write_cache(tmp_path / "cache", ABOUT, [("a.wav", np.ones((3, 2)))])
+    write_cache(tmp_path / "cache", ABOUT, [("a.wav", np.ones(shape))])
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
     with pytest.raises(UserError, match="cache exists; remove it"):
         write_cache(tmp_path / "cache", ABOUT, [])
@@ -221,18 +233,73 @@ def test_clips_are_computed_whole_at_few_lengths(rng):
         seen.add(wave.shape[1])
         return wave.reshape(1, -1, 4).mean(-1, keepdims=True)
 
-    for frames in (0.25, 1, BUCKET, BUCKET + 1, PIECE, PIECE + 1, 2.6 * PIECE):
+    for frames in (0.25, 1, 50, 51, PIECE, PIECE + 1, 2.6 * PIECE):
         wave = rng.standard_normal(round(4 * frames)).astype(np.float32)
         padded = np.pad(wave, (0, -len(wave) % 4))
-        np.testing.assert_array_equal(clip_targets(wave, 4, means), padded.reshape(-1, 4).mean(-1, keepdims=True))
-    assert all(t % (4 * BUCKET) == 0 and t <= 4 * PIECE for t in seen)
+        for window in (50, PIECE):
+            expected = padded.reshape(-1, 4).mean(-1, keepdims=True)
+            np.testing.assert_array_equal(clip_features(wave, 4, window, means), expected)
+    assert all(t % (4 * 50) == 0 and t <= 4 * PIECE for t in seen)
+
+
+@pytest.mark.parametrize("width", [4, 5])
+def test_a_record_holds_each_feature_to_a_15th_of_its_range(rng, width):
+    features = rng.standard_normal((40, width)) * 10.0 ** np.arange(-2, width - 2)
+    features[:, 0] = 3.0  # what does not vary is exact
+    record = packed(features)
+    assert len(record) == record_bytes(40, width) == 4 * width + 40 * 3 - 40 * (width == 4)
+    read = unpacked(record, width, 0, 40)
+    error = np.abs(read - features).max(0)
+    assert read.dtype == np.float32 and error[0] == 0
+    assert np.all(error[1:] < 0.51 / 15 * np.ptp(features[:, 1:], axis=0))
+    np.testing.assert_array_equal(unpacked(record, width, 7, 5), read[7:12])
+    assert packed(features[:0]) == b"" and record_bytes(0, width) == 0
+
+
+def test_384_features_take_200_bytes_a_frame():
+    assert record_bytes(200, 384) <= 200 * 200  # of a clip of 4 s
+
+
+def test_played_faster_or_slower_features_lie_where_the_sound_lies():
+    features = np.float32(np.stack([np.arange(100), np.full(100, 5)], axis=1))
+    middles = (np.arange(60) + 0.5) * 1.25  # of the frames played, in frames of the clip
+    np.testing.assert_allclose(at_speed(features, 1.25, 60)[:, 0], middles - 0.5, atol=1e-5)
+    middles = (np.arange(125) + 0.5) * 0.8
+    np.testing.assert_allclose(at_speed(features, 0.8, 125)[1:-1, 0], middles[1:-1] - 0.5, atol=1e-5)
+    np.testing.assert_array_equal(at_speed(features, 1.25, 60)[:, 1], 5)
+    np.testing.assert_array_equal(at_speed(features, 1.0, 100), features)
+
+
+def test_targets_of_speech_at_another_speed_are_those_of_its_clicks(tmp_path):
+    """A click in every tenth frame, and a feature that is there alone."""
+    wave, loud = np.zeros(RATE * 2, np.float32), np.zeros((2 * RATE // HOP, 1))
+    for frame in range(5, len(loud), 10):
+        wave[frame * HOP + HOP // 2] = 0.5
+        loud[frame] = 1
+    for name in ("speech/a/0.wav", "noise/0.wav"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        audio.write(tmp_path / name, wave, RATE)
+    write_cache(tmp_path / "cache", About("0123456789ab", 1, HOP, RATE), [("speech/a/0.wav", loud)])
+    data = Data(root=str(tmp_path), seconds=1.0, holdout=0.0, **AUDIBLE)
+    data.augment.speed = (0.8, 1.2)
+    mixer = Mixer(open_source(data, RATE), data, open_cache(tmp_path / "cache", RATE, HOP))
+    speeds = set()
+    for index in range(8):
+        example = mixer(index, np.random.default_rng(index))
+        for speech, targets in zip(example["speech"], example["targets"][..., 0], strict=True):
+            clicks = np.flatnonzero(np.abs(speech) > 0.4 * np.abs(speech).max())
+            lit = np.flatnonzero((targets[1:-1] > 0.3) & (targets[1:-1] >= np.maximum(targets[:-2], targets[2:]))) + 1
+            distances = np.abs(lit[:, None] - (clicks / HOP - 0.5)).min(1)
+            assert len(lit) >= 12 and distances.max() < 0.8
+            speeds.add(len(lit))
+    assert len(speeds) > 2
 
 
 def test_what_cannot_be_read_has_no_frames_and_is_named(corpus, tmp_path, caplog):
     (corpus / "speech/s0_0.flac").write_bytes((corpus / "speech/s0_0.flac").read_bytes()[:4000])
     data = Data(root=str(corpus), seconds=0.25, holdout=0.0, cache_mb=0)
     sources = [open_source(data, RATE, split) for split in ("train", "valid")]  # the same clips: each is computed once
-    computed = speech_targets(sources, ABOUT, lambda wave: np.zeros((1, wave.shape[1] // HOP, 2)))
+    computed = speech_targets(sources, ABOUT, lambda wave: np.zeros((frames_of(len(wave)), ABOUT.width)))
     write_cache(tmp_path / "cache", ABOUT, computed)
     cache = open_cache(tmp_path / "cache", RATE, HOP)
     assert sorted(count for _, count in cache.clips.values()) == [0] + 11 * [240]

@@ -12,10 +12,12 @@ from decodec_jax.objective.teacher import (
     Hubert,
     HubertSizes,
     HubertTeacher,
+    WhisperTeacher,
     frame_aligned,
     grouped_conv,
     require_frames,
 )
+from decodec_jax.objective.whisper import Whisper, WhisperSizes
 from decodec_jax.testing import background_clips, random_variables, speech_clips
 
 # HuBERT's own kernels and strides, with few channels
@@ -23,6 +25,7 @@ SIZES = HubertSizes(
     convs=tuple((4, kernel, stride) for _, kernel, stride in HubertSizes().convs),
     width=8, layers=2, heads=2, feed_forward=8, position_kernel=6, position_groups=2,
 )  # fmt: skip
+WHISPER_SIZES = WhisperSizes(bands=8, width=8, layers=2, heads=2, feed_forward=8)
 LENGTHS = [1, 320, 321, 1000]
 
 targets = jax.jit(lambda teacher, wave: teacher.targets(wave))
@@ -34,12 +37,18 @@ def hubert():
     return HubertTeacher(params, SIZES, SIZES.layers, "0")
 
 
-@pytest.fixture(params=["cepstra", "hubert"])
+@pytest.fixture(scope="module")
+def whisper():
+    params = random_variables(Whisper(WHISPER_SIZES), np.zeros((1, 2, 8), np.float32))["params"]
+    return WhisperTeacher(params, WHISPER_SIZES, "0")
+
+
+@pytest.fixture(params=["cepstra", "hubert", "whisper"])
 def teacher(request):
     return CepstraTeacher() if request.param == "cepstra" else request.getfixturevalue("hubert")
 
 
-# --- both -----------------------------------------------------------------------------------------------------------
+# --- all ------------------------------------------------------------------------------------------------------------
 
 
 def test_as_many_frames_as_the_codec_for_any_length(teacher):
@@ -69,6 +78,13 @@ def test_targets_of_a_batch_split_over_devices_are_the_same_and_gather_nothing(t
         assert collective not in compiled.as_text()
     for i in range(0, 8, 2):
         np.testing.assert_allclose(compiled(everywhere, split)[i : i + 2], targets(teacher, wave[i : i + 2]), atol=2e-4)
+
+
+def test_targets_are_the_finished_features(teacher):
+    wave = speech_clips(2, 1000)
+    finished = teacher.finished(np.asarray(jax.jit(lambda teacher, wave: teacher.features(wave))(teacher, wave)))
+    np.testing.assert_allclose(targets(teacher, wave), finished, atol=1e-4)
+    assert teacher.window in (50, 1500)
 
 
 @pytest.mark.parametrize(("sample_rate", "hop"), [(16_000, 160), (24_000, 320)])
@@ -174,3 +190,29 @@ def test_hubert_hears_no_level_and_no_offset(hubert):
     wave = speech_clips(2, 1000)
     assert SIZES.normalise
     np.testing.assert_allclose(targets(hubert, 0.1 * wave + np.float32(0.2)), targets(hubert, wave), atol=0.02)
+
+
+# --- Whisper (its values: tests/interop/test_whisper.py) ------------------------------------------------------------
+
+
+def test_whisper_s_frames_are_the_codec_s(whisper):
+    """What only one frame of the codec holds changes the spectra around its middle alike."""
+    frame, quiet = 6, np.float32(1e-3) * np.random.default_rng(0).standard_normal((1, 4000), np.float32)
+    click = quiet.copy()
+    click[:, 320 * frame + 159 : 320 * frame + 161] += 0.01
+    heard = [np.asarray(whisper.spectra(wave)) for wave in (quiet, click)]
+    changed = np.flatnonzero(np.abs(np.diff(heard, axis=0)).max((0, 1, 3)) > 0.05)
+    assert changed.tolist() == [2 * frame]  # a frame is two spectra, and is centred on the first
+
+
+def test_whisper_hears_no_more_than_half_a_minute(whisper):
+    with pytest.raises(UserError, match=r"Whisper hears 30 s, not the 30\.1 s of this recording"):
+        jax.eval_shape(targets, whisper, np.zeros((1, 481_600), np.float32))
+
+
+def test_whisper_s_targets_are_normalised_and_silence_has_none(whisper):
+    wave = np.concatenate([speech_clips(1, 9600), np.zeros((1, 9600), np.float32)])
+    ours = np.asarray(targets(whisper, wave))
+    np.testing.assert_allclose(ours[0].mean(0), 0, atol=1e-4)
+    np.testing.assert_allclose(ours[0].var(0), 1, atol=0.1)
+    np.testing.assert_array_equal(ours[1], 0)
