@@ -182,7 +182,7 @@ def check_writable(path: str | os.PathLike) -> None:
     """Raise UserError if no audio can be written under this name; worth knowing before long work begins."""
     path = Path(path)
     if path.suffix.lower() not in FORMATS:
-        raise UserError(f"{path}: audio is written as one of {', '.join(FORMATS)}, by the file's suffix")
+        raise UserError(f"{path} is not written: its suffix must be one of {', '.join(FORMATS)}")
     if not path.parent.is_dir():
         raise UserError(f"{path} cannot be written: there is no folder {path.parent}")
 

@@ -21,7 +21,7 @@ def pack(root: Path, out: Path, clips_per_file: int = 2048) -> int:
     Files that cannot be read are left out and named in a warning. Returns how many clips were packed.
     """
     if out.resolve() == root.resolve():
-        raise UserError(f"{out} is the folder that is to be packed; choose another one")
+        raise UserError(f"{out} is the folder to pack; choose another output folder")
     out.mkdir(parents=True, exist_ok=True)
     source = Files(root, 0, list_clips(root))
     counts, writers, rows = Counter(), {}, []

@@ -66,9 +66,9 @@ def plan(inputs: Sequence[str], output: str, sought: tuple[str, ...], written: t
     for path, relative in (pair for each in inputs for pair in _found(each, Path(output), sought)):
         target = Path(output) / (relative if relative.suffix.lower() in written else relative.with_suffix(written[0]))
         if taken.setdefault(target, path) != path:
-            raise UserError(f"{taken[target]} and {path} would both become {target}; give them one after the other")
+            raise UserError(f"{taken[target]} and {path} would both be written to {target}; process them separately")
         if target.resolve() == path.resolve():
-            raise UserError(f"{path} would be replaced by what is made of it; give another output folder")
+            raise UserError(f"{path} would be overwritten by its own output; choose another output folder")
         jobs.append(Job(str(path), str(target), into_folder=True))
     return jobs
 

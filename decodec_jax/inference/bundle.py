@@ -101,14 +101,14 @@ def load(folder: str | Path) -> Bundle:
     except (OSError, ValueError, SafetensorError) as error:  # ValueError: no JSON, or no text
         raise UserError(f"the bundle {folder} is damaged: {error}") from None
     if not isinstance(described, dict) or not {"fingerprint", "step"} <= described.keys():
-        raise UserError(f"the bundle {folder} is damaged: {SETTINGS} names no fingerprint and no step")
+        raise UserError(f"the bundle {folder} is damaged: {SETTINGS} has no fingerprint or step")
     if described.get("version") != VERSION or "model" not in described:
         raise UserError(f"{folder} is a bundle of version {described.get('version')}; "
                         f"this decodec_jax reads {VERSION}: use the one that wrote it")  # fmt: skip
     config = settings.from_dict(Model, described["model"], str(folder / SETTINGS))
     fingerprint = fingerprint_of(config, tensors)
     if fingerprint != described["fingerprint"]:
-        raise UserError(f"the bundle {folder} is not as it was written: its fingerprint is {fingerprint}, "
+        raise UserError(f"the bundle {folder} has changed since it was written: its fingerprint is {fingerprint}, "
                         f"not {described['fingerprint']}")
     params, codebook = from_tensors(config, tensors, str(folder / WEIGHTS))
     return Bundle(config, params, codebook, described["step"], fingerprint)

@@ -40,7 +40,7 @@ def read_header(file: BinaryIO, name: str) -> Form:
     """Everything of a wav before its samples. Raises UserError, naming the pipe, for what is not one."""
     head = file.read(12)
     if head[:4] != b"RIFF" or head[8:] != b"WAVE":
-        raise UserError(f"{name} is not wav; send it as `ffmpeg -i FILE -f wav -` does")
+        raise UserError(f"{name} is not wav; `ffmpeg -i FILE -f wav -` writes wav")
     form = None
     while True:
         chunk, size = file.read(4), file.read(4)
@@ -53,19 +53,19 @@ def read_header(file: BinaryIO, name: str) -> Form:
         if chunk == b"fmt ":
             form = _form(body, name)
     if form is None:
-        raise UserError(f"{name} is damaged: its samples come before their format")
+        raise UserError(f"{name} is damaged: it has samples before the format chunk")
     return form if size == 0 or size >= UNKNOWN_SIZE else form._replace(frames=size // form.block)
 
 
 def _form(body: bytes, name: str) -> Form:
     if len(body) < 16:
-        raise UserError(f"{name} is damaged: its format takes {len(body)} bytes, not 16")
+        raise UserError(f"{name} is damaged: its format chunk has {len(body)} bytes, not 16")
     tag, channels, rate, _, _, bits = struct.unpack("<HHIIHH", body[:16])
     if tag == EXTENSIBLE and len(body) >= 26:
         tag = struct.unpack("<H", body[24:26])[0]
     if (tag, bits) not in ENCODINGS or not channels or not rate:
         raise UserError(f"{name} has {bits}-bit samples of wav format {tag}, {channels} channel(s) at {rate} Hz; "
-                        "16-bit ones will do (ffmpeg -c:a pcm_s16le)")  # fmt: skip
+                        "send 16-bit samples (ffmpeg -c:a pcm_s16le)")  # fmt: skip
     return Form(rate, channels, ENCODINGS[tag, bits], None)
 
 

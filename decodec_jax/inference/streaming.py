@@ -90,7 +90,7 @@ def _decoded(network: DeCodecNetwork, codes: Halves[Array]) -> Array:
 
 def _check_causal(network: DeCodecNetwork) -> None:
     if not network.config.causal:
-        raise UserError("this model is not causal, so no frame can be coded before the recording has ended; "
+        raise UserError("this model is not causal, so it codes no frame before the recording has ended; "
                         "stream with a causal one, or process recordings in pieces with `Chunked`")
 
 
@@ -449,8 +449,8 @@ def _spill(file: BinaryIO, pieces: Iterable[np.ndarray]) -> list[Place]:
             while left:
                 left = left[file.write(left) :]
         except OSError as error:
-            raise UserError(f"the temporary folder {tempfile.gettempdir()} took only {file.tell() / 1e6:.0f} MB: "
-                            f"{os.strerror(error.errno)}; let TMPDIR name one with more room") from None
+            raise UserError(f"the temporary folder {tempfile.gettempdir()} is full after {file.tell() / 1e6:.0f} MB: "
+                            f"{os.strerror(error.errno)}; set TMPDIR to a folder with more space") from None
     return places
 
 

@@ -95,7 +95,7 @@ class Tokens:
         """The coarsest so many levels of either stream, 0 leaving it out. Raises UserError for more than there are."""
         for stream, wanted, there in zip(STREAMS, (speech, background), self.levels, strict=True):
             if not 0 <= wanted <= there:
-                raise UserError(f"{wanted} levels of {stream} are asked for; there are 0 to {there}")
+                raise UserError(f"{stream} cannot have {wanted} levels; these tokens have {there}, and 0 leaves it out")
         return replace(self, speech=self.speech[:speech], background=self.background[:background])
 
     def __eq__(self, other) -> bool:
@@ -133,7 +133,8 @@ def check_following(piece: Tokens, following: Tokens) -> None:
         raise UserError(f"tokens of {following.form} cannot follow those of {piece.form}: "
                         "sample rate, hop, levels, entries, fingerprint and gain must be the same")  # fmt: skip
     if piece.length % piece.hop:
-        raise UserError(f"tokens that end within a frame ({piece.length} samples, {piece.hop} a frame) must come last")
+        raise UserError(f"only the last tokens may end within a frame; these have {piece.length} samples, "
+                        f"{piece.hop} a frame")
 
 
 def _whole(value) -> bool:

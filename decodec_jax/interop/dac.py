@@ -140,8 +140,8 @@ def _read_torch(file: Path) -> tuple[Tensors, int | None]:
         import torch
     except ImportError:
         raise UserError(
-            f"{file} can be read with torch only, which is not installed; install it, or convert the file where it "
-            "is: safetensors.torch.save_file(torch.load('weights_16khz.pth', 'cpu', weights_only=True)['state_dict'], "
+            f"{file} needs PyTorch, which is not installed; install it, or convert the file elsewhere: "
+            "safetensors.torch.save_file(torch.load('weights_16khz.pth', 'cpu', weights_only=True)['state_dict'], "
             "'weights_16khz.safetensors')"
         ) from None
     try:

@@ -60,8 +60,9 @@ def test_tokens_through_pipes(piped, codec, folder):
     (folder / "out.wav").write_bytes(out)
     assert_holds(folder / "out.wav", streamed(codec, clips(139, 1), "both"), RATE)
     code, out, errors = piped(b"nonsense", "enhance", "-", "-")
-    assert (code, out) == (2, b"") and errors == ["decodec: standard input is not wav; send it as `ffmpeg -i FILE -f "
-                                                  "wav -` does"]  # fmt: skip
+    assert (code, out) == (2, b"") and errors == [
+        "decodec: standard input is not wav; `ffmpeg -i FILE -f wav -` writes wav"
+    ]
 
 
 def test_what_waits_for_the_end_of_a_pipe(piped, codec, folder):

@@ -62,7 +62,7 @@ def test_what_was_made_is_not_taken_for_what_is_to_be_done(tree):
     ("inputs", "output", "words"),
     [
         (["in/a.wav", "-"], "out", "one recording at a time"), (["in"], "-", "one recording at a time"),
-        (["in/a.wav", "in/deep/../a.wav"], "out", "would both become"), (["in"], "in", "would be replaced"),
+        (["in/a.wav", "in/deep/../a.wav"], "out", "would both be written"), (["in"], "in", "would be overwritten"),
         (["in/*.aiff"], "out", "no file matches .*aiff"), (["empty"], "out", "no .wav or .flac or"),
     ],
 )  # fmt: skip

@@ -126,7 +126,7 @@ def test_a_changed_weight_is_noticed(folder):
     tensors = load_file(folder / "model.safetensors")
     tensors["encoder.first.bias"] += 1
     save_file(tensors, folder / "model.safetensors")
-    with pytest.raises(UserError, match="not as it was written"):
+    with pytest.raises(UserError, match="has changed since it was written"):
         bundle.load(folder)
 
 

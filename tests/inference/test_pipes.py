@@ -78,7 +78,7 @@ def test_chunks_before_the_samples_are_passed_over():
     [
         (b"", "is not wav"), (b"fLaC" + bytes(50), "is not wav"), (wav(np.ones((1, 9)))[:30], "truncated"),
         (wav(np.ones((1, 9)))[:-4], "it ends 0.000 s early"), (wav(np.ones((1, 9)), subtype="PCM_24"), "24-bit"),
-        (wav(np.ones((1, 9)))[:12] + b"data" + bytes(4), "samples come before"),
+        (wav(np.ones((1, 9)))[:12] + b"data" + bytes(4), "samples before the format chunk"),
         (wav(np.full((1, 9), np.nan), subtype="FLOAT"), "NaN"),
     ],
 )  # fmt: skip

@@ -261,7 +261,7 @@ def test_context_is_what_convolutions_hear_and_no_more(rng, family, stage, sizes
 
 def test_a_full_disk_is_one_clear_line(family, monkeypatch):
     monkeypatch.setattr(streaming.tempfile, "TemporaryFile", lambda buffering: open("/dev/full", "r+b", buffering))
-    with pytest.raises(UserError, match=r"took only 0 MB: No space left on device; let TMPDIR"):
+    with pytest.raises(UserError, match=r"is full after 0 MB: No space left on device; set TMPDIR"):
         list(make(family, (3, 1), lstm_layers=2).chunked.encode([clips(1, 139)]))
 
 

@@ -46,9 +46,9 @@ class Header:
             if not 1 <= getattr(self, name) <= MAX_SIZE:
                 raise UserError(f"{name} is {getattr(self, name)}; it must be from 1 to {MAX_SIZE}")
         if not all(2 <= n <= MAX_ENTRIES for n in self.entries):
-            raise UserError(f"entries are {self.entries}; a codebook has from 2 to {MAX_ENTRIES}")
+            raise UserError(f"entries are {self.entries}; a codebook has 2 to {MAX_ENTRIES}")
         if not all(0 <= k <= 255 for k in self.levels) or self.levels == (0, 0):
-            raise UserError(f"levels are {self.levels}; a stream has from 0 to 255, and one of the two at least 1")
+            raise UserError(f"levels are {self.levels}; a stream has 0 to 255, and not both have 0")
         checked_gain(self.gain)
         if self.length is not None and not 1 <= self.length < 2**64:
             raise UserError(f"length is {self.length} samples; it must be from 1 to {2**64 - 1}")
@@ -118,7 +118,7 @@ class Header:
             raise UserError(f"{name} is truncated: it ends after {len(data)} bytes, within its header")
         version = START.unpack_from(data)[1]
         if version != VERSION:
-            raise UserError(f"{name} is of version {version} of the .dcc format; this decodec_jax reads {VERSION}")
+            raise UserError(f"{name} has .dcc version {version}; this decodec_jax reads version {VERSION}")
         if data[-CHECKSUM.size :] != CHECKSUM.pack(zlib.crc32(data[: -CHECKSUM.size])):
             raise UserError(f"the header of {name} is damaged (its checksum is wrong)")
         *pairs, rate, hop, block_frames, fingerprint, gain = FORM.unpack_from(data, START.size)

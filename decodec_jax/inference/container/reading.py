@@ -73,7 +73,7 @@ def read_blocks(
         check_fingerprint(header, fingerprint, name)
         wanted = [i for i, each in enumerate(STREAMS) if each in streams and header.levels[i]]
         if not wanted:
-            raise UserError(f"{name} has no {' or '.join(streams)} in it: that was left out when it was written")
+            raise UserError(f"{name} has no {' or '.join(streams)}: the encoder left it out")
 
         rate, hop = header.sample_rate, header.hop
         first = round(start * rate) // hop

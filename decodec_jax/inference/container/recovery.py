@@ -58,7 +58,7 @@ def recover(file: File, fingerprint: str | None = None) -> Recovered:
 
     blocks = _blocks_left(data, header)
     if not any(map(_anything, blocks)):
-        raise UserError(f"nothing can be recovered of {name}: no block of it is intact")
+        raise UserError(f"nothing can be recovered from {name}: none of its blocks is intact")
     total = sum(samples for _, samples, _ in blocks)
     end = math.inf if header.length is None else header.length / header.sample_rate
     frames, second = header.frames(total), header.sample_rate / header.hop

@@ -52,7 +52,7 @@ class Writer:
     def write(self, tokens: Tokens) -> None:
         """Append tokens. Raises UserError if they do not fit those before them or cannot be written."""
         if self._file is None:
-            raise UserError(f"{self._name} cannot be written: it has been closed, or failed before")
+            raise UserError(f"{self._name} cannot be written: the writer is closed, or has failed before")
         if self._last is None:
             frames = max(1, round(self.block_seconds * tokens.sample_rate / tokens.hop))
             self._header = Header(tokens.sample_rate, tokens.hop, tokens.levels, tokens.entries,

@@ -50,7 +50,7 @@ def load(cls: type[DeCodec], folder: str | Path) -> DeCodec:
     tensors = load_file(Path(folder) / "model.safetensors")
     found = fingerprint_of(described["model"], tensors)
     if found != described["fingerprint"]:
-        raise ValueError(f"the bundle {folder} is not as it was written: its fingerprint is {found}, "
+        raise ValueError(f"the bundle {folder} has changed since it was written: its fingerprint is {found}, "
                          f"not {described['fingerprint']}")  # fmt: skip
     model = cls(config, described["step"])
     views = _as_in_bundle(model.state_dict())

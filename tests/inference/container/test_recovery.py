@@ -142,7 +142,7 @@ def test_terabytes_are_not_allocated():
     [
         (lambda data: b"", "is empty"),
         (lambda data: b"RIFF" + data[4:], "not a .dcc file"),
-        (lambda data: data[:4] + b"\2" + data[5:], "version 2 of the .dcc format; this decodec_jax reads 1"),
+        (lambda data: data[:4] + b"\2" + data[5:], ".dcc version 2; this decodec_jax reads version 1"),
         (lambda data: data[:20] + b"\0" + data[21:], "header of the .dcc data is damaged"),
         (lambda data: data[:30], "ends after 30 bytes, within its header"),
         (lambda data: data[:2000], "truncated: 2000 of its 3128 bytes are there; `recover`"),

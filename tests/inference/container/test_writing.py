@@ -93,7 +93,7 @@ def test_the_file_appears_when_complete_and_then_is_closed(tmp_path):
     writer.close()
     writer.abort()
     assert container.read(tmp_path / "a.dcc") == make()
-    with pytest.raises(UserError, match="has been closed"):
+    with pytest.raises(UserError, match="the writer is closed"):
         writer.write(make())
 
 
