@@ -1,21 +1,21 @@
-"""Which frames of a reference lend their voice to which frames of a source, for one-shot voice conversion."""
+"""One-shot voice conversion: which frame of the reference gives its voice to which frame of the source."""
 
 import numpy as np
 
 from decodec_jax.errors import UserError
 
 ALIGNMENTS = ("content", "tile")
-REACH = 2  # frames compared on either side of a frame: sounds are told apart better by 100 ms than by 20
+REACH = 2  # frames compared on either side of a frame: 100 ms distinguish sounds better than 20 ms
 ROWS = 512  # source frames compared at a time
 
 
 def aligned(source: np.ndarray, reference: np.ndarray, vectors: np.ndarray, alignment: str = "content") -> np.ndarray:
-    """For each source frame the number of a reference frame: first-level codes `[f]` and `[g]` to int `[f]`, below g.
+    """The number of a reference frame for each source frame: first-level codes `[f]` and `[g]` to int `[f]`, below g.
 
-    content: the frame where the reference says most nearly the same: the first level carries the words, so its vectors
-             (`[entries, d]`, one for each code) are compared, by squared distance summed over REACH frames to either
-             side. Of equals, the earliest.
-    tile:    the reference from its start, as often as needed, whatever it says (the paper's).
+    content: the reference frame that sounds most alike. The first level carries the words, so the distance compares its
+             vectors (`[entries, d]`, one for each code), squared and summed over REACH frames to either side. The
+             earliest of equals.
+    tile:    the reference from its start, repeated as needed, as in the paper.
 
     Raises UserError for any other alignment.
     """

@@ -1,4 +1,4 @@
-"""Many recordings, one after the other: which file becomes which, what is done already, what went wrong."""
+"""Many recordings in one call: the output of each input, files that exist already, and errors."""
 
 import contextlib
 import glob
@@ -25,11 +25,11 @@ EMBEDDINGS = (".npz",)
 
 @dataclass(frozen=True)
 class Job:
-    """One file to make of another; `-` is standard input or output."""
+    """One input file and its output file; `-` is standard input or output."""
 
     source: str
     target: str
-    into_folder: bool = False  # then folders are made as needed, and what is there already is not made again
+    into_folder: bool = False  # then folders are made as needed, and files that exist are skipped
 
 
 @dataclass(frozen=True)
@@ -41,19 +41,19 @@ class Outcome:
     status: str
     seconds: float | None = None  # of sound
     error: str | None = None
-    more: dict | None = None  # that is worth telling
+    more: dict | None = None  # further facts for the report
 
 
-Work = Callable[[Job, Callable[[float], None]], dict | None]  # does a job, telling as it goes how many more s are done
+Work = Callable[[Job, Callable[[float], None]], dict | None]  # does a job, and reports how many more s are done
 
 
 def plan(inputs: Sequence[str], output: str, sought: tuple[str, ...], written: tuple[str, ...]) -> list[Job]:
-    """What is to be made of files, folders and patterns.
+    """The jobs for files, folders and patterns.
 
-    One file becomes `output`, unless that is a folder. Several files, a folder (all files in it whose names end as
-    `sought`, its subfolders kept) or a pattern ("talks/**/*.wav") go into the folder `output`. Files keep their names,
-    those that do not end in one of `written` get the first of these endings. Raises UserError where nothing is found
-    and where two files would become one.
+    One file is written to `output`, unless that is a folder. Several files, a folder (all files whose names end in one
+    of `sought`, with their subfolders) or a pattern ("talks/**/*.wav") go into the folder `output`. Files keep their
+    names; those that do not end in one of `written` get its first ending. Raises UserError if nothing is found, or if
+    two files would have the same output.
     """
     if PIPE in (*inputs, output):
         if len(inputs) > 1 or (output == PIPE and os.path.isdir(inputs[0])):
@@ -78,7 +78,7 @@ def _is_pattern(name: str) -> bool:
 
 
 def _found(name: str, output: Path, sought: tuple[str, ...]) -> list[tuple[Path, Path]]:
-    """Files that a name stands for, and what they are called below the output folder."""
+    """The files of a name, and their names below the output folder."""
     if os.path.isdir(name):
         base = Path(name)
         files = (path for path in base.rglob("*") if path.suffix.lower() in sought)
@@ -90,7 +90,7 @@ def _found(name: str, output: Path, sought: tuple[str, ...]) -> list[tuple[Path,
     else:
         return [(Path(name), Path(Path(name).name))]
     made = output.resolve()
-    inside = base.resolve() in made.parents  # then what was made before lies among what is to be done
+    inside = base.resolve() in made.parents  # then earlier outputs lie among the inputs
     files = sorted(p for p in files if p.is_file() and not (inside and made in p.resolve().parents))
     if not files:
         raise UserError(f"there is no {' or '.join(sought)} file in {name}" if base == Path(name) else
@@ -99,9 +99,9 @@ def _found(name: str, output: Path, sought: tuple[str, ...]) -> list[tuple[Path,
 
 
 def check(job: Job, suffixes: tuple[str, ...]) -> float | None:
-    """Seconds of the source by its header, None for a pipe. Raises UserError for what cannot be read or written.
+    """Seconds of the source by its header, None for a pipe. Raises UserError if it cannot be read or written.
 
-    suffixes: one of which the target must have. Worth doing for all before long work begins.
+    suffixes: the target must have one of them. Check all jobs before long work begins.
     """
     target = Path(job.target)
     if job.target != PIPE and target.suffix.lower() not in suffixes:
@@ -116,13 +116,13 @@ def check(job: Job, suffixes: tuple[str, ...]) -> float | None:
 def run(
     jobs: Sequence[Job], check: Callable[[Job], float | None], prepare: Callable[[], Work], overwrite: bool = False
 ) -> tuple[list[Outcome], float]:
-    """All jobs, with a progress bar where standard error is a terminal. One that fails does not stop the others.
+    """Run all jobs, with a progress bar if standard error is a terminal. A failure does not stop the others.
 
-    check:     gives a job's seconds of sound, or raises UserError; called for all before the first begins.
-    prepare:   gives what does a job; called once, unless nothing is left to do.
-    overwrite: make files in folders again.
+    check:     returns a job's seconds of sound, or raises UserError; called for all jobs before the first begins.
+    prepare:   returns the function that does a job; called once, unless nothing is left to do.
+    overwrite: replace files that exist in folders.
 
-    Returns how they ended, and the seconds it took to do them.
+    Returns the outcomes, and the seconds of work.
     """
     outcomes: dict[Job, Outcome] = {}
     lengths: dict[Job, float | None] = {}
@@ -150,7 +150,7 @@ def run(
 
 
 def summary(outcomes: Sequence[Outcome], elapsed: float) -> dict:
-    """What happened, in numbers: files by status, seconds of sound and of work, and their ratio."""
+    """The outcomes in numbers: files by status, seconds of sound and of work, and their ratio."""
     counts = {status: sum(o.status == status for o in outcomes) for status in ("written", "skipped", "failed")}
     sound = sum(o.seconds or 0.0 for o in outcomes if o.status == "written")
     ratio = {"real_time_factor": elapsed / sound} if sound else {}
@@ -181,7 +181,7 @@ class _Speed(ProgressColumn):
 def _progress(
     lengths: Collection[float | None],
 ) -> Iterator[tuple[Callable[[float], None], Callable[[], None]]]:
-    """A bar over seconds of sound on standard error: yields what tells it of seconds, and of finished files."""
+    """A bar over seconds of sound on standard error: yields two functions, for seconds done and for a finished file."""
     total = None if None in lengths else sum(lengths)
     count = TextColumn("{task.fields[done]}/{task.fields[files]} files")
     columns = count, BarColumn(), _Speed(), TimeRemainingColumn()

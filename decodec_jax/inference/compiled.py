@@ -1,18 +1,18 @@
-"""Where the command keeps what is compiled: the first call on a machine compiles, and those after it read."""
+"""The cache of compiled code: the first call of the command on a machine compiles, later calls read."""
 
 import os
 import tempfile
 import warnings
 from pathlib import Path
 
-SWITCH = "DECODEC_CACHE"  # an environment variable; "off": nothing is kept
-LIMIT = 2**29  # bytes; what was used longest ago goes first
+SWITCH = "DECODEC_CACHE"  # an environment variable; "off" keeps nothing
+LIMIT = 2**29  # bytes; the least recently used goes first
 
 
 def keep() -> None:
-    """Have JAX keep what it compiles in the user's cache folder. JAX must not have been imported yet.
+    """Tell JAX to keep compiled code in the user's cache folder. Call it before JAX is imported.
 
-    Nothing changes where DECODEC_CACHE is off, where JAX's own variables name a folder, and where none can be written.
+    It does nothing if DECODEC_CACHE is off, if JAX's own variable names a folder, or if the folder cannot be written.
     """
     if os.environ.get(SWITCH) == "off" or "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
@@ -21,10 +21,10 @@ def keep() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
-        for entry in folder.glob("*-cache"):  # one that was cut short has no time beside it, and stops JAX for good
+        for entry in folder.glob("*-cache"):  # an incomplete one has no time beside it, and stops JAX
             if not entry.with_name(entry.name.removesuffix("cache") + "atime").exists():
                 entry.unlink(missing_ok=True)
-    except (OSError, RuntimeError):  # RuntimeError: nobody knows where home is
+    except (OSError, RuntimeError):  # RuntimeError: there is no home folder
         return
     os.environ |= {
         "JAX_COMPILATION_CACHE_DIR": str(folder),

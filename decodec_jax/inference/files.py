@@ -1,7 +1,7 @@
-"""One recording, from file to file: read in pieces, through the codec, written as it comes; `-` is a pipe.
+"""One recording from file to file: read in pieces, processed, written at once; `-` is a pipe.
 
-Memory is constant for `transform`, `encode` and `decode` (tokens aside, 12 MB an hour), whatever the length: how loud a
-file is takes a pass of its own. A file appears under its name only when it is complete. Whatever is wrong with one is a
+`transform`, `encode` and `decode` need constant memory for any length (except tokens, 12 MB an hour): a separate pass
+measures how loud a file is. A file appears under its name only when it is complete. Any problem with a file is a
 UserError that names it.
 """
 
@@ -46,11 +46,12 @@ def transform(
     raw: int | None = None,
     gain: float | None = None,
 ) -> Stopwatch | None:
-    """Reconstruct, enhance, keep the background or the first speech level, as long as the source, to the sample.
+    """Reconstruct or enhance, or keep the background or the first speech level; the length stays, to the sample.
 
-    A causal model that listens to a pipe gives each frame at once; its delays are returned. raw: pipes carry 16-bit
-    samples of one channel at this rate (Hz) without a header, in and out. gain: how much louder it is coded (dB); None:
-    by as much as `loudness` finds for a file, and 0 for a pipe, which cannot be heard twice.
+    A causal model that listens to a pipe writes each frame at once, and its delays are returned.
+
+    raw: pipes carry 16-bit samples of one channel at this rate (Hz) without a header, in and out. gain: how much louder
+    to code it (dB); None: the gain that `loudness` measures for a file, and 0 for a pipe, which can be read only once.
     """
     gain = _measured(source) if gain is None else gain
     live = source == PIPE and codec.config.causal
@@ -73,7 +74,7 @@ def transform(
 def encode(
     codec: DeCodec, source: str, target: str, advance: Advance, levels: Levels = None, gain: float | None = None
 ) -> None:
-    """A recording, its channels mixed down to one, to a .dcc file. gain: as in `transform`."""
+    """A recording, mixed down to one channel, to a .dcc file. gain: as in `transform`."""
     gain = _measured(source, mixed=True) if gain is None else gain
     with _opened(source) as (form, pieces):
         length = None if form.frames is None else -(-form.frames * codec.config.sample_rate // form.rate)
@@ -92,7 +93,7 @@ def decode(
     rate: int | None = None,
     recover: bool = False,
 ) -> list[container.Damage]:
-    """A .dcc file to a recording at `rate` (Hz; None: the model's). recover: put silence where it is damaged."""
+    """A .dcc file to a recording at `rate` (Hz; None: the model's). recover: replace damaged parts by silence."""
     file, damaged = sys.stdin.buffer if source == PIPE else source, []
     if recover:
         tokens, damaged = container.recover(file, codec.fingerprint)
@@ -110,9 +111,9 @@ def decode(
 
 
 def embed(codec: DeCodec, source: str, target: str, advance: Advance) -> None:
-    """Embeddings of a recording that fits in memory, its channels mixed down to one, as an .npz file.
+    """Embeddings of a recording that fits in memory, mixed down to one channel, as an .npz file.
 
-    It holds `speech` and `background`, float32 `[f, d]`, `frames_per_second` and the model's `fingerprint`.
+    The file holds `speech` and `background`, float32 `[f, d]`, `frames_per_second` and the model's `fingerprint`.
     """
     wave, form = _whole(source, advance, 1.0)
     halves = codec.embed(audio.mono(wave), form.rate)
@@ -143,7 +144,7 @@ def convert(
 
 
 def recombine(codec: DeCodec, source: str, target: str, advance: Advance, background: tuple[np.ndarray, int]) -> None:
-    """Another background, a waveform and its rate (Hz), for the speech of a recording that fits in memory."""
+    """The speech of a recording that fits in memory over another background, a waveform and its rate (Hz)."""
     wave, form = _whole(source, advance)
     with _created(target, form) as put:
         put(codec.recombine(wave, background[0], form.rate, background[1]))
@@ -161,7 +162,7 @@ def silenced(codec: DeCodec, tokens: Tokens, damaged: list[container.Damage]) ->
 
 
 def _measured(source: str, mixed: bool = False) -> float:
-    """The gain that a file, or its channels mixed down to one, is coded with; 0 for a pipe."""
+    """The gain for coding a file, or its channels mixed down to one; 0 for a pipe."""
     if source == PIPE:
         return 0.0
     with audio.reading(source) as (info, pieces):

@@ -1,4 +1,4 @@
-"""Speech and background as numpy arrays, side by side in `Halves`: joined in time, or replaced by silence's."""
+"""Pairs of speech and background arrays (`Halves`): joining them in time, and replacing parts by silence."""
 
 from collections.abc import Iterable
 
@@ -13,7 +13,7 @@ def joined(pieces: Iterable[Halves[np.ndarray]], axis: int = 2) -> Halves[np.nda
 
 
 def kept(codes: Halves[np.ndarray], blank: Halves[np.ndarray], keep: str) -> Halves[np.ndarray]:
-    """Codes `[b, k, f]` with those of silence, `[1, k, f]`, for what is not kept or was left out."""
+    """Codes `[b, k, f]`, with those of silence `[1, k, f]` in place of parts that are not kept or were left out."""
     speech, background = codes
     b = len(speech)
     if keep == "semantic":

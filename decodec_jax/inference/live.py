@@ -1,4 +1,4 @@
-"""How long a causal model keeps listeners waiting."""
+"""The delays of a causal model that processes a pipe."""
 
 import contextlib
 import time
@@ -16,7 +16,7 @@ from decodec_jax.inference.streaming import latency
 
 @dataclass
 class Stopwatch:
-    """Measures the time from when a piece has come until what it completes is written."""
+    """Measures the time from the arrival of a piece until its output is written."""
 
     model: Model
     rate: int  # of the pipe, Hz
@@ -24,7 +24,7 @@ class Stopwatch:
     _began: float = 0.0
 
     def started(self, pieces: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-        """The same pieces; time runs from when each has come. Ctrl-C while waiting for the next is the end of them."""
+        """The same pieces; time starts when each arrives. Ctrl-C while waiting for the next one ends them."""
         with contextlib.suppress(KeyboardInterrupt):
             for piece in pieces:
                 self._began = time.perf_counter()
@@ -36,13 +36,13 @@ class Stopwatch:
 
     @property
     def algorithmic(self) -> float:
-        """How long a sample waits for others (s): for the rest of its frame, and in the resamplers."""
+        """The algorithmic latency (s): a sample waits for the frames that it needs, and in the resamplers."""
         own = self.model.sample_rate
         waiting = latency(self.model) / own
         return waiting + (0 if self.rate == own else audio.delay(self.rate, own) + audio.delay(own, self.rate))
 
     def summary(self) -> dict[str, float]:
-        """In ms; no times, where nothing was written."""
+        """Delays in ms; without times if nothing was written."""
         delays = {"algorithmic_ms": 1000 * self.algorithmic, "pieces": len(self.times)}
         if self.times:
             delays |= zip(("compute_p50_ms", "compute_p99_ms"), 1000 * np.percentile(self.times, [50, 99]), strict=True)
@@ -57,8 +57,8 @@ class Stopwatch:
 
 
 def warm(codec: DeCodec, form: Form, keep: str, levels: Levels, frames: int) -> None:
-    """Compile what a stream in pieces of up to `frames` needs, before its first piece."""
-    # more than twice as many: of the first piece, a model that looks ahead gives less than it was given
+    """Compile everything for a stream in pieces of up to `frames`, before its first piece arrives."""
+    # more than twice as many, because a model that looks ahead returns less than the first piece
     silence = np.zeros((form.channels, (2 * frames + 1) * codec.config.hop), np.float32)
     for _ in codec.stream([silence], codec.config.sample_rate, keep, levels):
         pass

@@ -1,7 +1,7 @@
-"""How loud a recording is, and the gain that brings it to the level at which it is coded.
+"""The loudness of a recording, and the gain that brings it to the level at which it is coded.
 
-Where recordings come at all levels, a codebook spends entries on the differences. So models are trained on speech of
-about one level; recordings are brought to it before they are coded, and what is made of them back to their own.
+If recordings came at all levels, codebooks would spend entries on the differences. So models are trained on speech of
+about one level. Recordings are brought to that level before they are coded, and the results are brought back.
 """
 
 import numbers
@@ -22,16 +22,16 @@ MAX_GAIN = 100.0  # dB up or down that anybody may ask for
 
 
 def gain_of(wave: ArrayLike, sample_rate: int) -> float:
-    """The gain (dB) that brings a recording, `[t]` or `[channels, t]`, to `LEVEL`: one for all its channels.
+    """The gain (dB) that brings a recording, `[t]` or `[channels, t]`, to `LEVEL`: one gain for all channels.
 
-    Its level is the RMS of what is neither silence nor pause; where there is nothing else, the gain is 0. Raises
+    The level is the RMS over blocks that are neither silence nor pause; if there are none, the gain is 0. Raises
     UserError for what is not a waveform.
     """
     return gain_of_pieces([np.atleast_2d(arrays.waveform(wave))], sample_rate)
 
 
 def gain_of_pieces(pieces: Iterable[ArrayLike], sample_rate: int) -> float:
-    """`gain_of` for a recording in pieces `[channels, n]`, the same number; all that is kept is two for each block."""
+    """`gain_of` for a recording in pieces `[channels, n]`, with the same result and two numbers kept for each block."""
     size = max(1, round(BLOCK * arrays.checked_rate(sample_rate)))
     blocks = [(_power(block), block.shape[1]) for block in _blocks(arrays.pieces(pieces), size)]
     power, samples = np.array(blocks, np.float64).reshape(-1, 2).T  # the last block may be short: it weighs less
@@ -44,7 +44,7 @@ def gain_of_pieces(pieces: Iterable[ArrayLike], sample_rate: int) -> float:
 
 
 def amplitude(gain: float) -> float:
-    """What samples are multiplied by for a gain in dB. Raises UserError if it is none."""
+    """The factor for a gain in dB. Raises UserError unless it is a number from -100 to 100."""
     return 10.0 ** (checked_gain(gain) / 20)
 
 
@@ -68,5 +68,5 @@ def _blocks(pieces: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
 
 
 def _power(block: np.ndarray) -> float:
-    """Mean square, summed in the same order however the block lies in memory, which tells how it was read."""
+    """Mean square. The order of the sum must not depend on the memory layout, which depends on how it was read."""
     return np.mean(np.square(block, dtype=np.float64, order="C"))

@@ -1,4 +1,4 @@
-"""Samples through pipes, which cannot be seeked in: wav, or raw 16-bit samples, as they come and as they are made."""
+"""Samples through pipes, as wav or as raw 16-bit samples: read as they arrive, written at once."""
 
 import contextlib
 import os
@@ -18,7 +18,7 @@ SIZE = struct.Struct("<I")
 
 
 class Form(NamedTuple):
-    """How samples come through a pipe."""
+    """The format of the samples in a pipe."""
 
     rate: int  # Hz
     channels: int
@@ -37,7 +37,7 @@ def raw(rate: int) -> Form:
 
 
 def read_header(file: BinaryIO, name: str) -> Form:
-    """Everything of a wav before its samples. Raises UserError, naming the pipe, for what is not one."""
+    """Read the header of a wav. Raises UserError, naming the pipe, for anything else."""
     head = file.read(12)
     if head[:4] != b"RIFF" or head[8:] != b"WAVE":
         raise UserError(f"{name} is not wav; `ffmpeg -i FILE -f wav -` writes wav")
@@ -70,7 +70,7 @@ def _form(body: bytes, name: str) -> Form:
 
 
 def read_pieces(file: BinaryIO, form: Form, name: str, most: int) -> Iterator[np.ndarray]:
-    """Samples as float32 `[channels, n]`, as soon as they are there, up to `most` at a time."""
+    """Samples as float32 `[channels, n]`, as soon as they arrive, up to `most` at a time."""
     scale = 1.0 if form.encoding == "<f4" else 2.0 ** (1 - 8 * np.dtype(form.encoding).itemsize)
     left = None if form.frames is None else form.frames * form.block
     held = b""
@@ -109,11 +109,11 @@ def _header(form: Form) -> bytes:
 
 
 def put(file: BinaryIO, data: bytes, name: str) -> None:
-    """Write at once. Raises UserError, naming the pipe, where nobody takes it."""
+    """Write at once. Raises UserError, naming the pipe, if nobody reads it."""
     try:
         file.write(data)
         file.flush()
     except OSError as error:
-        with contextlib.suppress(OSError):  # or else Python tries again when it ends, and complains once more
+        with contextlib.suppress(OSError):  # otherwise Python writes again at exit, and prints a second error
             os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
         raise UserError(f"{name} cannot be written ({os.strerror(error.errno)})") from None

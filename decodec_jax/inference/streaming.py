@@ -1,16 +1,17 @@
-"""Recordings piece by piece: the codes and samples of the whole recording, without ever holding the whole.
+"""Recordings piece by piece: the codes and samples of the whole recording, in constant memory.
 
-A causal network keeps a state: what its convolutions saw last and where its LSTM stands. One frame (20 ms) goes in, its
-codes come out, and back. `encode_step` and `decode_step` are that as pure functions. The spectral family hears one
-frame ahead: the codes that come out are those of the frame before, and silence follows a recording's last frame.
+A causal network keeps a state: the last inputs of its convolutions and the carry of its LSTM. One frame (20 ms) goes in
+and its codes come out, and the other way round. `encode_step` and `decode_step` are pure functions that do this. The
+spectral family looks one frame ahead, so a step returns the codes of the frame before, and silence must follow the last
+frame of a recording.
 
-A non-causal network hears ahead, and its bidirectional LSTM hears the recording to both ends. Its convolutions run on
-windows that overlap by all they can hear. Between them, the LSTM's input goes to a temporary file, 1.5 to 6 kB a frame,
-and is read forwards and backwards in turn, see `_in_sweeps`. Nothing comes out before the recording has ended, but
-memory stays the same for any length.
+A non-causal network looks ahead, and its bidirectional LSTM sees the whole recording. Its convolutions run on windows
+that overlap by their receptive field. Between them, the LSTM's input goes to a temporary file, 1.5 to 6 kB a frame,
+which is read forwards and backwards in turn (`_in_sweeps`). No output comes before the recording has ended, but memory
+stays constant.
 
-`Chunked` does either, whichever the network is. All of it equals the whole-file pass up to float rounding, and so
-the codes are equal, unless two codebook entries are equally near to within that rounding.
+`Chunked` handles both. The results equal those of the whole recording up to float rounding, so the codes are the same
+unless two codebook entries are equally near to within that rounding.
 """
 
 import math
@@ -25,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from decodec_jax import arrays
 from decodec_jax.codec.layers import LSTM
 from decodec_jax.codec.model import FAMILIES, DeCodecNetwork, Halves, lookahead
 from decodec_jax.config import Model
@@ -41,10 +43,9 @@ Frames = Any  # one array or a tuple; axis 1 counts frames, so a waveform is [b,
 
 
 def latency(config: Model) -> int | None:
-    """Algorithmic latency in samples, compute aside: how long a frame's first sample waits for what its output needs.
+    """Algorithmic latency in samples, without compute: how long the first sample of a frame waits for its output.
 
-    One frame for a causal model and as many more as it looks ahead; None for others, which wait for the recording's
-    end.
+    One frame for a causal model, plus its lookahead; None for others, which wait for the end of the recording.
     """
     return (1 + lookahead(config)) * config.hop if config.causal else None
 
@@ -58,8 +59,9 @@ def encoder_state(network: DeCodecNetwork, variables: dict, batch: int = 1) -> S
 def encode_step(network: DeCodecNetwork, variables: dict, state: State, wave: Array) -> tuple[State, Halves[Array]]:
     """Codes of a stream's next frames: `[b, n hop]` to the state after them and int32 `[b, k, n]` twice.
 
-    They come `lookahead(config)` frames late: so many at a stream's start belong to no frame, and as much silence after
-    its end brings the last. Any n, best always the same: it is compiled for each. Raises UserError for parts of frames.
+    Codes come `lookahead(config)` frames late: that many at the start of a stream belong to no frame, and that many
+    frames of silence at its end give the last codes. n may be any number, but each n is compiled once. Raises UserError
+    for parts of frames.
     """
     _check_causal(network)
     if wave.shape[1] % network.config.hop:
@@ -112,19 +114,19 @@ class Chunked:
     """A network and its weights, for recordings that come in pieces `[b, n]` of any lengths, as from a microphone:
 
         chunked = Chunked(network, variables)
-        for part in chunked.take_apart(microphone, ("speech",)):  # microphone yields [1, 320], or whatever there is
+        for part in chunked.take_apart(microphone, ("speech",)):  # microphone yields [1, n] for any n
             play(part["speech"])
 
-    A causal network gives each frame as soon as it is complete, others everything after the last piece. A last frame
-    that is not full is filled up with silence, as for a whole recording. What comes out is cut into pieces too, where
-    does not matter. Each call begins a new stream; all of them share what is compiled.
+    A causal network returns each frame as soon as it is complete; others return all after the last piece. Silence fills
+    up an incomplete last frame, as for a whole recording. The output comes in pieces of other lengths. Each call
+    begins a new stream, and all calls share the compiled code. Samples are floats, or integers scaled by their type.
 
-    groups: how many frames are processed together, from large to small, ending in 1. The largest that fit are taken, so
-    that pieces of all lengths need but one compilation for each group. Non-causal networks need memory for the largest,
-    and some for each group in a recording; those that are much smaller than what its convolutions hear cost time.
+    groups: numbers of frames that are processed together, from large to small, ending in 1. The largest that fits is
+    used, so pieces of all lengths need one compilation for each group. A non-causal network needs memory for the
+    largest group, and some for each group in a recording; groups much smaller than its receptive field cost time.
 
-    at_once: False has a causal network wait for its largest groups, which is faster; what is left at the end is filled
-    up to groups of the second size, so that a recording of any length needs two compilations of each stage at the most.
+    at_once: False lets a causal network wait for its largest groups, which is faster. At the end, the rest is filled up
+    to groups of the second size, so a recording of any length needs at most two compilations of each stage.
     """
 
     def __init__(self, network: DeCodecNetwork, variables: dict, groups: tuple[int, ...] = GROUPS):
@@ -147,7 +149,7 @@ class Chunked:
     ) -> Iterator[np.ndarray]:
         """The recording of codes: pieces `[b, k, f]` twice, any k from 1 to all levels, to pieces `[b, n]`.
 
-        length: samples of the whole, so that what filled up its last frame is left out.
+        length: samples of the whole recording, without the silence that filled up its last frame.
         """
         given = 0
         for wave in self._synthesise(map(_swapped, codes), at_once, then=_vectors):
@@ -163,10 +165,10 @@ class Chunked:
     ) -> Iterator[dict[str, np.ndarray]]:
         """A recording's parts through the quantizers (paper section 3), by name: pieces `[b, n]` to pieces `[b, n]`.
 
-        The part left out is replaced by the code of silence of the same length. That code is not the same everywhere:
-        the network needs a while to settle. So silence is a recording of its own, coded beside the others.
+        The codes of silence of the same length replace the part that is left out. These codes change while the network
+        settles, so silence is encoded as a recording of its own beside the others.
 
-        active: how many levels each half uses, 0 leaving it unquantized; all when None.
+        active: how many levels each half uses; 0 bypasses its quantizer; None: all.
         """
         heard = given = 0
 
@@ -342,7 +344,7 @@ def _recombined(
 
 
 def _checked(waves: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    for wave in waves:
+    for wave in map(arrays.samples, waves):
         if wave.ndim != 2:
             raise UserError(f"a piece of a recording is [b, n], one row a channel; this one has shape {wave.shape}")
         yield wave

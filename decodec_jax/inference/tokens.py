@@ -1,4 +1,4 @@
-"""`Tokens`: what the codec makes of a recording, with all that is needed to make sound of it again."""
+"""`Tokens`: the codes of a recording, with everything that decoding needs."""
 
 import itertools
 import math
@@ -18,10 +18,11 @@ MAX_ENTRIES = 65536  # of a codebook; its codes take 16 bits
 
 @dataclass(frozen=True, eq=False)
 class Tokens:
-    """The codes of one channel of a recording, and what they mean.
+    """The codes of one channel of a recording.
 
-    Codes are int32 `[k, f]`, coarse levels first, f = ceil(length / hop) frames. The streams may have different numbers
-    of levels; one that is left out has none, `[0, f]`. Raises UserError, naming the field, for anything else.
+    Codes are int32 `[k, f]`, coarse levels first, f = ceil(length / hop) frames; arrays, lists and tensors of other
+    integer types are converted. The streams may have different numbers of levels; a stream that is left out has none,
+    `[0, f]`. Raises UserError, naming the field, for anything else.
     """
 
     speech: np.ndarray
@@ -82,17 +83,17 @@ class Tokens:
 
     @property
     def form(self) -> tuple:
-        """Everything but the codes and the length; equal in tokens that can be joined."""
+        """All fields except the codes and the length. Tokens can be joined if their forms are equal."""
         return self.sample_rate, self.hop, self.levels, self.entries, self.fingerprint, self.gain
 
     def cut(self, first: int, last: int) -> "Tokens":
-        """Frames first to last - 1 by themselves. Raises UserError if there are none."""
+        """Frames first to last - 1. Raises UserError if there are none."""
         speech, background = self.speech[:, first:last], self.background[:, first:last]
         length = min(last * self.hop, self.length) - first * self.hop
         return replace(self, speech=speech, background=background, length=length)
 
     def with_levels(self, speech: int, background: int) -> "Tokens":
-        """The coarsest so many levels of either stream, 0 leaving it out. Raises UserError for more than there are."""
+        """Keep that many coarse levels of each stream; 0 leaves a stream out. Raises UserError for too many."""
         for stream, wanted, there in zip(STREAMS, (speech, background), self.levels, strict=True):
             if not 0 <= wanted <= there:
                 raise UserError(f"{stream} cannot have {wanted} levels; these tokens have {there}, and 0 leaves it out")
@@ -109,7 +110,7 @@ class Tokens:
 
 
 def code_bits(entries: int) -> int:
-    """Bits of one code of a codebook with so many entries."""
+    """Bits of one code of a codebook with `entries` entries."""
     return (entries - 1).bit_length()
 
 
@@ -119,7 +120,7 @@ def bitrate(levels: tuple[int, int], entries: tuple[int, int], frames_per_second
 
 
 def join(parts: Sequence[Tokens]) -> Tokens:
-    """Consecutive pieces of a recording as one. Raises UserError unless they fit: all but the last in whole frames."""
+    """Join consecutive pieces of a recording. Raises UserError unless all but the last end at whole frames."""
     for piece, following in itertools.pairwise(parts):
         check_following(piece, following)
     speech = np.concatenate([piece.speech for piece in parts], axis=1)

@@ -273,6 +273,8 @@ def test_what_cannot_be_streamed_is_refused(family):
     with pytest.raises(UserError, match="21 samples is not a whole number of frames of 20"):
         streaming.encode_step(network, variables, {}, np.zeros((1, 21), np.float32))
     for method in (chunked.encode, chunked.take_apart):
+        with pytest.raises(UserError, match="samples are int64"):
+            list(method([np.zeros((1, 320), np.int64)]))
         with pytest.raises(UserError, match=r"\[b, n\].* shape \(320,\)"):
             list(method([np.zeros(320, np.float32)]))
 
