@@ -1,6 +1,6 @@
 """Read, write and resample audio: the only file that touches soundfile and soxr.
 
-Whatever is wrong with a user's file ends as one UserError that names it.
+Any problem with a user's file is one UserError that names it.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ UNKNOWN_SIZE = 0x7FFF0000  # programs that write a wav to a pipe declare at leas
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What a file's header says. `frames` are samples per channel at `rate` Hz."""
+    """The header of a file. `frames` is the number of samples per channel, at `rate` Hz."""
 
     rate: int
     channels: int
@@ -42,7 +42,7 @@ class AudioInfo:
 
 
 def info(source: Source, name: str = "") -> AudioInfo:
-    """Read the header of a file (or of the bytes of one). Raises UserError when it is not usable audio."""
+    """Read the header of a file, or of its bytes. Raises UserError if it is not usable audio."""
     with _opened(source, name) as (file, _):
         return AudioInfo(file.samplerate, file.channels, file.frames)
 
@@ -50,12 +50,12 @@ def info(source: Source, name: str = "") -> AudioInfo:
 def read(
     source: Source, rate: int | None = None, start: float = 0.0, seconds: float | None = None, name: str = ""
 ) -> tuple[np.ndarray, int]:
-    """Read a file, or only `seconds` of it from `start` (s), and resample to `rate` (Hz; None: the file's own).
+    """Read a file, or only `seconds` of it from `start` (s), and resample it to `rate` (Hz; None: the file's own).
 
-    `source` is a path or a BytesIO with a file's bytes, and `name` what errors call it. Returns (float32 [channels, n],
-    rate), n = ceil(frames * rate / file's rate) for a whole file, round(seconds * rate) for a crop, less where the file
-    ends earlier. A resampled crop equals the same part of the resampled file. Raises UserError for anything that is
-    missing, not audio, empty, truncated or not finite in the part that is read.
+    `source` is a path, or a BytesIO with a file's bytes, which errors call `name`. Returns (float32 [channels, n],
+    rate): n = ceil(frames * rate / file's rate) for a whole file, round(seconds * rate) for a crop, or less if the file
+    ends earlier. A resampled crop equals the same part of the resampled file. Raises UserError if the file is missing,
+    not audio or empty, and if the part that is read is truncated or not finite.
     """
     with _opened(source, name) as (file, name):
         rate_in, frames = file.samplerate, file.frames
@@ -98,7 +98,7 @@ def resample(wave: ArrayLike, rate_in: int, rate_out: int) -> np.ndarray:
 
 
 def resampled(pieces: Iterable[np.ndarray], rate_in: int, rate_out: int) -> Iterator[np.ndarray]:
-    """`resample` for a recording in pieces [channels, n], each sample as soon as soxr gives it; the same samples."""
+    """`resample` for a recording in pieces [channels, n]: the same samples, each as soon as soxr returns it."""
     if rate_in == rate_out:
         yield from pieces
         return
@@ -110,13 +110,13 @@ def resampled(pieces: Iterable[np.ndarray], rate_in: int, rate_out: int) -> Iter
         given += out.shape[1]
         yield out
     if stream and heard:
-        # soxr rounds the length down: a little silence at the end makes it long enough to be cut to the exact length.
+        # soxr rounds the length down, so add a little silence, and cut to the exact length
         silence = np.zeros((2 * math.ceil(rate_in / rate_out) + 2, len(piece)), np.float32)
         yield stream.resample_chunk(silence, last=True).T[:, : -(-heard * rate_out // rate_in) - given]
 
 
 def delay(rate_in: int, rate_out: int) -> float:
-    """How long `resampled` keeps a sample at the most (s), for pieces of 10 ms."""
+    """The longest time (s) that `resampled` holds a sample back, for pieces of 10 ms."""
     heard = given = kept = 0.0
     piece = np.zeros((1, max(1, rate_in // 100)), np.float32)
 
@@ -163,9 +163,9 @@ def writing(path: str | os.PathLike, rate: int, channels: int) -> Iterator[Calla
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yields a temporary name beside `path`. What is written there takes the place of `path`, unless there is an error.
+    """Yields a temporary name beside `path`. The file written there replaces `path`, unless there is an error.
 
-    Raises UserError for what the system refuses.
+    Raises UserError if the system refuses.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -179,7 +179,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def check_writable(path: str | os.PathLike) -> None:
-    """Raise UserError if no audio can be written under this name; worth knowing before long work begins."""
+    """Raise UserError if no audio can be written under this name. Call it before long work begins."""
     path = Path(path)
     if path.suffix.lower() not in FORMATS:
         raise UserError(f"{path} is not written: its suffix must be one of {', '.join(FORMATS)}")
@@ -210,7 +210,7 @@ def sixteen_bits(wave: np.ndarray) -> np.ndarray:
 
 @contextlib.contextmanager
 def reading(path: str | os.PathLike, seconds: float = 5.0) -> Iterator[tuple[AudioInfo, Iterator[np.ndarray]]]:
-    """`read` for files of any length: yields what the header says, and the samples in pieces of `seconds`."""
+    """`read` for files of any length: yields the header and an iterator over pieces of `seconds`."""
     with _opened(path, "") as (file, name):
         yield AudioInfo(file.samplerate, file.channels, file.frames), _pieces(file, name, seconds)
 
@@ -226,7 +226,7 @@ def _pieces(file: soundfile.SoundFile, name: str, seconds: float) -> Iterator[np
 def _samples(file: soundfile.SoundFile, name: str, count: int, begin: int | None = None) -> np.ndarray:
     """The next `count` samples, or those from sample `begin` on: float32 [channels, count].
 
-    Raises UserError if they are damaged, not all there or not finite.
+    Raises UserError if they are damaged, incomplete or not finite.
     """
     try:
         if begin is not None:
@@ -245,7 +245,7 @@ def _samples(file: soundfile.SoundFile, name: str, count: int, begin: int | None
 def _created(
     target: Path | io.BytesIO, suffix: str, rate: int, channels: int, name: str
 ) -> Iterator[Callable[[np.ndarray], None]]:
-    """A new audio file of the suffix's format: yields a function that appends [channels, n]; something must come."""
+    """A new audio file of the suffix's format: yields a function that appends [channels, n], at least one sample."""
     container, subtype = FORMATS[suffix.lower()]
     rate = arrays.checked_rate(rate)
     try:
@@ -292,7 +292,7 @@ def _opened(source: Source, name: str) -> Iterator[tuple[soundfile.SoundFile, st
     with file:
         if file.frames <= 0:
             raise UserError(f"{name} has no samples in it")
-        # A cut wav opens as if it were whole, only shorter; libsndfile's log is where the lost bytes show.
+        # libsndfile opens a truncated wav as a shorter one; only its log shows the lost bytes
         cut = re.search(r"^data : (\d+) \(should be (\d+)\)", file.extra_info, re.MULTILINE)
         if cut and int(cut[2]) < int(cut[1]) < UNKNOWN_SIZE:
             raise UserError(f"{name} is truncated: it holds {cut[2]} of {cut[1]} bytes of audio")
