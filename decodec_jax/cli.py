@@ -164,8 +164,10 @@ def _measuring(evaluate, page) -> None:
         option("--continuous", action="store_true", help="measure every model a second time, its quantizers bypassed")
     evaluate("--limit", type=int, default=16, metavar="N",
              help="number of mixtures at each SNR, clips and pairs (default 16)")  # fmt: skip
-    evaluate("--whisper", default="", metavar="FOLDER", help="Whisper's weights, to measure word error rates")
-    evaluate("--speaker", default="", metavar="FOLDER", help="WavLM's weights, to measure speaker similarity")
+    evaluate("--whisper", default="", metavar="FOLDER", help="a Whisper for CTranslate2 or transformers, to measure "
+             "word error rates; default: the one of pip install 'decodec_jax[judges]'")  # fmt: skip
+    evaluate("--speaker", default="", metavar="FOLDER", help="WavLM's weights, to measure speaker similarity; default: "
+             "Resemblyzer's")  # fmt: skip
     page("--limit", type=int, default=1, metavar="N",
          help="number of mixtures at each SNR, clips and pairs (default 1)")  # fmt: skip
     page("--tables", default="", metavar="FOLDER", help="also show the tables that `decodec evaluate --out` wrote here")

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from decodec_jax.evaluation import scoring
 from decodec_jax.evaluation.scoring import Scores, Tools
 from decodec_jax.evaluation.systems import Item
 from decodec_jax.evaluation.tables import Row
@@ -60,10 +61,10 @@ def untouched(source: Item, reference: Item, tools: Tools) -> Row:
 def row(column: str, source: Item, reference: Item, wave: np.ndarray, tools: Tools) -> Row:
     """What is made of a source with the voice of a reference."""
     found = scores(source.mixture, reference.mixture, wave, source.rate)
-    if tools.words is not None and source.transcript:
-        found |= tools.words(wave, source.rate, source.transcript)
+    found |= scoring.words(wave, source, tools)
     if tools.similarity is not None:
         found["similarity"] = float(tools.similarity(wave, reference.mixture, source.rate))
+        found["similarity/source"] = float(tools.similarity(wave, source.mixture, source.rate))
     return Row(GROUP, column, source.name, found)
 
 

@@ -10,8 +10,11 @@ from types import ModuleType
 from decodec_jax.errors import UserError
 
 _PEERS = "pip install 'decodec_jax[peers]'"
+_JUDGES = "pip install 'decodec_jax[judges]'"
 INSTALL = {  # all others come with the extra `eval`
     "pesq": "pip install 'decodec_jax[pesq]', which compiles C",
+    "faster_whisper": _JUDGES,
+    "resemblyzer": "pip install --no-deps Resemblyzer",  # alone: it asks for webrtcvad, which needs a compiler
     "torch": _PEERS,
     "transformers": _PEERS,
     "speechtokenizer": "pip install speechtokenizer beartype",

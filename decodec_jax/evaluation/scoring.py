@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -12,6 +12,8 @@ from decodec_jax.evaluation.systems import Item, Output, System
 
 Measure = Callable[[np.ndarray, np.ndarray, int], float]  # of an estimate and a reference `[t]` at a rate in Hz
 Scores = dict[str, float]  # by figure, see tables.LABELS
+
+T = TypeVar("T")
 
 
 class Tools(NamedTuple):
@@ -25,19 +27,21 @@ class Tools(NamedTuple):
 
 
 def tools(whisper: str = "", embedder: str = "") -> Tools:
-    """All whose packages are installed; Whisper and a speaker embedder where folders of their weights are given.
+    """All whose packages are installed; Whisper and a speaker embedder of these folders, or else of packages.
 
     Raises UserError where such a folder does not hold what it should.
     """
     missing = []
 
-    def at_hand(figure: str, package: str) -> bool:
+    def attempt(figure: str, load: Callable[[], T]) -> T | None:
         try:
-            extras.package(package)
+            return load()
         except UserError as error:
             missing.append(f"no {figure}: {error}")
-            return False
-        return True
+            return None
+
+    def at_hand(figure: str, package: str) -> bool:
+        return attempt(figure, lambda: extras.package(package)) is not None
 
     quality: dict[str, Measure] = {}
     if at_hand("PESQ", "pesq"):
@@ -45,11 +49,8 @@ def tools(whisper: str = "", embedder: str = "") -> Tools:
     if at_hand("ESTOI", "pystoi"):
         quality["estoi"] = metrics.estoi
     opinion = judges.dnsmos if at_hand("DNSMOS", "speechmos.dnsmos") else None
-    if whisper:
-        words = judges.whisper(whisper)
-    else:
-        words = judges.recognised if at_hand("word error rate", "pocketsphinx") else None
-    similarity = judges.speaker_similarity(embedder) if embedder else None
+    words = judges.whisper(whisper) if whisper else attempt("word error rate", judges.whisper)
+    similarity = judges.speaker(embedder) if embedder else attempt("speaker similarity", judges.speaker)
     return Tools(quality, opinion, words, similarity, missing)
 
 
@@ -113,9 +114,16 @@ def heard(wave: np.ndarray, item: Item, tools: Tools) -> Scores:
     scores = {}
     if tools.opinion is not None:
         scores |= tools.opinion(wave, item.rate)
-    if tools.words is not None and item.transcript:
-        scores |= tools.words(wave, item.rate, item.transcript)
-    return scores
+    return scores | words(wave, item, tools)
+
+
+def words(wave: np.ndarray, item: Item, tools: Tools) -> Scores:
+    """The errors in the words of a waveform `[t]`, and those in the item's own clean speech, which are the judge's."""
+    if tools.words is None or not item.transcript:
+        return {}
+    original = item.mixture if item.speech is None else item.speech
+    scores = tools.words(wave, item.rate, item.transcript)
+    return scores | {f"{name}/original": of for name, of in tools.words(original, item.rate, item.transcript).items()}
 
 
 def spent(made: Output, item: Item, name: str) -> Scores:

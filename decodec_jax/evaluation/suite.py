@@ -138,8 +138,6 @@ def _conversion(job: Job) -> list[Row]:
     for each in job.models:
         if not each.model.quantized:
             raise UserError(f"conversion needs codes, and the codebooks of {each.path} have not started yet")
-    if job.tools.similarity is None:
-        job.notes.append("Not measured: no speaker similarity, which needs an embedder's weights.")
     pairs = conversion.pairs(job.items)
     rows = [conversion.untouched(*pair, job.tools) for pair in pairs]
     for each, pair in _shown("conversion", product(job.models, pairs), len(job.models) * len(pairs)):

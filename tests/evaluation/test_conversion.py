@@ -25,6 +25,8 @@ def test_models_whose_scores_are_known():
     rows = {row.column: row.scores for row in conversion.measure("m", model, source, reference, tools)}
     rows["source"] = conversion.untouched(source, reference, tools).scores
     for name in ("m, tile", "m, unconverted", "source"):  # however loud
-        assert rows[name] == pytest.approx({"words": 1, "voice": -1, "wer": 4, "similarity": 0}, abs=1e-3)
+        expected = {"words": 1, "voice": -1, "wer": 4, "wer/original": 4, "similarity": 0}
+        expected["similarity/source"] = float(name != "m, unconverted")
+        assert rows[name] == pytest.approx(expected, abs=1e-3)
     converted = rows["m, content"]
     assert converted["voice"] == pytest.approx(1) and converted["words"] < 0.9 and converted["similarity"] == 1

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from decodec_jax.errors import UserError
-from decodec_jax.evaluation import paper, scoring, suite, tables
+from decodec_jax.evaluation import judges, paper, scoring, suite, tables
 from decodec_jax.evaluation.scoring import Tools
 from decodec_jax.evaluation.suite import Loaded
 from decodec_jax.evaluation.systems import Output, System, decodec, oracle, silence, untouched
@@ -107,21 +107,30 @@ def test_what_is_absent_comes_out_as_silence_of_a_perfect_system(tmp_path):
 
 def test_words_are_judged_where_a_transcript_is_known(mixtures):
     item = mixtures[0]._replace(transcript="four words of it")
-    assert scoring.separation(oracle(), item, TOOLS)["wer"] == 0.25
+    scores = scoring.separation(oracle(), item, TOOLS)
+    assert scores["wer"] == scores["wer/original"] == 0.25
     assert "wer" not in scoring.separation(oracle(), mixtures[0], TOOLS)
 
 
 def test_what_is_missing_is_named(monkeypatch):
     def package(name):
-        if name in ("pesq", "pocketsphinx"):
+        if name == "pesq":
             raise UserError(f"{name} is not installed; pip install {name}")
+        return name
+
+    def missing():
+        raise UserError("that is not installed; pip install that")
 
     monkeypatch.setattr("decodec_jax.evaluation.extras.package", package)
+    monkeypatch.setattr(judges, "whisper", missing)
+    monkeypatch.setattr(judges, "speaker", missing)
     tools = scoring.tools()
-    assert tools.quality.keys() == {"estoi"} and tools.words is None and tools.opinion is not None
+    assert tools.quality.keys() == {"estoi"} and tools.opinion is not None
+    assert tools.words is None and tools.similarity is None
     assert tools.missing == [
         "no PESQ: pesq is not installed; pip install pesq",
-        "no word error rate: pocketsphinx is not installed; pip install pocketsphinx",
+        "no word error rate: that is not installed; pip install that",
+        "no speaker similarity: that is not installed; pip install that",
     ]
 
 
