@@ -340,7 +340,7 @@ class Dense(nn.Module):
     def __call__(self, x: Array) -> Array:
         kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        return product(x, kernel, self.precision) + bias
+        return product(x, kernel, self.precision, bias)
 
 
 class LSTM(nn.Module):

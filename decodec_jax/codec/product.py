@@ -15,9 +15,15 @@ from jax import Array, lax
 PRECISIONS = ("float32", "bfloat16")
 
 
-def product(x: Array, kernel: Array, precision: str = "float32") -> Array:
-    """`[..., c] x [c, d] -> [..., d]`, float32."""
-    return x @ kernel if precision == "float32" else _rounded_product(x, kernel)
+def product(x: Array, kernel: Array, precision: str = "float32", bias: Array | None = None) -> Array:
+    """`[..., c] x [c, d] -> [..., d]`, float32, plus `bias` `[d]`."""
+    if precision == "float32":
+        return _added(jnp.matmul(x, kernel), bias)
+    return _rounded_product(x, kernel, bias)
+
+
+def _added(x: Array, bias: Array | None) -> Array:
+    return x if bias is None else x + bias
 
 
 def _contract(left: Array, right: Array, axes: tuple[int, int]) -> Array:
@@ -26,22 +32,24 @@ def _contract(left: Array, right: Array, axes: tuple[int, int]) -> Array:
 
 
 @jax.custom_vjp
-def _rounded_product(x: Array, kernel: Array) -> Array:
-    return _contract(x, kernel, (x.ndim - 1, 0))
+def _rounded_product(x: Array, kernel: Array, bias: Array | None) -> Array:
+    return _added(_contract(x, kernel, (x.ndim - 1, 0)), bias)
 
 
-def _forward(x: Array, kernel: Array):
+def _forward(x: Array, kernel: Array, bias: Array | None):
     # what is kept for the backward pass takes half the memory rounded
     x, kernel = x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)
-    return _contract(x, kernel, (x.ndim - 1, 0)), (x, kernel)
+    return _rounded_product(x, kernel, bias), (x, kernel, bias)
 
 
-def _backward(kept: tuple[Array, Array], gradient: Array):
-    x, kernel = kept
+def _backward(kept: tuple[Array, Array, Array | None], gradient: Array):
+    x, kernel, bias = kept
+    gradient = gradient.astype(jnp.bfloat16)  # for the bias, too: nothing then reads or writes it in float32
     rows, gradients = x.reshape(-1, x.shape[-1]), gradient.reshape(-1, gradient.shape[-1])
     for_x = _contract(gradient, kernel, (gradient.ndim - 1, 1))
     columns = lax.platform_dependent(rows, cpu=_copied_transpose, default=jnp.transpose)
-    return for_x, _contract(columns, gradients, (1, 0))
+    for_bias = None if bias is None else jnp.sum(gradients, axis=0, dtype=jnp.float32)
+    return for_x, _contract(columns, gradients, (1, 0)), for_bias
 
 
 _rounded_product.defvjp(_forward, _backward)
@@ -70,7 +78,7 @@ def convolution(x: Array, kernel: Array, precision: str = "float32", **options) 
 
 
 def resolve(precision: str, before: str | None = None) -> str:
-    """"float32" or "bfloat16" for "auto": bfloat16 on accelerators, and on CPUs that multiply it clearly faster.
+    """ "float32" or "bfloat16" for "auto": bfloat16 on accelerators, and on CPUs that multiply it clearly faster.
 
     The probe on a CPU takes about half a second. before: the precision that a run has used so far; it is kept unless
     the other is far faster here, so that a busy machine does not change what a resumed run computes.

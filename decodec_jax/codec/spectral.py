@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array, lax
 
-from decodec_jax.codec.layers import LSTM, BothPasses, Dense, Passes, stream_past
+from decodec_jax.codec.layers import LSTM, BothPasses, Dense, Passes, sine_of_double, sine_squared, stream_past
 from decodec_jax.codec.spectrum import PARTS, compressed, log_mel, overlap_add, stft, synthesis_frames
 from decodec_jax.config import Model
 
@@ -61,28 +61,62 @@ def _depthwise_backward(kept: tuple[Array, Array], gradient: Array):
 depthwise.defvjp(lambda padded, kernel: (depthwise(padded, kernel), (padded, kernel)), _depthwise_backward)
 
 
+@jax.checkpoint
+def gelu(x: Array) -> Array:
+    """The GELU activation, of which the backward pass keeps x alone: reading takes longer than computing anew."""
+    return jax.nn.gelu(x)
+
+
 def layer_norm(x: Array, scale: Array, bias: Array) -> Array:
     """Layer normalisation over the last axis."""
     centred = x - jnp.mean(x, axis=-1, keepdims=True)
     return centred * lax.rsqrt(jnp.mean(centred**2, axis=-1, keepdims=True) + 1e-6) * scale + bias
 
 
-def features(wave: Array, sample_rate: int, hop: int, bands: int, past: Array | None = None) -> Array:
+def features(
+    wave: Array, sample_rate: int, hop: int, bands: int, past: Array | None = None, precision: str = "float32"
+) -> Array:
     """What the encoder hears of a waveform: `[b, n hop]` to `[b, n, 2 (hop + 1) + bands]`.
 
     Real and imaginary parts of the compressed spectrum, and half the log mel magnitudes.
     """
-    spectra = SPECTRUM_SCALE / SCALE * stft(wave, hop, past)
+    spectra = SPECTRUM_SCALE / SCALE * stft(wave, hop, past, precision)
     parts = compressed(spectra)
     return jnp.concatenate([parts.reshape(*parts.shape[:2], -1), 0.5 * log_mel(spectra, sample_rate, bands)], axis=-1)
 
 
-def polar(x: Array) -> tuple[Array, Array]:
-    """Spectra of log magnitudes and phases, two a frame: `[b, f, 4 bins]` to `[b, 2 f, bins]`, real and imaginary."""
-    b, frames, width = x.shape
-    magnitude, phase = lax.split(x.reshape(b, 2 * frames, width // 2), (width // 4, width // 4), axis=2)
+@jax.custom_vjp
+def polar(x: Array) -> Array:
+    """Spectra of log magnitudes and phases, two a frame: `[b, f, 4 bins]` to `[b, 2 f, 2 bins]`, real then imaginary.
+
+    The gradient is made of what comes out, as autodiff would keep every term of the series.
+    """
+    magnitude, phase = _split(x.reshape(x.shape[0], -1, x.shape[-1] // 2))
     size = jnp.exp(jnp.minimum(magnitude - 1, LOUDEST))
-    return size * jnp.cos(phase), size * jnp.sin(phase)
+    cosine, sine = 1 - 2 * sine_squared(phase / 2), sine_of_double(phase / 2)
+    return jnp.concatenate([size * cosine, size * sine], axis=-1)
+
+
+def _polar_forward(x: Array):
+    spectra = polar(x)
+    return spectra, (x, spectra)
+
+
+def _polar_backward(kept: tuple[Array, Array], gradient: Array):
+    x, spectra = kept
+    (real, imaginary), (for_real, for_imaginary) = _split(spectra), _split(gradient)
+    for_magnitude = real * for_real + imaginary * for_imaginary
+    for_phase = real * for_imaginary - imaginary * for_real
+    magnitude = _split(x.reshape(spectra.shape))[0]
+    for_magnitude = jnp.where(magnitude - 1 < LOUDEST, for_magnitude, 0.0)
+    return (jnp.concatenate([for_magnitude, for_phase], axis=-1).reshape(x.shape),)
+
+
+polar.defvjp(_polar_forward, _polar_backward)
+
+
+def _split(x: Array) -> list[Array]:
+    return lax.split(x, [x.shape[-1] // 2] * 2, axis=x.ndim - 1)
 
 
 # --- modules --------------------------------------------------------------------------------------------------------
@@ -94,11 +128,13 @@ class Features(nn.Module):
     sample_rate: int
     hop: int
     bands: int
+    precision: str = "float32"
 
     @nn.compact
     def __call__(self, wave: Array) -> Array:
         past = stream_past(self, wave[..., None], self.hop)
-        return features(wave, self.sample_rate, self.hop, self.bands, None if past is None else past[..., 0])
+        past = None if past is None else past[..., 0]
+        return features(wave, self.sample_rate, self.hop, self.bands, past, self.precision)
 
 
 class OverlapAdd(nn.Module):
@@ -146,7 +182,7 @@ class ConvNeXtBlock(nn.Module):
         past = stream_past(self, x, self.kernel - 1) if self.causal else None
         y = depthwise(taps(x, self.kernel, self.causal, past), kernel) + bias
         y = Dense(self.expansion * width, self.precision, name="up")(LayerNorm(name="norm")(y))
-        y = Dense(width, self.precision, name="down")(jax.nn.gelu(y))
+        y = Dense(width, self.precision, name="down")(gelu(y))
         return x + self.param("scale", nn.initializers.constant(self.layer_scale), (width,)) * y
 
 
@@ -172,7 +208,7 @@ class Encoder(nn.Module):
 
     def setup(self):
         config, spectral = self.config, self.config.spectral
-        self.features = Features(config.sample_rate, config.hop, spectral.bands)
+        self.features = Features(config.sample_rate, config.hop, spectral.bands, self.precision)
         self.first = Dense(spectral.width, self.precision)
         self.first_norm = LayerNorm()
         self.blocks = _blocks(config, spectral.encoder_blocks, self.remat, self.precision)
@@ -223,7 +259,7 @@ class Decoder(nn.Module):
         """After the LSTM: `[b, f, width]` to a waveform `[b, f hop]`."""
         for block in self.blocks:
             x = block(x)
-        frames = synthesis_frames(*polar(self.head(self.last_norm(x))))
+        frames = synthesis_frames(polar(self.head(self.last_norm(x))), self.precision)
         return jnp.clip(SCALE / SPECTRUM_SCALE * self.overlap_add(frames), -1, 1)
 
     def __call__(self, latent: Array) -> Array:

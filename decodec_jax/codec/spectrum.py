@@ -10,14 +10,17 @@ with, so pieces give together what the whole gives.
 import math
 from functools import lru_cache
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from decodec_jax.codec.product import product
+
 PARTS = 4  # hops of the inverse transform in a window
 
 
-def stft(wave: Array, hop: int, past: Array | None = None) -> Array:
+def stft(wave: Array, hop: int, past: Array | None = None, precision: str = "float32") -> Array:
     """Spectra `[b, n hop] -> [b, n, 2, hop + 1]` (real, imaginary); frame i covers samples (i - 1) hop to (i + 1) hop.
 
     past: `[b, hop]`, the samples before `wave`.
@@ -26,17 +29,18 @@ def stft(wave: Array, hop: int, past: Array | None = None) -> Array:
     past = jnp.zeros((b, hop), wave.dtype) if past is None else past
     blocks = jnp.concatenate([past, wave], axis=1).reshape(b, -1, hop)
     frames = jnp.concatenate([blocks[:, :-1], blocks[:, 1:]], axis=-1)
-    spectra = jnp.matmul(frames, analysis_matrix(2 * hop), precision=lax.Precision.HIGHEST)
-    return spectra.reshape(b, -1, 2, hop + 1)
+    return _transformed(frames, analysis_matrix(2 * hop), precision).reshape(b, -1, 2, hop + 1)
 
 
-def synthesis_frames(real: Array, imaginary: Array) -> Array:
-    """Windowed inverse transforms and a one: `[b, n, w / 2 + 1]` twice to `[b, n, w + 1]`."""
-    bins = real.shape[-1]
-    cosines, sines = np.split(synthesis_matrix(2 * (bins - 1)), 2)
-    frames = jnp.matmul(real, cosines, precision=lax.Precision.HIGHEST)
-    frames += jnp.matmul(imaginary, sines, precision=lax.Precision.HIGHEST)
+def synthesis_frames(spectra: Array, precision: str = "float32") -> Array:
+    """Windowed inverse transforms and a one: `[b, n, w + 2]`, real parts then imaginary, to `[b, n, w + 1]`."""
+    frames = _transformed(spectra, synthesis_matrix(spectra.shape[-1] - 2), precision)
     return jnp.concatenate([frames, jnp.ones_like(frames[..., :1])], axis=-1)
+
+
+def _transformed(x: Array, matrix: np.ndarray, precision: str) -> Array:
+    with jax.default_matmul_precision("highest"):  # float32 is no less on accelerators
+        return product(x, matrix, precision)
 
 
 def overlap_add(frames: Array, past: Array | None = None) -> Array:

@@ -309,37 +309,38 @@ def make_train_step(config: Config, mesh: Mesh, adversarial: bool = True) -> Tra
         of_batch = partial(losses_and_gradients, config, mesh, adversarial, computed_with(state, mesh), teacher)
         arguments, count = (batch, key, state.gradient_norms), config.train.accumulate
         means, tallies, norms = of_batch(*arguments) if count == 1 else accumulated(of_batch, *arguments, count, mesh)
-        updates, optimizer_state = optimizer.update(means.gradient, state.optimizer, state.params)
-        params = optax.apply_updates(state.params, updates)
         codebook, codebook_metrics = move_codebooks(config, state.codebook, tallies)
-        # the average follows closely at first: an early average is mostly its random start
-        decay = jnp.minimum(config.optim.ema, (1.0 + state.step) / (10.0 + state.step))
-        updated = state.replace(
-            step=state.step + 1,
-            params=params,
-            codebook=codebook,
-            averaged=jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.averaged, params),
-            optimizer=optimizer_state,
-            gradient_norms=norms,
-        )
         norm = optax.tree.norm(means.gradient)
         metrics = means.metrics | codebook_metrics | {"gradient_norm": norm, "lr": jnp.asarray(rate(state.step))}
         finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
         if adversarial:
-            updates, optimizer_state = discriminator_optimizer.update(
-                means.for_discriminators, state.discriminator_optimizer, state.discriminators
-            )
-            updated = updated.replace(
-                discriminators=optax.apply_updates(state.discriminators, updates),
-                discriminator_optimizer=optimizer_state,
-            )
             metrics["gradient_norm/discriminator"] = optax.tree.norm(means.for_discriminators)
             finite &= jnp.isfinite(metrics["gradient_norm/discriminator"])
-        # one bad batch must not end a long run: a step that is not finite is counted and leaves all as it was
         metrics["not_finite"] = 1 - finite
-        unchanged = state.replace(step=state.step + 1)
-        updated = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, unchanged)
-        return in_pieces(updated, mesh, config.mesh), metrics
+
+        def updated(state: State) -> State:
+            updates, optimizer_state = optimizer.update(means.gradient, state.optimizer, state.params)
+            params = optax.apply_updates(state.params, updates)
+            # the average follows closely at first: an early average is mostly its random start
+            decay = jnp.minimum(config.optim.ema, (1.0 + state.step) / (10.0 + state.step))
+            averaged = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.averaged, params)
+            state = state.replace(
+                params=params, codebook=codebook, averaged=averaged, optimizer=optimizer_state, gradient_norms=norms
+            )  # fmt: skip
+            if adversarial:
+                updates, optimizer_state = discriminator_optimizer.update(
+                    means.for_discriminators, state.discriminator_optimizer, state.discriminators
+                )
+                state = state.replace(
+                    discriminators=optax.apply_updates(state.discriminators, updates),
+                    discriminator_optimizer=optimizer_state,
+                )
+            return state
+
+        # One bad batch must not end a long run: a step that is not finite is counted and leaves all as it was. A branch
+        # updates the donated state in place; a choice of each array's new or old entries takes twice the time.
+        state = jax.lax.cond(finite, updated, lambda state: state, state)
+        return in_pieces(state.replace(step=state.step + 1), mesh, config.mesh), metrics
 
     return jax.jit(train_step, donate_argnums=0, out_shardings=(None, replicated(mesh)))
 

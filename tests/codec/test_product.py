@@ -51,6 +51,18 @@ def test_in_float32_it_is_the_plain_product(rng):
     np.testing.assert_allclose(for_kernel, jnp.einsum("bfc,bfd->cd", x, pull), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("precision", products.PRECISIONS)
+def test_a_bias_is_added_and_its_gradient_is_the_sum_of_the_result_s(rng, precision):
+    x, kernel, bias, pull = drawn(rng, (2, 3, 5), (5, 6), (6,), (2, 3, 6))
+    output, backward = jax.vjp(lambda *given: product(*given[:2], precision, given[2]), x, kernel, bias)
+    plain = there_and_back(x, kernel, pull, precision)
+    np.testing.assert_allclose(output, plain[0] + bias, rtol=1e-6, atol=1e-6)
+    for_bias = (pull if precision == "float32" else rounded(pull)).sum((0, 1))
+    for ours, theirs in zip(backward(pull), (*plain[1:], for_bias), strict=True):
+        assert ours.dtype == jnp.float32
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("place", [(0, 0), (2, 1)])
 @pytest.mark.parametrize("operand", ["x", "kernel", "pull"])
 def test_what_is_not_a_number_stays_so(rng, operand, place):

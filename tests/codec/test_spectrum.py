@@ -20,7 +20,7 @@ HOPS = (2, 5, 20, 320)  # of the STFT; the inverse transform's window is one of 
 
 def istft(spectra, past=None):
     """Spectra `[b, n, 2, bins]` to the waveform that the decoder makes of them."""
-    return spectrum.overlap_add(spectrum.synthesis_frames(spectra[:, :, 0], spectra[:, :, 1]), past)
+    return spectrum.overlap_add(spectrum.synthesis_frames(spectra.reshape(*spectra.shape[:2], -1)), past)
 
 
 def complex_of(spectra) -> np.ndarray:
@@ -101,7 +101,7 @@ def test_pieces_of_spectra_give_the_waveform_of_the_whole(rng):
     for piece in np.split(spectra, [1, 2, 7], axis=1):
         pieces.append(istft(piece, past))
         before = jnp.zeros((2, PARTS - 1, window + 1)) if past is None else past
-        frames = spectrum.synthesis_frames(piece[:, :, 0], piece[:, :, 1])
+        frames = spectrum.synthesis_frames(piece.reshape(*piece.shape[:2], -1))
         past = jnp.concatenate([before, frames], axis=1)[:, -(PARTS - 1) :]
     np.testing.assert_allclose(np.concatenate(pieces, axis=1), istft(spectra), rtol=0, atol=1e-6)
 

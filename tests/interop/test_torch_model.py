@@ -374,18 +374,6 @@ def test_its_matrices_are_those_of_the_package(sample_rate, hop, bands):
         np.testing.assert_allclose(here, there, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("both", ["spectral"], indirect=True)
-def test_under_autocast_spectra_stay_as_they_are(both):
-    wave = torch.from_numpy(mixture(2, 200))
-    features = both.model.encoder.features(wave)
-    frames = both.model.decoder.inverse(spectra := torch.randn(2, 6, 2, both.model.config.hop + 1))
-    with torch.autocast("cpu", torch.bfloat16):
-        assert both.model.encoder.first(features).dtype == torch.bfloat16
-        assert torch.equal(both.model.encoder.features(wave), features)
-        assert torch.equal(both.model.decoder.inverse(spectra), frames)
-        assert both.model(wave).dtype == torch.float32
-
-
 @pytest.mark.parametrize("both", ["uneven", "spectral_causal"], indirect=True)
 def test_a_decoder_without_lstm_is_exported_for_any_number_of_frames(both, tmp_path):
     player = Player(both.model).eval()

@@ -1,8 +1,8 @@
 """STFT, inverse STFT by overlap-add, and mel filters, for waveforms that may come in pieces.
 
-Transforms are products with fixed matrices, as every runtime that a model is exported to knows products. They are in
-float32 under `torch.autocast` too. In a stream, what came before a piece is the stream's; a stream begins with zeros,
-which a whole signal is padded with, so pieces give together what the whole gives.
+Transforms are products with fixed matrices, as every runtime that a model is exported to knows products. In a stream,
+what came before a piece is the stream's; a stream begins with zeros, which a whole signal is padded with, so pieces
+give together what the whole gives.
 """
 
 import math
@@ -58,9 +58,8 @@ class InverseSTFT(nn.Module):
 
 
 def product(x: Tensor, matrix: Tensor) -> Tensor:
-    """`[..., c] x [c, d] -> [..., d]` in the matrix' own precision."""
-    with torch.autocast(x.device.type, enabled=False):
-        return x.to(matrix.dtype) @ matrix
+    """`[..., c] x [c, d] -> [..., d]` in the matrix' own precision, whatever `torch.autocast` multiplies in."""
+    return (x.to(matrix.dtype) @ matrix).to(matrix.dtype)
 
 
 def compressed(spectra: Tensor, power: float = 0.3, floor: float = 1e-5) -> Tensor:
