@@ -211,7 +211,7 @@ def _export(arguments: argparse.Namespace) -> tuple[dict, list[str]]:
 
     if arguments.check:
         try:
-            from decodec_jax.interop import comparison
+            from decodec_jax.evaluation import agreement
         except ImportError:
             raise UserError("--check needs PyTorch, which is not installed: pip install 'decodec_jax[torch]'") from None
     for name in arguments.check:
@@ -220,11 +220,11 @@ def _export(arguments: argparse.Namespace) -> tuple[dict, list[str]]:
     _say(f"{arguments.output} holds the model {facts['fingerprint']}, after {facts['training_steps']} steps")
     if not arguments.check:
         return {"output": arguments.output, **facts}, []
-    agreements, errors = comparison.compare_files(arguments.output, arguments.check), []
-    for name, agreement in agreements.items():
-        line = f"{name}: of PyTorch and JAX, {agreement}"
-        _say(line) if agreement.good else errors.append(line)
-    checked = {name: vars(agreement) for name, agreement in agreements.items()}
+    found, errors = agreement.compare_files(arguments.output, arguments.check), []
+    for name, each in found.items():
+        line = f"{name}: of PyTorch and JAX, {each}"
+        _say(line) if each.good else errors.append(line)
+    checked = {name: vars(each) for name, each in found.items()}
     return {"output": arguments.output, **facts, "check": checked}, errors
 
 

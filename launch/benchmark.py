@@ -10,7 +10,7 @@ is doing; `--json FILE` saves the figures by name. Parts:
     data        training examples a core makes of FLAC, Opus and ArrayRecord; how long a step waits for them
 
 Guidance is left out where the config names no weights for it; `--plain` leaves out discriminators, too. With `--against
-torch`, inference and train are also compared with PyTorch, see decodec_jax/evaluation/against_torch.py.
+torch`, inference and train are also compared with PyTorch, see decodec_jax/evaluation/speed/against_torch.py.
 """
 
 import argparse
@@ -23,7 +23,7 @@ import jax
 
 from decodec_jax.config import Config, check
 from decodec_jax.errors import UserError
-from decodec_jax.evaluation import data_speed, speed, train_speed
+from decodec_jax.evaluation.speed import data_speed, inference_speed, timing, train_speed
 from decodec_jax.launching import one_line
 from decodec_jax.training.memory import keep_freed_memory
 
@@ -53,17 +53,17 @@ def main() -> None:
     measures = measures_of(config, arguments)
     if arguments.against:
         try:
-            from decodec_jax.evaluation import against_torch
+            from decodec_jax.evaluation.speed import against_torch
         except ImportError as error:
             raise UserError(f"--against torch: {error}; pip install torch transformers") from None
         measures["inference"].append(lambda: against_torch.inference(config, arguments.seconds, arguments.rounds))
         measures["train"].append(lambda: against_torch.training(config, arguments.rounds))
     rows = []
     for part in (part for part in PARTS if part in wanted):
-        speed.say(f"{part} of {arguments.config}")
+        timing.say(f"{part} of {arguments.config}")
         rows += [row for measure in measures[part] for row in measure()]
     print(f"{arguments.config} on {jax.device_count()} x {jax.devices()[0].device_kind}, jax {jax.__version__}\n")
-    print(speed.table(rows))
+    print(timing.table(rows))
     if arguments.json:
         arguments.json.write_text(json.dumps({row.name: row.value for row in rows}, indent=1) + "\n")
 
@@ -71,19 +71,19 @@ def main() -> None:
 def measures_of(config: Config, arguments: argparse.Namespace) -> dict[str, list]:
     """What gives the rows of each part."""
     seconds, rounds, rate = arguments.seconds, arguments.rounds, config.model.sample_rate
-    codec = functools.cache(lambda: speed.random_codec(config.model))
+    codec = functools.cache(lambda: inference_speed.random_codec(config.model))
 
     @functools.cache
     def run() -> train_speed.SyntheticRun:
         keep_freed_memory()  # as launch/train.py does
         trained = train_speed.trainable(config, arguments.plain)
-        speed.say(f"train: compiling the step of {config.variant}")
+        timing.say(f"train: compiling the step of {config.variant}")
         return train_speed.SyntheticRun(trained, trained.train.continuous_steps)
 
     return {
-        "inference": [lambda: speed.inference(codec(), seconds, rounds)],
-        "streaming": [lambda: speed.streaming(codec(), seconds)],
-        "memory": [lambda: speed.memory(config.model, arguments.minutes)],
+        "inference": [lambda: inference_speed.inference(codec(), seconds, rounds)],
+        "streaming": [lambda: inference_speed.streaming(codec(), seconds)],
+        "memory": [lambda: inference_speed.memory(config.model, arguments.minutes)],
         "train": [lambda: train_speed.train(run(), rounds)],
         "data": [
             lambda: data_speed.throughput(config.data, rate),

@@ -25,7 +25,7 @@ flags.mark_flags_as_required(["config"])
 def main(_):
     import jax  # after the flags: a mistyped one is told at once
 
-    from decodec_jax.evaluation import scaling
+    from decodec_jax.evaluation.speed import scaling
 
     logging.getLogger("absl").setLevel(logging.WARNING)
     if MEASURE.value:

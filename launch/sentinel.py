@@ -16,8 +16,10 @@ from decodec_jax import config as settings
 from decodec_jax.config import Data
 from decodec_jax.data import sources
 from decodec_jax.errors import UserError
-from decodec_jax.evaluation import items, judges, metrics
-from decodec_jax.evaluation.systems import Item
+from decodec_jax.evaluation import metrics
+from decodec_jax.evaluation.metrics import judges
+from decodec_jax.evaluation.suites import items
+from decodec_jax.evaluation.systems.base import Item
 from decodec_jax.inference.codec import DeCodec
 from decodec_jax.launching import one_line
 

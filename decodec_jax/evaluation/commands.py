@@ -9,9 +9,11 @@ import numpy as np
 from decodec_jax.config import Data
 from decodec_jax.data.sources import open_source
 from decodec_jax.errors import UserError
-from decodec_jax.evaluation import baselines, figures, items, scoring, suite, systems
-from decodec_jax.evaluation.suite import Loaded
-from decodec_jax.evaluation.systems import Item, System
+from decodec_jax.evaluation import figures
+from decodec_jax.evaluation.suites import items, scoring, suite
+from decodec_jax.evaluation.suites.suite import Loaded
+from decodec_jax.evaluation.systems import baselines
+from decodec_jax.evaluation.systems.base import Item, System, decodec
 from decodec_jax.inference import bundle
 from decodec_jax.inference.codec import DeCodec
 from decodec_jax.weights import BUILT_IN
@@ -52,7 +54,7 @@ def evaluate(suites: Sequence[str], data: str, out: Path, models: Sequence[str],
 def page(model: str, data: str, out: Path, others: Sequence[str], limit: int, seconds: float, evaluated: str,
          continuous: bool) -> Path:  # fmt: skip
     """The demo page of a model beside baselines, with the tables of what `evaluate` wrote; returns its index.html."""
-    from decodec_jax.evaluation import page as pages
+    from decodec_jax.evaluation.reports import page as pages
 
     loaded = load([model])
     made = [*columns(loaded, continuous), *(baselines.find(spec) for spec in others)]
@@ -85,7 +87,7 @@ def columns(loaded: Sequence[Loaded], continuous: bool) -> list[System]:
     named = {each.name: each.model for each in loaded}
     if continuous:
         named |= {f"{each.name}, continuous": each.model.continuous() for each in loaded}
-    return [systems.decodec(name, model) for name, model in named.items()]
+    return [decodec(name, model) for name, model in named.items()]
 
 
 def rate_of(loaded: Sequence[Loaded]) -> int:

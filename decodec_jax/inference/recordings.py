@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from decodec_jax.arrays import waveform as checked  # noqa: F401  evaluation/judges.py takes it from here
 from decodec_jax.errors import UserError
 
 SIDE_BY_SIDE = 8  # recordings processed as one batch, at the most: memory is theirs together

@@ -5,8 +5,10 @@ import json
 import pytest
 
 from decodec_jax import cli
-from decodec_jax.evaluation import commands, page, scoring
-from decodec_jax.evaluation.scoring import Tools
+from decodec_jax.evaluation import commands
+from decodec_jax.evaluation.reports import page
+from decodec_jax.evaluation.suites import scoring
+from decodec_jax.evaluation.suites.scoring import Tools
 from decodec_jax.inference import codec as inference
 
 

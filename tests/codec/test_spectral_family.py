@@ -11,9 +11,9 @@ from configs.decodec import get_config
 from decodec_jax.codec import spectral
 from decodec_jax.codec.model import DeCodecNetwork, initialise
 from decodec_jax.codec.spectral import ConvNeXtBlock, Decoder, Encoder, depthwise, features, layer_norm, polar, taps
+from decodec_jax.evaluation.speed import cost
 from decodec_jax.inference.streaming import latency
 from decodec_jax.testing import background_clips, random_variables, speech_clips, tiny_model
-from decodec_jax.training import cost
 
 RATE = 16_000
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from decodec_jax.errors import UserError
-from decodec_jax.evaluation import data_speed, speed, train_speed
+from decodec_jax.evaluation.speed import data_speed, inference_speed, train_speed
+from decodec_jax.evaluation.speed.timing import Row
 
 ROOT = Path(__file__).parents[2]
 
@@ -18,12 +19,12 @@ def benchmark(monkeypatch):
     """The program, with measures that take no time, as a function of its arguments."""
     program = runpy.run_path(str(ROOT / "launch/benchmark.py"))
     monkeypatch.setitem(program["main"].__globals__, "keep_freed_memory", lambda: None)  # of the tests' own process
-    monkeypatch.setattr(speed, "random_codec", lambda config: None)
+    monkeypatch.setattr(inference_speed, "random_codec", lambda config: None)
     monkeypatch.setattr(train_speed.SyntheticRun, "__init__", lambda *_: None)
-    measures = [(speed, name) for name in ("inference", "streaming", "memory")]
+    measures = [(inference_speed, name) for name in ("inference", "streaming", "memory")]
     measures += [(train_speed, "train"), (data_speed, "throughput"), (data_speed, "waiting")]
     for module, name in measures:
-        monkeypatch.setattr(module, name, lambda *_, name=name: [speed.Row(f"{name}/x", 1.0, "ms")])
+        monkeypatch.setattr(module, name, lambda *_, name=name: [Row(f"{name}/x", 1.0, "ms")])
 
     def run(variant, *arguments):
         named = ["benchmark.py", "--config", f"{ROOT}/configs/decodec.py:{variant}", *arguments]
@@ -51,8 +52,8 @@ def test_parts_and_sizes_are_chosen_and_figures_saved(benchmark, monkeypatch, tm
 
 
 def test_without_torch_one_line_says_what_to_install(benchmark, monkeypatch):
-    monkeypatch.delitem(sys.modules, "decodec_jax.evaluation.against_torch", raising=False)
-    monkeypatch.delattr("decodec_jax.evaluation.against_torch", raising=False)
+    monkeypatch.delitem(sys.modules, "decodec_jax.evaluation.speed.against_torch", raising=False)
+    monkeypatch.delattr("decodec_jax.evaluation.speed.against_torch", raising=False)
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(UserError, match=r"torch.*pip install torch transformers"):
         benchmark("small", "--against", "torch")

@@ -13,10 +13,10 @@ from scipy import signal
 from configs.decodec import get_config
 from decodec_jax.config import Discriminator
 from decodec_jax.errors import UserError
+from decodec_jax.evaluation.speed import cost
 from decodec_jax.objective import adversarial, discriminators
 from decodec_jax.objective.discriminators import Discriminators
 from decodec_jax.testing import random_variables, speech_clips
-from decodec_jax.training import cost
 
 
 def only(**kinds):

@@ -1,0 +1,269 @@
+"""The demo page: one static folder in which a model is heard beside others, task by task, without a network.
+
+What it says and looks like is in `templates/`; here, what is played and drawn in it.
+"""
+
+import hashlib
+import logging
+import re
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from decodec_jax import audio
+from decodec_jax.errors import UserError
+from decodec_jax.evaluation import figures
+from decodec_jax.evaluation.reports import latents
+from decodec_jax.evaluation.systems.base import Item, System
+from decodec_jax.inference.alignment import ALIGNMENTS
+from decodec_jax.inference.codec import DeCodec
+from decodec_jax.inference.tokens import bitrate
+
+log = logging.getLogger(__name__)
+
+TEMPLATES = Path(__file__).parent / "templates"
+SOUNDS, PICTURES = "sounds", "pictures"  # folders beside index.html
+TRUTHS = {  # what is played beside the recording itself, of what is known of an item
+    "reconstruct": {},
+    "enhance": {"speech": "clean speech"},
+    "background": {"background": "true background"},
+    "semantic": {"speech": "clean speech"},
+}
+GIVEN = "#6b7280"  # the colour of what no system made
+
+
+class Player(NamedTuple):
+    """Something to listen to. Files are relative to the page."""
+
+    label: str
+    note: str  # beside the label: what it costs
+    row: str  # what it is a version of
+    sound: str
+    picture: str
+    seconds: float
+    colour: str
+
+
+class Row(NamedTuple):
+    """Versions of one recording."""
+
+    title: str
+    about: str
+    transcript: str
+    players: list[Player]
+    missing: list[tuple[str, str]]  # systems that are not among them, and why
+
+
+class Chart(NamedTuple):
+    """A picture, relative to the page, and what it says to those who cannot see it."""
+
+    title: str
+    picture: str
+    about: str
+    lines: bool  # on white, which a dark page turns round
+
+
+class Shelf:
+    """Recordings under a folder, each written once, however often it is played."""
+
+    def __init__(self, out: Path):
+        self.out = out
+        self.kept: dict[bytes, tuple[str, str]] = {}
+        for folder in (SOUNDS, PICTURES):
+            (out / folder).mkdir(parents=True, exist_ok=True)
+
+    def put(self, wave: np.ndarray, rate: int, *name: str) -> tuple[str, str]:
+        """The files of a waveform `[t]`, a sound and its spectrogram. Raises UserError for what cannot be written."""
+        if not np.isfinite(wave).all():
+            raise UserError("it made samples that are not finite numbers (NaN or inf)")
+        key = hashlib.sha256(audio.sixteen_bits(wave).tobytes() + str(rate).encode()).digest()
+        if key not in self.kept:
+            stem = _slug(*name)  # the same again when the page is made again, which then leaves nothing behind
+            if any(stem == Path(sound).stem for sound, _ in self.kept.values()):
+                stem += f"-{len(self.kept)}"
+            files = f"{SOUNDS}/{stem}.wav", f"{PICTURES}/{stem}.png"  # Chromium cannot jump within short FLAC files
+            audio.write(self.out / files[0], wave, rate)
+            figures.spectrogram(self.out / files[1], wave)
+            self.kept[key] = files
+        return self.kept[key]
+
+
+def build(
+    model: DeCodec,
+    systems: Sequence[System],
+    items: Sequence[Item],
+    out: Path,
+    tables: Mapping[str, str] | None = None,
+    charts: Mapping[str, Path] | None = None,
+) -> Path:
+    """Write the page of a model to the folder `out`, and return the path of its index.html.
+
+    systems: what is to be heard at each task they can do, `model` too; one that fails is left out of the row, which
+             gives the reason. `model` itself converts voices, and is what the figures are of.
+    tables: markdown by title; charts: png files by title.
+    Raises UserError where there is no item, or the folder cannot be written.
+    """
+    if not items:
+        raise UserError("the demo page has no recordings to play; give it at least one")
+    try:
+        shelf = Shelf(out)
+        chosen = figures.colours([system.name for system in systems])
+        rows = {}
+        for task in TRUTHS:
+            able = [system for system in systems if task in system.tasks]
+            rows[task] = [_versions(task, item, able, chosen, shelf) for item in items if able]
+        rows["convert"] = _conversions(model, items, shelf)
+        drawn = [*_inside(model, items, out), *_copied(charts or {}, out)]
+        for file in TEMPLATES.iterdir():
+            if file.suffix != ".html":
+                shutil.copy(file, out)
+        (out / "index.html").write_text(_rendered(rows, drawn, tables or {}, _facts(model)), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"the demo page cannot be written to {out} ({error.strerror or error})") from None
+    return out / "index.html"
+
+
+def _versions(
+    task: str, item: Item, systems: Iterable[System], colours: Mapping[str, str], shelf: Shelf
+) -> Row:
+    """The recording, what is known of it, and what each system makes of it; what sounds the same is played once."""
+    known = {"as recorded": item.mixture} | {label: getattr(item, field) for field, label in TRUTHS[task].items()}
+    players: dict[str, Player] = {}
+    missing = []
+
+    def add(label: str, note: str, wave: np.ndarray, colour: str, *name: str) -> None:
+        files = shelf.put(wave, item.rate, item.name, *name, label)
+        players.setdefault(files[0], Player(label, note, item.name, *files, _seconds(wave, item.rate), colour))
+
+    for label, wave in known.items():
+        if wave is not None:
+            add(label, "", wave, GIVEN)
+    for system in systems:
+        try:
+            wave, bits = system.tasks[task](item)
+            if wave is None:  # an oracle does not know everything
+                continue
+            note = "" if bits is None else f"{bits / _seconds(wave, item.rate) / 1000:.1f} kbps"
+            add(system.name, note, wave, colours[system.name], task)
+        except Exception as error:  # other people's programs fail in many ways; the page is of the others
+            missing.append((system.name, _reason(error)))
+            log.warning("%s of %s by %s: %s", task, item.name, *missing[-1])
+    return Row(item.name, _about(item), item.transcript, list(players.values()), missing)
+
+
+def _conversions(model: DeCodec, items: Sequence[Item], shelf: Shelf) -> list[Row]:
+    """What each item says in the voice of the next one by somebody else."""
+    rows = []
+    for i, source in enumerate(items):
+        others = [item for item in (*items[i + 1 :], *items[:i]) if "" != item.speaker != source.speaker != ""]
+        if not others:
+            continue
+        reference, title = others[0], f"{source.name} in the voice of {others[0].speaker}"
+        players, missing = [], []
+        for label, item in (("source", source), ("reference", reference)):
+            files = shelf.put(item.mixture, item.rate, item.name, "as recorded")
+            players.append(Player(label, item.speaker, title, *files, _seconds(item.mixture, item.rate), GIVEN))
+        for alignment in ALIGNMENTS:
+            try:
+                wave = model.convert(source.mixture, reference.mixture, source.rate, reference.rate, alignment)
+            except UserError as error:
+                missing.append((f"aligned by {alignment}", _reason(error)))
+                continue
+            files = shelf.put(wave, source.rate, source.name, "as", reference.speaker, alignment)
+            seconds, colour = _seconds(wave, source.rate), figures.IN_TURN[0]
+            players.append(Player("converted", f"by {alignment}", title, *files, seconds, colour))
+        rows.append(Row(title, "", source.transcript, players, missing))
+    return rows
+
+
+def _inside(model: DeCodec, items: Sequence[Item], out: Path) -> list[Chart]:
+    """Figures of the model itself: its subspaces, and, where several people speak, what keeps their voices."""
+    rate = model.config.sample_rate
+    embedded = [latents.in_one_space(model, model.embed(item.mixture, item.rate)) for item in items]
+    latent = (np.concatenate(half) for half in zip(*embedded, strict=True))
+    figures.projections(out / PICTURES / "projections.png", *latent, latents.projections(model))
+    charts = [Chart("Two subspaces", f"{PICTURES}/projections.png", "Cosines of the speech and the background latents, "
+                    "and singular values of the two projections and of their product.", True)]  # fmt: skip
+    spoken = [item for item in items if item.speaker]
+    try:
+        waves = [item.mixture if item.speech is None else item.speech for item in spoken]
+        waves = [audio.resample(wave, item.rate, rate) for wave, item in zip(waves, spoken, strict=True)]
+        parts = latents.content_and_rest(model, waves, rate) if waves else ([], [])
+        scores = figures.speakers(out / PICTURES / "speakers.png", *parts, [item.speaker for item in spoken])
+    except UserError as error:
+        log.info("no figure of the speakers: %s", error)
+        return charts
+    figured = " and ".join(f"{score:+.2f} of {symbol}" for symbol, score in scores.items())
+    about = f"{len(spoken)} utterances by speaker, drawn by t-SNE. Silhouettes of the speakers: {figured}."
+    return [*charts, Chart("Words and voice", f"{PICTURES}/speakers.png", about, True)]
+
+
+def _copied(charts: Mapping[str, Path], out: Path) -> list[Chart]:
+    from PIL import Image
+
+    copied = []
+    for n, (title, path) in enumerate(charts.items(), 1):
+        name = f"{PICTURES}/chart{n}-{_slug(title)}.png"
+        shutil.copy(path, out / name)
+        with Image.open(path) as picture:
+            white = np.mean(np.asarray(picture.convert("L")) > 250)
+        copied.append(Chart(title, name, "", bool(white > 0.5)))
+    return copied
+
+
+def _facts(model: DeCodec) -> dict[str, str]:
+    """What the model is: the figures that tell it from others."""
+    config, frames = model.config, model.config.sample_rate / model.config.hop
+    levels = config.speech.levels, config.background.levels
+    entries = config.speech.entries, config.background.entries
+    size = sum(np.size(leaf) for leaf in jax.tree.leaves(model.params))
+    facts = {"training steps": f"{model.step:,}", "parameters": f"{size:,}"}
+    if model.quantized:
+        each = [bitrate((levels[0], 0), entries, frames), bitrate((0, levels[1]), entries, frames)]
+        facts["speech + background"] = " + ".join(f"{bits / 1000:.1f}" for bits in each) + " kbps"
+    else:
+        facts["codebooks"] = "not started: nothing is quantized yet"
+    facts["sample rate"], facts["frames"] = f"{config.sample_rate / 1000:g} kHz", f"{frames:g} a second"
+    facts["delay"] = "a frame (causal)" if config.causal else "the whole recording (not causal)"
+    return facts | {"fingerprint": model.fingerprint}
+
+
+def _rendered(
+    rows: Mapping[str, list[Row]], charts: list[Chart], tables: Mapping[str, str], facts: Mapping[str, str]
+) -> str:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markdown_it import MarkdownIt
+    from markupsafe import Markup
+
+    markdown = MarkdownIt("js-default")  # the preset that escapes html and knows tables
+    texts = {title: Markup(markdown.render(text)) for title, text in tables.items()}
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    return environment.get_template("index.html").render(rows=rows, charts=charts, tables=texts, facts=facts)
+
+
+def _seconds(wave: np.ndarray, rate: int) -> float:
+    return round(len(wave) / rate, 3)
+
+
+def _about(item: Item) -> str:
+    """What is known of a recording, in a line."""
+    snr = None if item.snr is None else f"{item.snr:g} dB SNR"
+    return ", ".join(part for part in (item.speaker and f"speaker {item.speaker}", snr) if part)
+
+
+def _reason(error: Exception) -> str:
+    """In a line; of an error that nobody foresaw, with its kind."""
+    line = (str(error).strip().splitlines() or ["no reason given"])[0]
+    return line if isinstance(error, UserError) else f"{type(error).__name__}: {line}"
+
+
+def _slug(*words: str) -> str:
+    """Words as part of a file's name that needs no quoting anywhere."""
+    return re.sub(r"[^a-z0-9]+", "-", " ".join(words).lower()).strip("-")[:80]

@@ -1,0 +1,201 @@
+"""From the scores of single items to tables: means with intervals and counts, as markdown, csv and json."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+EXACT = 60.0  # dB; an SDR above it tells how numbers are rounded
+PAPER = "paper (its own test set)"
+
+LABELS = {
+    "bss_sdr/mixture": "SDR-O (BSS-eval), dB",
+    "sdr/mixture": "SDR-O, dB",
+    "si_sdr/mixture": "SI-SDR of the whole, dB",
+    "mel/mixture": "mel distance of the whole",
+    "log_mel/mixture": "log mel distance of the whole",
+    "log_mel/speech": "log mel distance of the speech",
+    "log_mel/background": "log mel distance of the background",
+    "bss_sdr/speech": "SDR-S (BSS-eval), dB",
+    "sdr/speech": "SDR-S, dB",
+    "si_sdr/speech": "SI-SDR of the speech, dB",
+    "si_sdr_gain/speech": "SI-SDR gain over the mixture, dB",
+    "bss_sdr/background": "SDR-B (BSS-eval), dB",
+    "sdr/background": "SDR-B, dB",
+    "sdr_gain/background": "SDR-B gain over the mixture, dB",
+    "level/mixture": "the whole: level beside what went in (silence: full scale), dB",
+    "level/speech": "the speech: level beside what went in (silence: full scale), dB",
+    "level/background": "the background: level beside what went in (silence: full scale), dB",
+    "si_sdr_kept": "SI-SDR of the speech over that of the whole, dB",
+    "pesq": "PESQ, wideband",
+    "estoi": "ESTOI",
+    "dnsmos/sig": "DNSMOS SIG",
+    "dnsmos/bak": "DNSMOS BAK",
+    "dnsmos/ovrl": "DNSMOS OVRL",
+    "wer": "word error rate",
+    "wer/original": "word error rate of the original",
+    "similarity": "speaker similarity to the reference",
+    "similarity/source": "speaker similarity to the source",
+    "words": "words: correlation with the source's cepstra",
+    "voice": "voice: from the source's, -1, to the reference's, 1",
+    "kbps": "kbit/s",
+    "kbps/speech": "kbit/s of the speech",
+    "cosine": "cosine with the teacher",
+    # of suites/leakage.py
+    "frames/speech": "speech found in frames: balanced accuracy (0.5: by chance)",
+    "frames/background": "loud background found in frames: balanced accuracy (0.5: by chance)",
+    "angle/smallest": "smallest principal angle, degrees",
+    "angle/mean": "mean principal angle, degrees",
+    "angle/frames": "cosine of the halves of a frame, RMS",
+    # of suites/probe.py
+    "phones/codes": "phones from level 1, best guess for each code: accuracy",
+    "phones/vectors": "phones from level 1, linear in its vectors: accuracy",
+    "phones/chance": "phones from nothing: accuracy",
+}
+
+
+class Row(NamedTuple):
+    """The scores of one item in one column of one table, by figure; a score that nobody could give is NaN."""
+
+    group: str
+    column: str
+    item: str
+    scores: Mapping[str, float]
+
+
+class Figure(NamedTuple):
+    """A mean, and the interval in which 95 % of the means of resampled values lie."""
+
+    mean: float
+    low: float
+    high: float
+    count: int
+
+
+Found = dict[str, dict[str, dict[str, Figure]]]  # by group, column and figure
+Theirs = Mapping[str, Mapping[str, Mapping[str, float]]]  # the paper's numbers: by group, figure and name
+
+
+def bootstrap(values: np.ndarray, seed: int = 0) -> Figure:
+    """Of values `[n]`, the same at every call."""
+    drawn = np.random.default_rng(seed).integers(len(values), size=(2000, len(values)))
+    low, high = np.percentile(values[drawn].mean(axis=1), (2.5, 97.5))
+    return Figure(float(values.mean()), float(low), float(high), len(values))
+
+
+def summarised(rows: Iterable[Row], compared: Sequence[str] = ()) -> Found:
+    """A figure for each score of each column of each group, all in the order in which they first appear.
+
+    compared: columns beside which stands what each but the first has more than the first, item by item.
+    """
+    scores: dict[str, dict[str, dict[str, dict[str, float]]]] = {}  # group, column, figure, item
+    for row in rows:
+        figures = scores.setdefault(row.group, {}).setdefault(row.column, {})
+        for key, value in row.scores.items():
+            if not math.isnan(value):
+                figures.setdefault(key, {})[row.item] = value
+    for columns in scores.values():
+        first, *others = [column for column in compared if column in columns] or [""]
+        for other in others:
+            columns[f"{other} − {first}"] = _differences(columns[other], columns[first])
+    return {
+        group: {
+            column: {key: bootstrap(np.array(list(values.values()), np.float64)) for key, values in figures.items()}
+            for column, figures in columns.items()
+        }
+        for group, columns in scores.items()
+    }
+
+
+def _differences(ours: Mapping, theirs: Mapping) -> dict[str, dict[str, float]]:
+    """Of the items that both have a score of."""
+    both = {key: [item for item in ours[key] if item in theirs[key]] for key in ours if key in theirs}
+    return {key: {item: ours[key][item] - theirs[key][item] for item in items} for key, items in both.items() if items}
+
+
+def markdown(columns: Mapping[str, Mapping[str, Figure]], theirs: Mapping[str, Mapping[str, float]] = {}) -> str:
+    """One group, a line for each figure: mean [95 % interval]; n/a where a column has no such figure.
+
+    theirs: the paper's numbers of these figures, by name.
+    """
+    there = dict.fromkeys(key for column in columns.values() for key in column)
+    keys = [key for key in LABELS if key in there] + [key for key in there if key not in LABELS]
+    paper = any(key in there for key in theirs)
+    lines = ["| " + " | ".join(["", *columns, "count", *([PAPER] if paper else [])]) + " |"]
+    lines.append("|---" * (len(columns) + 2 + paper) + "|")
+    for key in keys:
+        found = [column[key] for column in columns.values() if key in column]
+        cells = [label(key), *(_cell(key, column.get(key)) for column in columns.values())]
+        cells.append(str(max(each.count for each in found)))
+        if paper:
+            cells.append(", ".join(f"{name} {value:.2f}" for name, value in theirs.get(key, {}).items()))
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def as_csv(found: Found, theirs: Theirs) -> str:
+    """A line for each figure of each column of each group; the paper's have no interval and no count."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["group", "column", "figure", *Figure._fields])
+    for group, columns in found.items():
+        writer.writerows([group, column, key, *each] for column, row in columns.items() for key, each in row.items())
+        there = {key for column in columns.values() for key in column}
+        for key, numbers in theirs.get(group, {}).items():
+            writer.writerows([group, f"{PAPER}: {name}", key, value, "", "", ""] for name, value in numbers.items()
+                             if key in there)  # fmt: skip
+    return text.getvalue()
+
+
+def as_json(found: Found, rows: Iterable[Row], about: Mapping[str, object]) -> str:
+    """What it is `about`, the figures, and the scores of every item (null for NaN)."""
+    figures = {
+        group: {column: {key: each._asdict() for key, each in row.items()} for column, row in columns.items()}
+        for group, columns in found.items()
+    }
+    scores = [
+        row._asdict() | {"scores": {k: None if math.isnan(v) else float(v) for k, v in row.scores.items()}}
+        for row in rows
+    ]
+    return json.dumps({**about, "figures": figures, "scores": scores}, indent=1) + "\n"
+
+
+def write(folder: Path, title: str, found: Found, rows: Sequence[Row], theirs: Theirs, about: Mapping[str, object],
+          notes: Sequence[str] = ()) -> dict[str, str]:  # fmt: skip
+    """tables.md, .csv and .json in the folder; returns the markdown of each group under its heading."""
+    made = {f"{title}, {group}": markdown(columns, theirs.get(group, {})) for group, columns in found.items()}
+    page = [f"# {title}", *(f"## {heading}\n\n{table}" for heading, table in made.items()), *notes]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "tables.md").write_text("\n\n".join(page) + "\n")
+    (folder / "tables.csv").write_text(as_csv(found, theirs))
+    (folder / "tables.json").write_text(as_json(found, rows, about))
+    return made
+
+
+def label(key: str) -> str:
+    """A figure in words."""
+    match key.split("/"):
+        case "bits", stream, level:
+            return f"entropy of {stream} level {level}, bits"
+        case "used", stream:
+            return f"share of the {stream} entries used, mean of levels"
+    return LABELS.get(key, key)
+
+
+def exact(key: str, each: Figure) -> bool:
+    """Whether a figure is of what is the truth itself."""
+    return "sdr" in key and "gain" not in key and each.low > EXACT
+
+
+def _cell(key: str, each: Figure | None) -> str:
+    if each is None:
+        return "n/a"
+    if exact(key, each):
+        return "exact"
+    mean, low, high = (f"{value:z.2f}" for value in each[:3])
+    return mean if each.count == 1 else f"{mean} [{low}, {high}]"

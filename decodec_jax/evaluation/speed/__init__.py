@@ -1,0 +1,1 @@
+"""How fast: inference, training and data on this machine, beside PyTorch, and what other machines would take."""

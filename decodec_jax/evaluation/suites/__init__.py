@@ -1,0 +1,1 @@
+"""On what, and which figures: the suites of `decodec evaluate`."""

@@ -1,0 +1,127 @@
+"""Where test items come from: clean clips, recordings made clean and noisy, mixtures made from a seed; their files."""
+
+import csv
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from decodec_jax import audio
+from decodec_jax.data.mixing import example, fitted, scaled
+from decodec_jax.data.sources import ClipSource, Files, list_clips
+from decodec_jax.evaluation.systems.base import Item
+
+SNRS = (-5.0, 0.0, 5.0, 10.0, 15.0, 20.0)  # dB
+LEVEL = -26.0  # dB of full scale, RMS of the speech
+PARTS = ("mixture", "speech", "background")
+PAIRS = "paired_test"  # split PAIRS/clean in a manifest; PAIRS/noisy has files of the same names
+
+
+def mixtures(source: ClipSource, count: int, seconds: float | None = None, seed: int = 0) -> list[Item]:
+    """`count` mixtures at each of `SNRS`, the same at every call: clips shuffled, each from its start.
+
+    seconds: their length; None: each as long as its speech, whose transcript the item then has.
+    """
+    rng, rate = np.random.default_rng(seed), source.sample_rate
+    order = {kind: rng.permutation(_of_kind(source, kind)) for kind in ("speech", "background")}
+    made = []
+    for n in range(count * len(SNRS)):
+        snr = SNRS[n % len(SNRS)]
+        spoken, around = (int(order[kind][n % len(order[kind])]) for kind in order)
+        speech = source.read(spoken, 0.0, seconds)
+        t = len(speech) if seconds is None else round(seconds * rate)
+        sides = {"speech": (speech, LEVEL), "background": (source.read(around, 0.0, t / rate), LEVEL - snr)}
+        sides = [scaled(fitted(wave, t, kind, 0.0), level, kind) for kind, (wave, level) in sides.items()]
+        mixed = example(*(np.stack([side, side]) for side in sides))
+        clip = source.clips[spoken]
+        said = clip.transcript if seconds is None else ""
+        parts = (mixed[part][0] for part in PARTS)
+        made.append(Item(f"{n:03d}_{snr:+.0f}dB", rate, *parts, snr, clip.speaker, said))
+    return made
+
+
+def clean(source: ClipSource, count: int | None = None) -> list[Item]:
+    """`count` clips of speech as they are, of all speakers alike (None: every clip): items without a background."""
+    spoken = _of_kind(source, "speech")
+    if count is not None:
+        spoken = spoken[:: max(1, len(spoken) // count)][:count]
+    return [_clip(source, i) for i in spoken]
+
+
+def alone(source: ClipSource, count: int, seconds: float) -> list[Item]:
+    """Silence, then `count` backgrounds without speech, each of `seconds`; shorter ones are looped."""
+    t = round(seconds * source.sample_rate)
+    around = _of_kind(source, "background")
+    around = around[:: max(1, len(around) // count)][:count]
+    nothing = np.zeros(t, np.float32)
+    waves = {"silence": nothing}
+    for i in around:
+        name = f"alone_{i:03d}_{Path(source.clips[i].name).stem}"
+        waves[name] = fitted(source.read(i, 0.0, seconds), t, "background", 0.0)
+    return [Item(name, source.sample_rate, wave, nothing, wave) for name, wave in waves.items()]
+
+
+def paired(folder: str, rate: int, count: int) -> list[Item]:
+    """`count` recordings of a folder that were made clean and noisy; none where its manifest has no such split."""
+    root = Path(folder)
+    if not folder or not (root / "manifest.csv").is_file():
+        return []
+    clips = [clip for clip in list_clips(root) if clip.split == f"{PAIRS}/clean"]
+    clips = clips[:: max(1, len(clips) // count)][:count]
+    noisy = [replace(clip, name=clip.name.replace("/clean/", "/noisy/", 1)) for clip in clips]
+    made = []
+    for n, clip in enumerate(clips):
+        speech, mixture = (Files(root, rate, each).read(n) for each in (clips, noisy))
+        t = min(len(speech), len(mixture))
+        speech, mixture = speech[:t], mixture[:t]
+        name = f"{n:03d}_paired_{Path(clip.name).stem}"
+        made.append(Item(name, rate, mixture, speech, mixture - speech, None, clip.speaker, clip.transcript))
+    return made
+
+
+def voices(source: ClipSource, count: int, seconds: float | None = None, seed: int = 0) -> list[Item]:
+    """`count` pairs of clean clips by different speakers: a source and a reference by turns, `[2 count]`."""
+    clips = source.clips
+    every = itertools.permutations(_of_kind(source, "speech"), 2)
+    pairs = [(a, b) for a, b in every if clips[a].speaker != clips[b].speaker]
+    chosen = np.random.default_rng(seed).permutation(len(pairs))[:count]
+    made = [_clip(source, i, seconds) for n in chosen for i in pairs[n]]
+    return [item._replace(name=f"{n // 2:03d}_{('source', 'reference')[n % 2]}") for n, item in enumerate(made)]
+
+
+def group(item: Item) -> str:
+    """What items it is reported with: "clean", "paired", or its SNR."""
+    if item.background is None:
+        return "clean"
+    return "paired" if item.snr is None else f"{item.snr:.0f} dB"
+
+
+def save(items: Sequence[Item], folder: Path) -> None:
+    """Every waveform as NAME_PART.wav, 16 bits, and a manifest.csv that tells what they are."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "manifest.csv").open("w", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["name", "group", *PARTS, "snr_db", "seconds", "speaker", "transcript"])
+        for item in items:
+            names = []
+            for part in PARTS:
+                wave = getattr(item, part)
+                known = wave is not None and (part == "mixture" or item.background is not None)
+                names.append(f"{item.name}_{part}.wav" if known else "")
+                if known:
+                    audio.write(folder / names[-1], wave, item.rate)
+            snr = "" if item.snr is None else f"{item.snr:g}"
+            seconds = f"{len(item.mixture) / item.rate:.3f}"
+            table.writerow([item.name, group(item), *names, snr, seconds, item.speaker, item.transcript])
+
+
+def _of_kind(source: ClipSource, kind: str) -> list[int]:
+    return [i for i, clip in enumerate(source.clips) if clip.kind == kind]
+
+
+def _clip(source: ClipSource, i: int, seconds: float | None = None) -> Item:
+    clip, wave = source.clips[i], source.read(i, 0.0, seconds)
+    said = clip.transcript if seconds is None else ""
+    return Item(f"clean_{i:03d}_{Path(clip.name).stem}", source.sample_rate, wave, wave, None, None, clip.speaker, said)

@@ -1,0 +1,210 @@
+"""The suites: which items each of them needs, what is measured of them, and the tables that this makes."""
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import product
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from rich.console import Console
+from rich.progress import track
+
+from decodec_jax.config import Data
+from decodec_jax.data.sources import open_source
+from decodec_jax.errors import UserError
+from decodec_jax.evaluation.reports import charts, paper, tables
+from decodec_jax.evaluation.reports.tables import Row
+from decodec_jax.evaluation.suites import absence, compare, conversion, leakage, probe, scoring
+from decodec_jax.evaluation.suites import items as recordings
+from decodec_jax.evaluation.suites.scoring import Tools
+from decodec_jax.evaluation.systems.base import Item, System, oracle, untouched
+from decodec_jax.inference.codec import DeCodec
+
+SECONDS = 4.0  # of a mixture
+RATE = 16_000  # Hz
+WORDS = 12  # clips in whose first level the ablation suite recognises words
+ALL = "all SNRs"
+
+T = TypeVar("T")
+
+
+class Loaded(NamedTuple):
+    """A model, what to call it, and where it was."""
+
+    name: str
+    path: Path
+    model: DeCodec
+
+
+class Job(NamedTuple):
+    """What a suite works on."""
+
+    systems: Sequence[System]
+    models: Sequence[Loaded]
+    items: Sequence[Item]
+    tools: Tools
+    out: Path
+    notes: list[str]  # to be printed below the tables
+
+
+def load(folder: str, suite: str, limit: int = 16, seed: int = 0, seconds: float = SECONDS,
+         rate: int = RATE) -> list[Item]:  # fmt: skip
+    """The items of a suite: of a folder with a test split (data/sources.py), or synthetic where it is "".
+
+    limit:   clean clips, backgrounds, paired recordings, pairs of speakers, and mixtures at each SNR.
+    seconds: length of mixtures; those of the suite "leakage" are as long as their utterances.
+
+    Raises UserError for a suite that does not exist, and where the folder lacks what is needed.
+    """
+    check(suite)
+    if limit < 1 or not seconds > 0:
+        raise UserError(f"the limit is {limit} and the mixtures are of {seconds:g} s; both must be above 0")
+    source = open_source(Data(root=folder, cache_mb=0), rate, "test")
+    match suite:
+        case "reconstruction":
+            return recordings.clean(source, limit) + recordings.mixtures(source, limit, seconds, seed)
+        case "enhancement":
+            mixed = recordings.mixtures(source, limit, seconds, seed) + recordings.paired(folder, rate, limit)
+            return mixed + recordings.clean(source, limit)
+        case "conversion":
+            return recordings.voices(source, limit, seed=seed)
+        case "ablation":  # phones are read best where there are many
+            return recordings.mixtures(source, limit, seconds, seed) + recordings.clean(source)
+        case "absence":
+            return recordings.alone(source, limit, absence.SECONDS) + recordings.clean(source, limit)
+        case _:
+            return recordings.mixtures(source, limit, None, seed)
+
+
+def run(suite: str, systems: Sequence[System], items: Sequence[Item], out: Path, models: Sequence[Loaded] = (),
+        tools: Tools | None = None) -> dict[str, str]:  # fmt: skip
+    """Measure, and write tables.md, tables.csv, tables.json and the items as wav into `out`.
+
+    Returns the table of each group of items as markdown, by its heading. Suites about what only models can do need
+    `models`; others measure `systems` (`systems.base.decodec` makes one of a model). Raises
+    UserError where there are none.
+    """
+    check(suite)
+    if not (systems if suite in OF_SYSTEMS else models):
+        raise UserError(f"the suite {suite!r} has nothing to measure; give it a model")
+    tools = scoring.tools() if tools is None else tools
+    recordings.save(items, out / "items")
+    job = Job(systems, models, items, tools, out, [f"Not measured: {why}." for why in tools.missing])
+    rows = SUITES[suite](job)
+    pooled = [row._replace(group=ALL) for row in rows if row.group.endswith(" dB")]
+    found = tables.summarised([*pooled, *rows], [each.name for each in models] if suite == "ablation" else [])
+    about = {
+        "suite": suite,
+        "models": {name: {"path": str(path), "step": model.step} for name, path, model in models},
+        "notes": job.notes,
+    }
+    written = tables.write(out, suite, found, rows, paper.TABLES.get(suite, {}), about, job.notes)
+    charts.draw(found, out)
+    return written
+
+
+def check(suite: str) -> None:
+    """Raise UserError for a suite that does not exist."""
+    if suite not in SUITES:
+        raise UserError(f"there is no suite {suite!r}; there are {', '.join(SUITES)}")
+
+
+# --- what each measures -----------------------------------------------------------------------------------------------
+
+
+def _reconstruction(job: Job) -> list[Row]:
+    able = [system for system in job.systems if "reconstruct" in system.tasks]
+    return [
+        Row("clean" if item.background is None else "noisy", system.name, item.name,
+            scoring.reconstruction(system, item, job.tools))
+        for system, item in _shown("reconstruction", product(able, job.items), len(able) * len(job.items))
+    ]  # fmt: skip
+
+
+def _enhancement(job: Job) -> list[Row]:
+    able = [system for system in job.systems if system.tasks.keys() & {"enhance", "background"}]
+    return [
+        Row(recordings.group(item), system.name, item.name, scoring.separation(system, item, job.tools))
+        for system, item in _shown("enhancement", product(able, job.items), len(able) * len(job.items))
+    ]
+
+
+def _absence(job: Job) -> list[Row]:
+    able = [system for system in job.systems if "enhance" in system.tasks]
+    return [
+        Row(absence.group(item), system.name, item.name, absence.scores(system, item))
+        for system, item in _shown("absence", product(able, job.items), len(able) * len(job.items))
+    ]
+
+
+def _conversion(job: Job) -> list[Row]:
+    for each in job.models:
+        if not each.model.quantized:
+            raise UserError(f"conversion needs codes, and the codebooks of {each.path} have not started yet")
+    pairs = conversion.pairs(job.items)
+    rows = [conversion.untouched(*pair, job.tools) for pair in pairs]
+    for each, pair in _shown("conversion", product(job.models, pairs), len(job.models) * len(pairs)):
+        rows += conversion.measure(each.name, each.model, *pair, job.tools)
+    return rows
+
+
+def _ablation(job: Job) -> list[Row]:
+    mixed = [item for item in job.items if item.background is not None]
+    names = [system.name for system in job.systems]
+    floors = [each for each in (untouched(), oracle()) if each.name not in names]
+    rows = _enhancement(job._replace(systems=[*floors, *job.systems], items=mixed))
+    for name, path, model in job.models:
+        values = compare.values(model, mixed, compare.teacher_of(path))
+        rows += compare.rows(ALL, name, [item.name for item in mixed], values)
+    return rows + _probe(job)
+
+
+def _probe(job: Job) -> list[Row]:
+    """What the first level says of the words of clean speech."""
+    clean = [item for item in job.items if item.background is None]
+    try:
+        spoken = probe.utterances(_shown("phones", clean, len(clean)), job.out / "phones.json")
+    except UserError as error:
+        job.notes.append(f"Not measured: no probe of the first level: {error}.")
+        return []
+    some = spoken[:: max(1, len(spoken) // WORDS)][:WORDS]  # of every speaker
+    names, few = [each.name for each in spoken], [each.name for each in some]
+    rows = []
+
+    def words(column: str, say: Callable) -> list[Row]:
+        heard = {} if job.tools.words is None else probe.words_heard(some, say, job.tools.words)
+        return compare.rows("first level, clean speech", column, few, heard)
+
+    rows += words("clean speech", lambda wave, rate: wave)
+    for name, path, model in job.models:
+        teacher = compare.teacher_of(path)
+        if teacher is not None:
+            read = probe.taught(teacher, spoken, model.config.hop)
+            rows += compare.rows("first level, clean speech", f"teacher of {name}", names, read)
+        if model.quantized:
+            read = probe.accuracies(probe.first_level(model, spoken), probe.first_vectors(model))
+            rows += compare.rows("first level, clean speech", name, names, read) + words(name, model.semantic)
+    return rows
+
+
+def _leakage(job: Job) -> list[Row]:
+    rows = leakage.untouched(job.items, job.tools)
+    for step, each in _shown("leakage", product(leakage.STEPS, job.models), len(leakage.STEPS) * len(job.models)):
+        rows += step(each.name, each.model, job.items, job.tools)
+    return rows
+
+
+def _shown(what: str, work: Iterable[T], count: int) -> Iterable[T]:
+    """The same, with a progress bar where standard error is a terminal."""
+    console = Console(stderr=True)
+    return track(work, what, count, console=console, disable=not console.is_terminal)
+
+
+OF_SYSTEMS = ("reconstruction", "enhancement", "absence")
+SUITES: dict[str, Callable[[Job], list[Row]]] = {
+    "reconstruction": _reconstruction,
+    "enhancement": _enhancement,
+    "absence": _absence,
+    "conversion": _conversion,
+    "ablation": _ablation,
+    "leakage": _leakage,
+}

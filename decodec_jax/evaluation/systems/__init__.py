@@ -1,0 +1,1 @@
+"""What is measured: models of ours, other people's codecs and denoisers, floors and ceilings."""
