@@ -61,8 +61,6 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as Ctrl-C does, it lets the run be ended too
     third = math.ceil(steps / 3)  # validation, and codebooks that start, are among what is interrupted
     flags += [f"--config.train.continuous_steps={third}", f"--config.train.valid_every={third}"]
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(out.absolute() / "compiled"))  # for starts to be quick
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
     ready = finish(command(out / "undisturbed", flags, steps, arguments.save_every), out / "undisturbed.log")
     pace = float(np.median([row["seconds/step"] for row in rows(out / "undisturbed")]))
@@ -142,9 +140,20 @@ def kill_at(command: list[str], run: Path, log: Path, step: int, delay: float, s
 
 @contextmanager
 def started(command: list[str], log: Path) -> Iterator[subprocess.Popen]:
-    """A process that prints to `log`; it and all it has started are killed at the end of the block."""
+    """A process that prints to `log`; it and all it has started are killed at the end of the block.
+
+    So that starts are quick, it keeps what it compiles in a folder beside the log, never in one that others use too: a
+    kill may leave half an entry there.
+    """
+    own = {
+        "JAX_COMPILATION_CACHE_DIR": str(log.parent.absolute() / "compiled"),
+        "JAX_COMPILATION_CACHE_MAX_SIZE": "-1",  # with a limit, half an entry ends all writing
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+    }
     with log.open("w") as printed:
-        process = subprocess.Popen(command, stdout=printed, stderr=subprocess.STDOUT, start_new_session=True)
+        process = subprocess.Popen(
+            command, stdout=printed, stderr=subprocess.STDOUT, start_new_session=True, env=os.environ | own
+        )
     try:
         yield process
     finally:

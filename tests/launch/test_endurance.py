@@ -89,8 +89,6 @@ def test_the_verdict(tmp_path, monkeypatch, capsys, succeeds, wrong, code, told)
         "differences": lambda one, other: wrong,
     }.items():  # fmt: skip
         monkeypatch.setitem(endurance.main.__globals__, name, stand_in)
-    for name in ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
-        monkeypatch.setenv(name, "")  # for what it sets to be undone
     monkeypatch.setattr("signal.signal", lambda *_: None)
     monkeypatch.setattr("sys.argv", [
         "endurance.py", "--out", str(tmp_path / "out"), "--kills", "8", "--steps", "20", "--config", "x.py",
