@@ -25,7 +25,7 @@ from decodec_jax import weights
 from decodec_jax.codec.model import initialise
 from decodec_jax.codec.quantize import Averages
 from decodec_jax.config import Model
-from decodec_jax.errors import UserError
+from decodec_jax.errors import UserError, differing
 
 WEIGHTS, SETTINGS = "model.safetensors", "config.json"
 VERSION = 1
@@ -135,14 +135,9 @@ def from_tensors(config: Model, tensors: dict[str, np.ndarray], source: str) -> 
     params, codebook = jax.eval_shape(lambda: initialise(config, jax.random.key(0)))
     expected = {name: a.shape for name, a in dict(_named(params)).items()}
     expected |= {f"{s}.{run}_entries": a.entries.shape for s, runs in codebook.items() for run, a in runs.items()}
-    problems = {
-        "missing": sorted(set(expected) - set(tensors)),
-        "unknown": sorted(set(tensors) - set(expected)),
-        "of another shape": sorted(n for n in set(expected) & set(tensors) if tensors[n].shape != expected[n]),
-    }
-    if any(problems.values()):
-        named = "; ".join(f"{what}: {', '.join(names)}" for what, names in problems.items() if names)
-        raise UserError(f"{source} does not fit its config; {named}")
+    problems = differing(expected, {name: tensor.shape for name, tensor in tensors.items()})
+    if problems:
+        raise UserError(f"{source} does not fit its config; {problems}")
 
     def averages(entries: np.ndarray) -> Averages:
         entries = jnp.asarray(entries, jnp.float32)

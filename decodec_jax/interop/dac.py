@@ -40,7 +40,7 @@ from decodec_jax.codec.model import STREAMS, Halves
 from decodec_jax.codec.quantize import Affine, Levels
 from decodec_jax.codec.waveform import SCALE
 from decodec_jax.config import Model, Quantizer
-from decodec_jax.errors import UserError
+from decodec_jax.errors import UserError, differing
 
 log = logging.getLogger(__name__)
 
@@ -189,14 +189,9 @@ def _check_names(layers: dict, quantizers: list[str], tensors: Tensors, source: 
     expected = {f"{name}.codebook.weight" for name in quantizers}
     expected |= {f"{name}.alpha" for path, name in layers.items() if path[-1].startswith("snake")}
     expected = expected.union(*(_tensor_names(name, tensors) for name in convolutions))
-    differing = {"missing": expected - set(tensors), "unknown": set(tensors) - expected}
-    if any(differing.values()):
-        named = "; ".join(f"{what}: {_some(sorted(names))}" for what, names in differing.items() if names)
-        raise UserError(f"{source} is not a DAC as released; {named}")
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    problems = differing(dict.fromkeys(expected), dict.fromkeys(tensors))
+    if problems:
+        raise UserError(f"{source} is not a DAC as released; {problems}")
 
 
 def _float32(array: np.ndarray) -> np.ndarray:
@@ -273,10 +268,10 @@ def graft(params: dict, codebook: dict, dac: DacWeights, config: Model) -> tuple
     What cannot be shared of the codebooks is named in a warning; other sizes must agree, or a UserError names them.
     """
     ours = vars(config) | {f"waveform.{name}": value for name, value in vars(config.waveform).items()}
-    differing = [f"model.{name} is {ours[name]}, DAC's {value}" for name, value in dac.sizes.items()
-                 if ours[name] != value]  # fmt: skip
-    if differing:
-        raise UserError(f"these DAC weights do not fit the config: {'; '.join(differing)}; change the config")
+    sizes = dac.sizes.items()
+    others = [f"model.{name} is {ours[name]}, DAC's {value}" for name, value in sizes if ours[name] != value]
+    if others:
+        raise UserError(f"these DAC weights do not fit the config: {'; '.join(others)}; change the config")
     grafted = dict(params)
     for side in ("encoder", "decoder"):
         grafted[side] = _placed(params[side], getattr(dac, side), side)

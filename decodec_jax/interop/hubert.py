@@ -1,23 +1,37 @@
 """HuBERT's published weights: the layout of `facebook/hubert-base-ls960` and of other HuBERTs of its architecture."""
 
-import json
 import os
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from decodec_jax.errors import UserError
-from decodec_jax.objective.teacher import HUBERT_LAYER, MEAN, HubertSizes, HubertTeacher, fingerprint_of
-
-Tensors = dict[str, np.ndarray]
+from decodec_jax.interop.tensors import (
+    Shapes,
+    Tensors,
+    affine,
+    dense,
+    layer_shapes,
+    layers,
+    norm,
+    read_json,
+    read_tensors,
+    require_layout,
+)
+from decodec_jax.objective.hubert import HubertSizes
+from decodec_jax.objective.teacher import HUBERT_LAYER, MEAN, HubertTeacher, fingerprint_of
 
 FILES = ("model.safetensors", "pytorch_model.bin")
 POSITION = "encoder.pos_conv_embed.conv"
 UNUSED = "masked_spec_embed"  # stands in for masked frames in HuBERT's own training
+LAYER = {  # a transformer layer's parts
+    "attention": "attention",
+    "attention_norm": "layer_norm",
+    "expand": "feed_forward.intermediate_dense",
+    "contract": "feed_forward.output_dense",
+    "feed_forward_norm": "final_layer_norm",
+}
 ONLY = {  # what config.json may say where HuBERTs differ; absent means the same
     "model_type": "hubert",
     "feat_extract_norm": "group",
@@ -103,36 +117,6 @@ def read_sizes(folder: Path) -> HubertSizes:
     return sizes
 
 
-def read_json(path: Path) -> dict:
-    """What a file of JSON says, nothing where it is absent."""
-    if not path.exists():
-        return {}
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as JSON ({error})") from None
-
-
-def read_tensors(file: Path) -> Tensors:
-    """All tensors of a .safetensors file or, where PyTorch is installed, of a file that PyTorch saved."""
-    if file.suffix == ".safetensors":
-        try:
-            return load_file(file)
-        except (SafetensorError, OSError) as error:
-            raise UserError(f"{file} is not a safetensors file that can be read ({error})") from None
-    try:
-        import torch
-    except ImportError:
-        raise UserError(
-            f"{file} can only be read with PyTorch, which is not installed; install it, or use model.safetensors"
-        ) from None
-    try:
-        tensors = torch.load(file, map_location="cpu", weights_only=True)
-        return {name: tensor.float().numpy() for name, tensor in tensors.items()}
-    except Exception as error:  # torch raises what its unpickler, zip reader and tensors raise
-        raise UserError(f"{file} is not a file of tensors that PyTorch can read ({error})") from None
-
-
 # --- names ----------------------------------------------------------------------------------------------------------
 
 
@@ -145,13 +129,9 @@ def plain_names(tensors: Tensors) -> Tensors:
     return {older.get(name, name): np.asarray(t, np.float32) for name, t in tensors.items() if name != UNUSED}
 
 
-def layout(sizes: HubertSizes) -> dict[str, tuple[int, ...]]:
+def layout(sizes: HubertSizes) -> Shapes:
     """Published names and shapes."""
     width, last = sizes.width, sizes.convs[-1][0]
-
-    def affine(name: str, *shape: int) -> dict[str, tuple[int, ...]]:
-        return {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
-
     shapes, channels = {}, 1
     for i, (out, kernel, _) in enumerate(sizes.convs):
         shapes[f"feature_extractor.conv_layers.{i}.conv.weight"] = (out, channels, kernel)
@@ -163,77 +143,24 @@ def layout(sizes: HubertSizes) -> dict[str, tuple[int, ...]]:
     shapes[f"{POSITION}.bias"] = (width,)
     shapes |= affine("encoder.layer_norm", width)
     for i in range(sizes.layers):
-        layer = f"encoder.layers.{i}"
-        for projection in ("q_proj", "k_proj", "v_proj", "out_proj"):
-            shapes |= affine(f"{layer}.attention.{projection}", width, width)
-        shapes |= affine(f"{layer}.feed_forward.intermediate_dense", sizes.feed_forward, width)
-        shapes |= affine(f"{layer}.feed_forward.output_dense", width, sizes.feed_forward)
-        shapes |= affine(f"{layer}.layer_norm", width) | affine(f"{layer}.final_layer_norm", width)
+        shapes |= layer_shapes(LAYER, f"encoder.layers.{i}", width, sizes.feed_forward)
     return shapes
 
 
-def require_layout(tensors: Tensors, expected: dict[str, tuple[int, ...]], what: str, name: str) -> None:
-    """Raise UserError, naming tensors, unless they have the expected names and shapes."""
-    problems = {
-        "missing": expected.keys() - tensors.keys(),
-        "unknown": tensors.keys() - expected.keys(),
-        "of another shape": {n for n, shape in expected.items() if n in tensors and tensors[n].shape != shape},
-    }
-    found = [f"{which}: {_some(names)}" for which, names in problems.items() if names]
-    if found:
-        raise UserError(f"{name} does not hold a {what}; {'; '.join(found)}")
-
-
-def _some(names: Iterable[str]) -> str:
-    first, *rest = sorted(names)
-    return f"{first} and {len(rest)} more" if rest else first
-
-
 def convert(tensors: Tensors, sizes: HubertSizes) -> dict:
-    """`params` of `teacher.Hubert` from tensors that have the `layout`."""
-
-    def norm(name: str) -> dict:
-        return {"scale": tensors[f"{name}.weight"], "bias": tensors[f"{name}.bias"]}
-
-    def dense(name: str, kernel: tuple[int, ...] = (), bias: tuple[int, ...] = ()) -> dict:
-        weight, offset = tensors[f"{name}.weight"].T, tensors[f"{name}.bias"]
-        return {"kernel": weight.reshape(kernel or weight.shape), "bias": offset.reshape(bias or offset.shape)}
-
-    def layer(name: str) -> dict:
-        width, heads = sizes.width, (sizes.heads, sizes.width // sizes.heads)
-        attention = {
-            ours: dense(f"{name}.attention.{theirs}_proj", (width, *heads), heads)
-            for ours, theirs in (("query", "q"), ("key", "k"), ("value", "v"))
-        }
-        return {
-            "attention": attention | {"out": dense(f"{name}.attention.out_proj", (*heads, width))},
-            "attention_norm": norm(f"{name}.layer_norm"),
-            "expand": dense(f"{name}.feed_forward.intermediate_dense"),
-            "contract": dense(f"{name}.feed_forward.output_dense"),
-            "feed_forward_norm": norm(f"{name}.final_layer_norm"),
-        }
-
+    """`params` of `objective.hubert.Hubert` from tensors that have the `layout`."""
     direction = tensors[f"{POSITION}.weight_v"]
     length = np.sqrt(np.sum(direction**2, axis=(0, 1), keepdims=True))  # weight norm over the taps, torch's dim=2
-    layers = [layer(f"encoder.layers.{i}") for i in range(sizes.layers)]
     convs = {
         f"conv{i}": {"kernel": tensors[f"feature_extractor.conv_layers.{i}.conv.weight"].transpose(2, 1, 0)}
         for i in range(len(sizes.convs))
     }
     return convs | {
-        "conv_norm": norm("feature_extractor.conv_layers.0.layer_norm"),
-        "feature_norm": norm("feature_projection.layer_norm"),
-        "projection": dense("feature_projection.projection"),
+        "conv_norm": norm(tensors, "feature_extractor.conv_layers.0.layer_norm"),
+        "feature_norm": norm(tensors, "feature_projection.layer_norm"),
+        "projection": dense(tensors, "feature_projection.projection"),
         "position_kernel": (tensors[f"{POSITION}.weight_g"] * direction / length).transpose(2, 1, 0),
         "position_bias": tensors[f"{POSITION}.bias"],
-        "input_norm": norm("encoder.layer_norm"),
-        "layers": stacked(layers),
+        "input_norm": norm(tensors, "encoder.layer_norm"),
+        "layers": layers(tensors, LAYER, "encoder.layers", sizes.layers, sizes.heads),
     }
-
-
-def stacked(trees: list[dict]) -> dict:
-    """Trees of arrays as one tree of these arrays, stacked."""
-    first = trees[0]
-    if not isinstance(first, dict):
-        return np.stack(trees)
-    return {name: stacked([tree[name] for tree in trees]) for name in first}

@@ -12,7 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from decodec_jax.errors import UserError
-from decodec_jax.interop.hubert import Tensors, read_json, read_tensors, require_layout, stacked
+from decodec_jax.interop.tensors import (
+    Shapes,
+    Tensors,
+    affine,
+    layer_shapes,
+    layers,
+    norm,
+    read_json,
+    read_tensors,
+    require_layout,
+)
 from decodec_jax.objective.teacher import WhisperTeacher, fingerprint_of
 from decodec_jax.objective.whisper import WhisperSizes
 
@@ -134,6 +144,13 @@ NAMES = {  # CTranslate2's and transformers', to be replaced in this order
     "position_encodings/encodings": "embed_positions/weight",
     "/": ".",
 }
+LAYER = {  # transformers' names of a layer's parts
+    "attention": "self_attn",
+    "attention_norm": "self_attn_layer_norm",
+    "expand": "fc1",
+    "contract": "fc2",
+    "feed_forward_norm": "final_layer_norm",
+}
 MERGED = "self_attention.linear_0."  # what is left: queries, keys and values in one
 
 
@@ -167,56 +184,25 @@ def sizes_of(tensors: Tensors, heads: int, name: str) -> WhisperSizes:
     return WhisperSizes(bands, width, layers, heads, feed_forward, positions)
 
 
-def layout(sizes: WhisperSizes) -> dict[str, tuple[int, ...]]:
+def layout(sizes: WhisperSizes) -> Shapes:
     """transformers' names and shapes."""
-    width, hidden = sizes.width, sizes.feed_forward
-
-    def affine(name: str, *shape: int) -> dict[str, tuple[int, ...]]:
-        return {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
-
+    width = sizes.width
     shapes = affine("conv1", width, sizes.bands, 3) | affine("conv2", width, width, 3) | affine("layer_norm", width)
     shapes["embed_positions.weight"] = (sizes.positions, width)
     for i in range(sizes.layers):
-        layer = f"layers.{i}"
-        for part in "qkv":
-            shapes |= affine(f"{layer}.self_attn.{part}_proj", width, width)
-        del shapes[f"{layer}.self_attn.k_proj.bias"]
-        shapes |= affine(f"{layer}.self_attn.out_proj", width, width)
-        shapes |= affine(f"{layer}.self_attn_layer_norm", width) | affine(f"{layer}.final_layer_norm", width)
-        shapes |= affine(f"{layer}.fc1", hidden, width) | affine(f"{layer}.fc2", width, hidden)
+        shapes |= layer_shapes(LAYER, f"layers.{i}", width, sizes.feed_forward)
+        del shapes[f"layers.{i}.self_attn.k_proj.bias"]
     return shapes
 
 
 def convert(tensors: Tensors, sizes: WhisperSizes) -> dict:
     """`params` of `whisper.Whisper` from tensors that have the `layout`."""
-    heads = (sizes.heads, sizes.width // sizes.heads)
-
-    def norm(name: str) -> dict:
-        return {"scale": tensors[f"{name}.weight"], "bias": tensors[f"{name}.bias"]}
-
-    def dense(name: str, into: tuple[int, ...] = (), out: tuple[int, ...] = ()) -> dict:
-        weight = tensors[f"{name}.weight"].T
-        bias = tensors.get(f"{name}.bias", np.zeros(weight.shape[1], np.float32))
-        into, out = into or weight.shape[:1], out or weight.shape[1:]
-        return {"kernel": weight.reshape(into + out), "bias": bias.reshape(out)}
-
-    def layer(name: str) -> dict:
-        attention = {
-            ours: dense(f"{name}.self_attn.{theirs}_proj", out=heads)
-            for ours, theirs in (("query", "q"), ("key", "k"), ("value", "v"))
-        }
-        return {
-            "attention": attention | {"out": dense(f"{name}.self_attn.out_proj", heads)},
-            "attention_norm": norm(f"{name}.self_attn_layer_norm"),
-            "expand": dense(f"{name}.fc1"),
-            "contract": dense(f"{name}.fc2"),
-            "feed_forward_norm": norm(f"{name}.final_layer_norm"),
-        }
-
     convs = {
         name: {"kernel": tensors[f"{name}.weight"].transpose(2, 1, 0), "bias": tensors[f"{name}.bias"]}
         for name in ("conv1", "conv2")
     }
-    layers = stacked([layer(f"layers.{i}") for i in range(sizes.layers)])
-    params = convs | {"positions": tensors["embed_positions.weight"], "layers": layers}
-    return params | ({"norm": norm("layer_norm")} if sizes.final else {})
+    params = convs | {
+        "positions": tensors["embed_positions.weight"],
+        "layers": layers(tensors, LAYER, "layers", sizes.layers, sizes.heads),
+    }
+    return params | ({"norm": norm(tensors, "layer_norm")} if sizes.final else {})

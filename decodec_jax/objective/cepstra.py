@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from scipy.fft import dct
-from scipy.signal import get_window
 
+from decodec_jax.codec.spectrum import analysis_matrix
 from decodec_jax.objective.spectral import mel_filters
 
 SAMPLE_RATE = 16_000
@@ -28,13 +28,6 @@ WIDTH = SHAPES * COEFFICIENTS
 RANGE = 1e-7  # -70 dB under the loudest band of the clip: what lies deeper is the room, not the voice
 FLOOR = 1e-10  # of band powers; digital silence is normal
 EPS = 1e-3  # of variances: a dimension that does not vary is zero
-
-
-@lru_cache
-def _fourier() -> np.ndarray:
-    """Cosines and sines under a Hann window, `[window, 2 (window / 2 + 1)]`."""
-    phase = 2 * np.pi / WINDOW * np.outer(np.arange(WINDOW), np.arange(WINDOW // 2 + 1))
-    return np.float32(np.hstack([np.cos(phase), np.sin(phase)]) * get_window("hann", WINDOW)[:, None])
 
 
 @lru_cache
@@ -61,7 +54,7 @@ def _coefficients(wave: Array) -> Array:
     steps = 2 * -(-t // HOP)
     blocks = jnp.pad(wave, ((0, 0), (STEP, steps * STEP - t + STEP))).reshape(b, steps + 2, STEP)
     windows = jnp.concatenate([blocks[:, :-2], blocks[:, 1:-1], blocks[:, 2:]], axis=-1)
-    real, imaginary = jnp.split(windows @ _fourier(), 2, axis=-1)
+    real, imaginary = jnp.split(windows @ analysis_matrix(WINDOW), 2, axis=-1)
     power = (real**2 + imaginary**2) @ mel_filters(SAMPLE_RATE, WINDOW, BANDS)
     floor = RANGE * jnp.max(power, axis=(1, 2), keepdims=True) + FLOOR
     return jnp.log1p(power / floor) @ _cosines(BANDS, COEFFICIENTS)

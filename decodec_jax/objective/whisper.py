@@ -4,7 +4,6 @@ interop/whisper.py reads its weights, objective/teacher.py makes a teacher of it
 """
 
 from dataclasses import dataclass
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +13,7 @@ from jax import Array
 from decodec_jax.codec.spectrum import analysis_matrix
 from decodec_jax.objective.cepstra import HOP, SAMPLE_RATE
 from decodec_jax.objective.spectral import mel_filters
+from decodec_jax.objective.transformer import gelu, layers, norm
 
 STEP = HOP // 2  # samples from one spectrum to the next, 10 ms
 WINDOW = 400  # samples of a spectrum, 25 ms
@@ -52,24 +52,6 @@ def log_mel(wave: Array, bands: int) -> Array:
     return jnp.maximum(level, jnp.max(level, axis=(1, 2), keepdims=True) - RANGE) / 4 + 1
 
 
-_gelu = partial(jax.nn.gelu, approximate=False)
-_norm = partial(nn.LayerNorm, epsilon=1e-5, use_fast_variance=False)
-
-
-class _Layer(nn.Module):
-    """A transformer layer that normalises before each branch: `[b, f, w] -> [b, f, w]`, twice, as a scan wants it."""
-
-    sizes: WhisperSizes
-
-    @nn.compact
-    def __call__(self, x: Array, _: None) -> tuple[Array, Array]:
-        heard = _norm(name="attention_norm")(x)
-        x = x + nn.MultiHeadDotProductAttention(self.sizes.heads, name="attention")(heard)
-        expanded = _gelu(nn.Dense(self.sizes.feed_forward, name="expand")(_norm(name="feed_forward_norm")(x)))
-        x = x + nn.Dense(self.sizes.width, name="contract")(expanded)
-        return x, x
-
-
 class Whisper(nn.Module):
     """The encoder: a log mel spectrum `[b, 2 f, bands]` of at most `positions` frames to `[layers + 1, b, f, w]`.
 
@@ -81,12 +63,11 @@ class Whisper(nn.Module):
     @nn.compact
     def __call__(self, mel: Array) -> Array:
         sizes = self.sizes
-        x = _gelu(nn.Conv(sizes.width, (3,), padding=1, name="conv1")(mel))
-        x = _gelu(nn.Conv(sizes.width, (3,), 2, padding=1, name="conv2")(x))
+        x = gelu(nn.Conv(sizes.width, (3,), padding=1, name="conv1")(mel))
+        x = gelu(nn.Conv(sizes.width, (3,), 2, padding=1, name="conv2")(x))
         positions = self.param("positions", nn.initializers.normal(0.02), (sizes.positions, sizes.width))
         x = x + positions[: x.shape[1]]
-        stack = nn.scan(_Layer, variable_axes={"params": 0}, split_rngs={"params": True}, length=sizes.layers)
-        last, each = stack(sizes, name="layers")(x, None)
+        last, each = layers(sizes.layers, sizes.heads, sizes.feed_forward, norm_first=True)(x, None)
         if sizes.final:
-            last = _norm(name="norm")(last)
+            last = norm(name="norm")(last)
         return jnp.concatenate([x[None], each[:-1], last[None]])

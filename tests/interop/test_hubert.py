@@ -1,3 +1,4 @@
+import functools
 import json
 import sys
 import types
@@ -11,11 +12,18 @@ from safetensors.numpy import save_file
 
 from decodec_jax.errors import UserError
 from decodec_jax.interop import hubert
-from decodec_jax.objective.teacher import MEAN, HubertSizes, frame_aligned, hidden_states
+from decodec_jax.objective.hubert import Hubert, HubertSizes, frame_aligned
+from decodec_jax.objective.teacher import MEAN
 from decodec_jax.testing import speech_clips
 from tests.golden import make_hubert
 
-hidden_states = jax.jit(hidden_states, static_argnums=2)
+
+@functools.partial(jax.jit, static_argnums=2)
+def hidden_states(params, wave, sizes):
+    """The first layer's input, then what each layer gives."""
+    return Hubert(sizes).apply({"params": params}, wave)[1]
+
+
 targets = jax.jit(lambda teacher, wave: teacher.targets(wave))
 
 GOLDEN_SIZES = {
@@ -175,7 +183,8 @@ def test_what_is_missing_left_over_or_of_another_shape_is_named_at_once(folder, 
     with pytest.raises(UserError) as caught:
         hubert.load(folder, 1)
     assert str(caught.value).endswith(
-        "model.safetensors does not hold a HuBERT of 3 layers of 8; missing: encoder.layer_norm.bias and 1 more; "
+        "model.safetensors does not hold a HuBERT of 3 layers of 8; missing: encoder.layer_norm.bias, "
+        "encoder.layers.1.attention.k_proj.bias; "
         "unknown: encoder.layers.3.layer_norm.bias; of another shape: feature_projection.layer_norm.bias"
     )
 

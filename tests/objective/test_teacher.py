@@ -7,16 +7,8 @@ from scipy import fft, signal
 
 from decodec_jax.errors import UserError
 from decodec_jax.objective import cepstra
-from decodec_jax.objective.teacher import (
-    CepstraTeacher,
-    Hubert,
-    HubertSizes,
-    HubertTeacher,
-    WhisperTeacher,
-    frame_aligned,
-    grouped_conv,
-    require_frames,
-)
+from decodec_jax.objective.hubert import Hubert, HubertSizes, frame_aligned, grouped_conv
+from decodec_jax.objective.teacher import CepstraTeacher, HubertTeacher, WhisperTeacher, require_frames
 from decodec_jax.objective.whisper import Whisper, WhisperSizes
 from decodec_jax.testing import background_clips, random_variables, speech_clips
 

@@ -18,16 +18,8 @@ from jax import sharding
 from jax.extend import core
 
 from decodec_jax.config import Config, Mesh
-from decodec_jax.objective.teacher import (
-    HUBERT_LAYER,
-    MEAN,
-    CepstraTeacher,
-    Hubert,
-    HubertSizes,
-    HubertTeacher,
-    Teacher,
-    WhisperTeacher,
-)
+from decodec_jax.objective.hubert import Hubert, HubertSizes
+from decodec_jax.objective.teacher import HUBERT_LAYER, MEAN, CepstraTeacher, HubertTeacher, Teacher, WhisperTeacher
 from decodec_jax.objective.whisper import Whisper, WhisperSizes
 from decodec_jax.training.sharding import layout, make_mesh, replicated
 from decodec_jax.training.state import create
