@@ -17,7 +17,8 @@ from decodec_jax.errors import UserError
 from decodec_jax.objective.losses import OUTPUT_TERMS
 from decodec_jax.objective.teacher import CepstraTeacher
 from decodec_jax.training import sharding, state
-from decodec_jax.training.step import make_take_apart, make_train_step
+from decodec_jax.training.step import make_train_step
+from decodec_jax.training.validation import make_take_apart
 
 TERMS = (*OUTPUT_TERMS, "perp", "commitment", "codebook", "guidance")
 

@@ -15,14 +15,14 @@ from decodec_jax.data import pipeline, sources, targets
 from decodec_jax.errors import UserError
 from decodec_jax.interop import hubert, whisper
 from decodec_jax.objective.teacher import HUBERT_LAYER, CepstraTeacher, Teacher, require_frames
-from decodec_jax.training import sharding, step
+from decodec_jax.training import codebooks, sharding, step
 from decodec_jax.training.checkpoint import Checkpoints, abstract_like
 from decodec_jax.training.initial import initial_state
 from decodec_jax.training.monitor import Monitor
 from decodec_jax.training.preemption import stop_requests
 from decodec_jax.training.run_folder import open_run_folder, settled_precision
 from decodec_jax.training.state import State, create
-from decodec_jax.training.validation import report, validate
+from decodec_jax.training.validation import make_take_apart, report, validate
 
 
 def train(config: Config, workdir: Path) -> State:
@@ -67,7 +67,7 @@ def train(config: Config, workdir: Path) -> State:
     elif run.init_from:
         monitor.say(f"starting from {run.init_from} at step {first}")
     teacher = open_teacher(config, mesh)
-    take_apart = step.make_take_apart(config, mesh)
+    take_apart = make_take_apart(config, mesh)
 
     pace, recent, skipped = Pace(first), [], 0
     try:
@@ -127,7 +127,7 @@ def start_codebooks(
     finally:
         coming.close()
     placed = [sharding.place({"mixture": mixture}, mesh)["mixture"] for mixture in mixtures]
-    return step.start_codebooks(config, mesh, state, placed)
+    return codebooks.start_codebooks(config, mesh, state, placed)
 
 
 def open_teacher(config: Config, mesh: Mesh) -> Teacher | None:

@@ -5,12 +5,14 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 from jax import Array
+from jax.sharding import Mesh
 
 from decodec_jax.codec.model import initialise
 from decodec_jax.config import Config, Optim
 from decodec_jax.objective import balancer
 from decodec_jax.objective.discriminators import Discriminators, shortest
 from decodec_jax.objective.losses import is_adversarial, output_names
+from decodec_jax.training.sharding import put_together
 
 
 @struct.dataclass
@@ -25,6 +27,11 @@ class State:
     discriminators: dict  # their parameters; empty without adversarial terms
     discriminator_optimizer: optax.OptState
     gradient_norms: dict  # averages that `objective.balancer` keeps; empty without it
+
+    @property
+    def variables(self) -> dict:
+        """What the network is applied to."""
+        return {"params": self.params, "codebook": self.codebook}
 
 
 def learning_rate(config: Optim, peak: float) -> optax.Schedule:
@@ -77,3 +84,9 @@ def fresh(config: Config) -> State:
     quick = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
     options = quick if jax.default_backend() == "cpu" else None
     return jax.jit(lambda: create(config)).lower().compile(compiler_options=options)()
+
+
+def computed_with(state: State, mesh: Mesh) -> State:
+    """The state with all that a pass over a batch reads put together."""
+    read = put_together((state.params, state.codebook, state.discriminators), mesh)
+    return state.replace(**dict(zip(("params", "codebook", "discriminators"), read, strict=True)))

@@ -1,4 +1,4 @@
-"""One update, jitted and donated; the start of the codebooks; and the validation pass."""
+"""One update, jitted and donated."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -7,75 +7,29 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax import Array
 from jax.sharding import Mesh, NamedSharding
 
 from decodec_jax.codec import product
-from decodec_jax.codec.model import STREAMS, DeCodecNetwork, Halves, TakenApart, swap
-from decodec_jax.codec.quantize import Averages, Quantized, Tally, joined, move
-from decodec_jax.config import Config, Loss, Quantizer
+from decodec_jax.codec.model import Halves
+from decodec_jax.codec.quantize import Tally, joined
+from decodec_jax.config import Config
 from decodec_jax.objective import balancer, guidance
 from decodec_jax.objective.adversarial import discriminator_loss, generator_losses
 from decodec_jax.objective.discriminators import Discriminators
 from decodec_jax.objective.losses import (
     OUTPUT_TERMS,
-    Semantic,
     Terms,
     is_adversarial,
-    latent_terms,
     reconstruction_terms,
     weighted_sum,
 )
 from decodec_jax.objective.teacher import Teacher
-from decodec_jax.training.sharding import BATCH, in_pieces, layout, micro_batches, per_device, put_together, replicated
-from decodec_jax.training.state import State, learning_rate, make_optimizers
-
-# speech, background, mixture, swapped: [b, 2, t], b pairs of clips; where they are cached, targets: [b, 2, f, w]
-Batch = dict[str, Array]
-
-
-def levels_in_use(config: Quantizer, bypassed: Array, key: Array) -> Array:
-    """How many levels each item is coded with, `[b]`: quantizer dropout, and 0 where `bypassed` `[b]`."""
-    dropped_key, number_key = jax.random.split(key)
-    dropped = jax.random.bernoulli(dropped_key, config.dropout, bypassed.shape)
-    number = jax.random.randint(number_key, bypassed.shape, 1, config.levels + 1)
-    return jnp.where(bypassed, 0, jnp.where(dropped, number, config.levels))
-
-
-KINDS = ("own", "swap", "speech", "background")  # what a mixture may be decoded as
-
-
-def drawn_kinds(loss: Loss, pairs: int, key: Array) -> Array:
-    """As which of `KINDS` the mixtures of each pair are decoded in a step, by number: `[pairs, k]`.
-
-    Each kind takes its share of the k places, the whole ones always: own = swap = 1 decodes everything both ways.
-    """
-    edges = np.cumsum([getattr(loss, kind) for kind in KINDS], dtype=np.float32)
-    count = round(float(edges[-1]))
-    place = np.arange(count) + jax.random.uniform(key, (pairs, count), maxval=1 - 1e-6)
-    return jnp.sum(place[..., None] >= edges[:-1], axis=-1)
-
-
-def in_use(loss: Loss) -> list[str]:
-    """Those of `KINDS` that a step may decode."""
-    return [kind for kind in KINDS if getattr(loss, kind)]
-
-
-def chosen(kinds: Array, options: dict[str, Array]) -> Array:
-    """Of options `[b, 2, ...]`, those of the kinds `[b, k]` drawn: `[b, k, 2, ...]`."""
-    first = next(iter(options.values()))
-    numbers, outcome = kinds.reshape(*kinds.shape, *[1] * (first.ndim - 1)), first[:, None]
-    for kind, option in options.items():
-        outcome = jnp.where(numbers == KINDS.index(kind), option[:, None], outcome)
-    return outcome
-
-
-def reference(batch: Batch, loss: Loss, kinds: Array) -> Array:
-    """What `generate` should decode, `[b, k, 2, t]`."""
-    named = {"own": "mixture", "swap": "swapped", "speech": "speech", "background": "background"}
-    return chosen(kinds, {kind: batch[named[kind]] for kind in in_use(loss)})
+from decodec_jax.training.codebooks import Tallies, move_codebooks
+from decodec_jax.training.generator import Batch, drawn_kinds, generate, reference
+from decodec_jax.training.sharding import BATCH, in_pieces, micro_batches, per_device, put_together, replicated
+from decodec_jax.training.state import State, computed_with, learning_rate, make_optimizers
 
 
 def guiding(batch: Batch, teacher: Teacher | None) -> Array | None:
@@ -85,75 +39,6 @@ def guiding(batch: Batch, teacher: Teacher | None) -> Array | None:
     if teacher is None:
         return None
     return jax.lax.stop_gradient(teacher.targets(batch["speech"].reshape(-1, batch["speech"].shape[-1])))
-
-
-def bypassing(quantize: Callable[[Halves[Array]], Halves[Quantized]], halves: Halves[Array]) -> Halves[Quantized]:
-    """What `quantize` gives where no item uses a level, without the time that it takes."""
-    nothing = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(quantize, halves))
-    return Halves(*(q._replace(vectors=half, first=half) for q, half in zip(nothing, halves, strict=True)))
-
-
-def generate(
-    config: Config, params: dict, codebook: dict, batch: Batch, kinds: Array, key: Array, started: Array,
-    target: Array | None,
-) -> tuple[tuple[Array, Array], tuple[Terms, Halves[Quantized], Semantic | None]]:  # fmt: skip
-    """The generator's one pass: waveforms `[b, k, 2, t]` decoded as the `kinds` say, and the latents' weighted terms.
-
-    One encoder pass over the mixtures, one decoder pass over all their recombinations (RST, paper section 2). Clips of
-    a pair stay neighbours on the batch axis, so that no step of it crosses devices. Gives the latents' terms one by
-    one, too, what the quantizers saw, and the guided level beside `target`, the teacher's `[2b, f, w]`.
-    """
-    network = DeCodecNetwork(config.model, config.train.remat, config.train.precision)
-    variables = {"params": params, "codebook": codebook}
-    pairs, _, t = batch["mixture"].shape
-    halves = network.apply(variables, batch["mixture"].reshape(2 * pairs, t), method="embed")
-
-    bypass_key, speech_key, background_key, tally_key = jax.random.split(key, 4)
-    chance = jax.random.uniform(bypass_key, (2 * pairs,))
-    active = Halves(*(
-        levels_in_use(quantizer, ~started | (chance < quantizer.bypass), k)
-        for quantizer, k in ((config.model.speech, speech_key), (config.model.background, background_key))
-    ))  # fmt: skip
-
-    def quantize(halves: Halves[Array]) -> Halves[Quantized]:
-        return network.apply(variables, halves, active, tally_key, method="quantize")
-
-    quantized = jax.lax.cond(started, quantize, partial(bypassing, quantize), halves)
-    semantic = None
-    if target is not None:
-        semantic = Semantic(network.apply(variables, quantized.speech.first, method="semantic"), target)
-    terms = latent_terms(halves, quantized, config.loss, semantic)
-
-    own = Halves(quantized.speech.vectors, quantized.background.vectors)
-    parts = {"own": own, "swap": own._replace(background=swap(own.background))}
-    if config.loss.speech or config.loss.background:
-        blank = _blank(network, variables, active, started, t)
-        parts |= {"speech": own._replace(background=blank.background), "background": own._replace(speech=blank.speech)}
-
-    def stacked(*options: Array) -> Array:
-        paired = dict(zip(in_use(config.loss), (o.reshape(pairs, 2, *o.shape[1:]) for o in options), strict=True))
-        vectors = chosen(kinds, paired)
-        return vectors.reshape(-1, *vectors.shape[3:])
-
-    flat = Halves(*map(stacked, *(parts[kind] for kind in in_use(config.loss))))
-    decoded = network.apply(variables, flat, t, method="decode").reshape(pairs, -1, 2, t)
-    return (decoded, weighted_sum(terms, config.loss)), (terms, quantized, semantic)
-
-
-def _blank(network: DeCodecNetwork, variables: dict, active: Halves[Array], started: Array, t: int) -> Halves[Array]:
-    """What silence of t samples becomes, in place of a part that is left out: `[2b, f, d]` twice.
-
-    Quantized by all levels, but for items that skip quantization.
-    """
-    silence = network.apply(variables, jnp.zeros((1, t)), method="embed")
-
-    def coded(halves: Halves[Array]) -> Halves[Array]:
-        return Halves(*(q.vectors for q in network.apply(variables, halves, method="quantize")))
-
-    codes = jax.lax.cond(started, coded, lambda halves: halves, silence)
-    return Halves(*(
-        jnp.where((used > 0)[:, None, None], code, raw) for used, code, raw in zip(active, codes, silence, strict=True)
-    ))  # fmt: skip
 
 
 def judge_output(
@@ -207,23 +92,6 @@ def judge_output(
         )  # fmt: skip
         terms |= values
     return terms, gradient, for_discriminators, norms
-
-
-Tallies = Halves[dict[str, Tally]]
-
-
-def move_codebooks(config: Config, codebook: dict, tallies: Tallies) -> tuple[dict, dict]:
-    """Moving-average codebooks after one batch, and the number of entries replaced per level."""
-    moved, metrics = {}, {}
-    for half, name in zip(Halves._fields, STREAMS, strict=True):
-        if name not in codebook:
-            continue
-        quantizer, tally = getattr(config.model, half), getattr(tallies, half)
-        outcome = {run: move(codebook[name][run], tally[run], quantizer.decay, quantizer.revive) for run in tally}
-        moved[name] = {run: averages for run, (averages, _) in outcome.items()}
-        replaced = jnp.concatenate([replaced for _, replaced in outcome.values()])
-        metrics |= {f"replaced/{half}{level + 1}": count for level, count in enumerate(replaced)}
-    return moved, metrics
 
 
 class Means(NamedTuple):
@@ -383,55 +251,3 @@ def cost(compiled: jax.stages.Compiled) -> str:
     if work and work.get("flops", 0) > 0:
         said.append(f"at least {work['flops'] / 1e9:.2f} GFLOP")
     return f"a step takes, on each device: {'; '.join(said) or 'what this backend does not tell'}"
-
-
-def start_codebooks(config: Config, mesh: Mesh, state: State, mixtures: list[Array]) -> State:
-    """Set both codebooks by k-means from the latents of several batches of mixtures `[b, 2, t]`."""
-    network = DeCodecNetwork(config.model)
-    embed = jax.jit(lambda state, wave: network.apply(_variables(computed_with(state, mesh)), wave, method="embed"))
-    halves = [embed(state, mixture.reshape(-1, mixture.shape[-1])) for mixture in mixtures]
-    latents = Halves(*(jnp.concatenate(same_half) for same_half in zip(*halves, strict=True)))
-    key = jax.random.fold_in(jax.random.key(config.train.seed + 2), state.step)
-    params, codebook = jax.jit(
-        lambda state, latents: network.apply(_variables(computed_with(state, mesh)), latents, key, method="started"),
-        out_shardings=replicated(mesh),
-    )(state, latents)
-
-    def per_batch(averages: Averages) -> Averages:
-        """Counts and sums as the steps to come will add them."""
-        return averages._replace(counts=averages.counts / len(mixtures), sums=averages.sums / len(mixtures))
-
-    codebook = jax.tree.map(per_batch, codebook, is_leaf=lambda node: isinstance(node, Averages))
-
-    def with_start(tree):
-        # copies, as the state is donated and may hold no buffer twice
-        return tree | {name: tree.get(name, {}) | jax.tree.map(jnp.copy, new) for name, new in params.items() if new}
-
-    state = state.replace(params=with_start(state.params), averaged=with_start(state.averaged), codebook=codebook)
-    return jax.device_put(state, layout(state, mesh, config.mesh.fsdp_from))
-
-
-def make_take_apart(config: Config, mesh: Mesh) -> Callable[[State, Array], TakenApart]:
-    """The compiled validation pass over mixtures `[b, t]`, unquantized while the codebooks have not started."""
-    network = DeCodecNetwork(config.model)
-
-    def take_apart(state: State, mixture: Array) -> TakenApart:
-        started = state.step > config.train.continuous_steps
-        active = Halves(*(
-            jnp.full(mixture.shape[0] + 1, jnp.where(started, q.levels, 0))
-            for q in (config.model.speech, config.model.background)
-        ))  # fmt: skip
-        variables = _variables(computed_with(state.replace(params=state.averaged), mesh))
-        return network.apply(variables, mixture, active, method="take_apart")
-
-    return jax.jit(take_apart, out_shardings=replicated(mesh))
-
-
-def computed_with(state: State, mesh: Mesh) -> State:
-    """The state with all that a pass over a batch reads put together."""
-    read = put_together((state.params, state.codebook, state.discriminators), mesh)
-    return state.replace(**dict(zip(("params", "codebook", "discriminators"), read, strict=True)))
-
-
-def _variables(state: State) -> dict:
-    return {"params": state.params, "codebook": state.codebook}

@@ -3,14 +3,34 @@
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import Array
+from jax.sharding import Mesh
 
-from decodec_jax.codec.model import Halves, TakenApart
+from decodec_jax.codec.model import DeCodecNetwork, Halves, TakenApart
 from decodec_jax.config import Config
 from decodec_jax.evaluation import metrics
-from decodec_jax.training.state import State
+from decodec_jax.training.sharding import replicated
+from decodec_jax.training.state import State, computed_with
 
 PARTS = ("mixture", "speech", "background")
+
+
+def make_take_apart(config: Config, mesh: Mesh) -> Callable[[State, Array], TakenApart]:
+    """The compiled validation pass over mixtures `[b, t]`, unquantized while the codebooks have not started."""
+    network = DeCodecNetwork(config.model)
+
+    def take_apart(state: State, mixture: Array) -> TakenApart:
+        started = state.step > config.train.continuous_steps
+        active = Halves(*(
+            jnp.full(mixture.shape[0] + 1, jnp.where(started, q.levels, 0))
+            for q in (config.model.speech, config.model.background)
+        ))  # fmt: skip
+        variables = computed_with(state.replace(params=state.averaged), mesh).variables
+        return network.apply(variables, mixture, active, method="take_apart")
+
+    return jax.jit(take_apart, out_shardings=replicated(mesh))
 
 
 def validate(

@@ -9,8 +9,9 @@ from configs.decodec import get_config
 from decodec_jax.codec.model import FAMILIES, DeCodecNetwork, Halves, initialise, lookahead, swap
 from decodec_jax.objective.losses import weighted_sum
 from decodec_jax.testing import random_variables, speech_clips, tiny_config, tiny_model, tiny_quantizer, training_batch
+from decodec_jax.training.generator import drawn_kinds, generate
 from decodec_jax.training.sharding import make_mesh
-from decodec_jax.training.step import drawn_kinds, generate, judge_output
+from decodec_jax.training.step import judge_output
 
 
 def make_network(model=None, seed=0, precision="float32"):

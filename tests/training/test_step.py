@@ -15,18 +15,9 @@ from decodec_jax.config import Loss, Mesh
 from decodec_jax.errors import UserError
 from decodec_jax.objective.teacher import CepstraTeacher
 from decodec_jax.training import sharding, state
-from decodec_jax.training.step import (
-    KINDS,
-    bypassing,
-    cost,
-    drawn_kinds,
-    generate,
-    judge_output,
-    levels_in_use,
-    make_train_step,
-    reference,
-    start_codebooks,
-)
+from decodec_jax.training.codebooks import start_codebooks
+from decodec_jax.training.generator import KINDS, bypassing, drawn_kinds, generate, levels_in_use, reference
+from decodec_jax.training.step import cost, judge_output, make_train_step
 
 
 def prepared(config):
