@@ -1,4 +1,4 @@
-"""Weight-norm convolutions, block down- and up-sampling, Snake, the residual unit, the LSTM, the dense layer.
+"""Weight-norm convolutions, block down- and up-sampling, Snake, the residual unit, the dense layer.
 
 The maths are plain functions of arrays; the linen modules below them only own names and initialisers. Activations are
 channels-last `[b, t, c]`, float32 like parameters; `precision` is that of products, see product.py.
@@ -154,61 +154,6 @@ def _snake_backward(kept: tuple[Array, Array], gradient: Array):
 snake.defvjp(_snake_forward, _snake_backward)
 
 
-Carry = tuple[Array, Array]  # output and cell of an LSTM layer after a step, [b, h] each
-
-
-def lstm(
-    x: Array, kernel: Array, recurrent: Array, bias: Array, reverse: bool = False, carry: Carry | None = None,
-    precision: str = "float32",
-) -> tuple[Carry, Array]:  # fmt: skip
-    """One LSTM layer over time, from a carry or from zeros: `[b, f, c]` to its last carry and `[b, f, h]`.
-
-    kernel `[c, 4h]`, recurrent `[h, 4h]`, bias `[4h]`, gates in torch's order (input, forget, cell, output). The
-    product with the input is taken once for all frames, outside the scan.
-    """
-    hidden = recurrent.shape[0]
-    driven = product(x, kernel, precision) + bias
-    if carry is None:
-        zeros = jnp.zeros((x.shape[0], hidden), x.dtype)
-        carry = zeros, zeros
-    carry, outputs = _recurrence(driven.swapaxes(0, 1), recurrent, carry, reverse, precision)
-    return carry, outputs.swapaxes(0, 1)
-
-
-def _steps(driven: Array, recurrent: Array, carry: Carry, reverse: bool, precision: str) -> tuple[Carry, Array]:
-    """The steps of an LSTM layer, `driven [f, b, 4h]` by its input, from a carry: its last carry and `[f, b, h]`."""
-
-    def step(carry, gates):
-        output, cell = carry
-        i, f, g, o = jnp.split(gates + product(output, recurrent, precision), 4, axis=-1)
-        cell = jax.nn.sigmoid(f) * cell + jax.nn.sigmoid(i) * jnp.tanh(g)
-        output = jax.nn.sigmoid(o) * jnp.tanh(cell)
-        return (output, cell), output
-
-    return lax.scan(step, carry, driven, reverse=reverse)
-
-
-# The gradient for `recurrent` is one product over all frames, after the scan. Left to autodiff it is summed frame by
-# frame, and where the batch is split over devices it is summed over these frame by frame, too: a hundred times a step.
-_recurrence = jax.custom_vjp(_steps, nondiff_argnums=(3, 4))
-
-
-def _recurrence_forward(driven: Array, recurrent: Array, carry: Carry, reverse: bool, precision: str):
-    outcome, pull = jax.vjp(lambda driven, carry: _steps(driven, recurrent, carry, reverse, precision), driven, carry)
-    return outcome, (pull, outcome[1], carry[0])
-
-
-def _recurrence_backward(reverse: bool, precision: str, kept, gradient):
-    pull, outputs, first = kept
-    for_driven, for_carry = pull(gradient)
-    before = jnp.concatenate([outputs[1:], first[None]] if reverse else [first[None], outputs[:-1]])
-    for_recurrent = jnp.einsum("fbh,fbg->hg", before, for_driven)
-    return for_driven, for_recurrent, for_carry
-
-
-_recurrence.defvjp(_recurrence_forward, _recurrence_backward)
-
-
 class Passes(NamedTuple):
     """The stages of an encoder or decoder, for recordings in pieces: what its convolutions hear around its LSTM."""
 
@@ -227,13 +172,14 @@ class BothPasses(NamedTuple):
 # --- modules --------------------------------------------------------------------------------------------------------
 
 
-def _streaming(module: nn.Module) -> bool:
+def streaming(module: nn.Module) -> bool:
+    """Whether it is applied to the next piece of a stream."""
     return module.is_mutable_collection("stream") and not module.is_initializing()
 
 
 def stream_past(module: nn.Module, x: Array, steps: int) -> Array | None:
     """The `steps` inputs before x, which is to be the next piece of a stream; None where it is a whole signal."""
-    if not steps or not _streaming(module):
+    if not steps or not streaming(module):
         return None
     kept = module.variable("stream", "past", jnp.zeros, (x.shape[0], steps, x.shape[-1]), x.dtype)
     past = kept.value
@@ -341,41 +287,3 @@ class Dense(nn.Module):
         kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         return product(x, kernel, self.precision, bias)
-
-
-class LSTM(nn.Module):
-    """A stack of LSTM layers with a skip around it: `[b, f, c] -> [b, f, c]`.
-
-    A bidirectional stack gives each direction half the width, so that the skip needs no projection.
-    """
-
-    layers: int
-    bidirectional: bool
-    precision: str = "float32"
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        y = x
-        for layer in range(self.layers):
-            if self.bidirectional:
-                ahead, behind = self._layer(y, f"forward{layer}", False), self._layer(y, f"backward{layer}", True)
-                y = jnp.concatenate([ahead, behind], axis=-1)
-            else:
-                y = self._layer(y, f"forward{layer}", False)
-        return x + y
-
-    def _layer(self, x: Array, name: str, reverse: bool) -> Array:
-        hidden = x.shape[-1] // (2 if self.bidirectional else 1)
-        uniform = nn.initializers.uniform(2 / math.sqrt(hidden))
-
-        def centred(key, shape):
-            return uniform(key, shape) - 1 / math.sqrt(hidden)
-
-        kernel = self.param(f"{name}_kernel", centred, (x.shape[-1], 4 * hidden))
-        recurrent = self.param(f"{name}_recurrent", centred, (hidden, 4 * hidden))
-        bias = self.param(f"{name}_bias", nn.initializers.zeros, (4 * hidden,))
-        if not _streaming(self):
-            return lstm(x, kernel, recurrent, bias, reverse, precision=self.precision)[1]
-        kept = self.variable("stream", name, lambda: None)
-        kept.value, outputs = lstm(x, kernel, recurrent, bias, reverse, kept.value, self.precision)
-        return outputs

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array, lax
 
-from decodec_jax.codec.layers import LSTM, BothPasses, Dense, Passes, sine_of_double, sine_squared, stream_past
+from decodec_jax.codec.layers import BothPasses, Dense, Passes, sine_of_double, sine_squared, stream_past
+from decodec_jax.codec.lstm import LSTM
 from decodec_jax.codec.spectrum import PARTS, compressed, log_mel, overlap_add, stft, synthesis_frames
 from decodec_jax.config import Model
 

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from decodec_jax.codec.layers import LSTM, BothPasses, Conv, Down, Passes, ResidualUnit, Snake, Up
+from decodec_jax.codec.layers import BothPasses, Conv, Down, Passes, ResidualUnit, Snake, Up
+from decodec_jax.codec.lstm import LSTM
 from decodec_jax.config import Model
 
 LOOKAHEAD = 0  # frames: a causal network of this family hears nothing of the next frame

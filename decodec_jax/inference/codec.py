@@ -17,19 +17,14 @@ from decodec_jax.config import Model
 from decodec_jax.errors import UserError
 from decodec_jax.inference import bundle
 from decodec_jax.inference.alignment import aligned
-from decodec_jax.inference.halves import joined, kept
 from decodec_jax.inference.loudness import amplitude, gain_of
-from decodec_jax.inference.recordings import as_long, grouped
+from decodec_jax.inference.pieces import as_long, joined
+from decodec_jax.inference.recordings import grouped, kept
 from decodec_jax.inference.streaming import Chunked
 from decodec_jax.inference.tokens import STREAMS, Tokens
 from decodec_jax.weights import BUILT_IN
 
-KEEP = {  # what `decode` may keep, and the part of `take_apart` that it is without quantizers
-    "both": "mixture",
-    "speech": "speech",
-    "background": "background",
-    "semantic": None,
-}
+KEEP = ("both", "speech", "background", "semantic")  # what `decode` may keep
 
 Levels = tuple[int, int] | None  # of speech and background, coarse to fine; 0 leaves a stream out; None: all of them
 
@@ -330,7 +325,7 @@ class DeCodec:
         """
         wave = arrays.waveform(wave)
         heard = np.atleast_2d(self._heard(wave, sample_rate, gain_of(wave, sample_rate)))
-        halves = joined(self._chunked.embed([heard], at_once=False), axis=1)
+        halves = joined(self._chunked.embed([heard], at_once=False))
         return Halves(*(half[0] if wave.ndim == 1 else half for half in halves))
 
     # --- what these are made of ---------------------------------------------------------------------------------------
@@ -350,7 +345,7 @@ class DeCodec:
         tokens: dict[int, Tokens] = {}
         for frames, alike in grouped(len(row[::hop]) for row in rows):
             batch = np.stack([np.pad(rows[i], (0, frames * hop - len(rows[i]))) for i in alike])
-            codes = joined(self._codes([batch]))
+            codes = joined(self._codes([batch]), axis=2)
             for row, i in enumerate(alike):
                 tokens[i] = self._tokens(Halves(*(c[row] for c in codes)), len(rows[i]), gains[i], levels)
         return [tokens[i] for i in range(len(rows))]
@@ -363,21 +358,22 @@ class DeCodec:
         self, pieces: Iterable[np.ndarray], keep: str, levels: Levels, at_once: bool
     ) -> Iterator[np.ndarray]:
         """`stream` at the model's own rate."""
-        if not self.quantized:
-            part = KEEP[keep] or ""  # `_check_kept` has refused the semantic level
-            return (parts[part] for parts in self._chunked.take_apart(pieces, (part,), Halves(0, 0), at_once))
         speech, background = self._levels(levels)
-        whole = keep == "both" and speech and background
+        whole = keep == "both" and (not self.quantized or (speech and background))
 
         def process(pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
             if not whole:  # silence is a recording of its own, coded beside the others
                 pieces = (np.concatenate([piece, np.zeros_like(piece[:1])]) for piece in pieces)
+            if not self.quantized:
+                return self._chunked.synthesise(map(chosen, self._chunked.embed(pieces, at_once)), at_once)
             return self._chunked.decode(map(chosen, self._codes(pieces, at_once)), at_once=at_once)
 
-        def chosen(codes: Halves[np.ndarray]) -> Halves[np.ndarray]:
-            own = codes if whole else Halves(*(c[:-1] for c in codes))
-            own = Halves(own.speech[:, :speech], own.background[:, :background])
-            return kept(own, Halves(*(c[-1:] for c in codes)), keep)
+        def chosen(halves: Halves[np.ndarray]) -> Halves[np.ndarray]:
+            """Of codes, or of embeddings where there are no quantizers."""
+            own = halves if whole else Halves(*(half[:-1] for half in halves))
+            if self.quantized:
+                own = Halves(own.speech[:, :speech], own.background[:, :background])
+            return kept(own, Halves(*(half[-1:] for half in halves)), keep)
 
         return as_long(pieces, process)
 
@@ -404,7 +400,7 @@ class DeCodec:
         piece = np.zeros((1, 256 * self.config.hop), np.float32)
         whole, rest = divmod(frames, 256)
         silence = itertools.chain(itertools.repeat(piece, whole), [piece[:, : rest * self.config.hop]])
-        return joined(self._codes(silence))
+        return joined(self._codes(silence), axis=2)
 
     @functools.cached_property
     def _first_vectors(self) -> np.ndarray:
@@ -434,7 +430,7 @@ class DeCodec:
         """Raise UserError unless tokens with these levels hold what is to be kept."""
         if keep not in KEEP:
             raise UserError(f"keep is {keep!r}; it must be one of {', '.join(KEEP)}")
-        if KEEP[keep] is None:
+        if keep == "semantic":
             self._check_quantized()
         missing = {"speech": not levels[0], "semantic": not levels[0], "background": not levels[1]}
         if missing.get(keep):

@@ -1,33 +1,12 @@
-"""Recordings of one kind side by side, and what is made of a recording cut to its length."""
+"""Recordings of one kind side by side, and silence in place of parts that are left out."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 
 import numpy as np
 
-from decodec_jax.errors import UserError
+from decodec_jax.codec.model import Halves
 
 SIDE_BY_SIDE = 8  # recordings processed as one batch, at the most: memory is theirs together
-
-
-def as_long(
-    pieces: Iterable[np.ndarray], process: Callable[[Iterable[np.ndarray]], Iterable[np.ndarray]]
-) -> Iterator[np.ndarray]:
-    """`process` of pieces `[b, n]`, without what it adds at the end. Raises UserError if there are no samples."""
-    heard = given = 0
-
-    def counted() -> Iterator[np.ndarray]:
-        nonlocal heard
-        for piece in pieces:
-            heard += piece.shape[1]
-            yield piece
-        if not heard:
-            raise UserError("the recording has no samples")
-
-    for wave in process(counted()):
-        wave = wave[:, : heard - given]
-        given += wave.shape[1]
-        if wave.shape[1]:
-            yield wave
 
 
 def grouped(keys: Iterable, most: int = SIDE_BY_SIDE) -> list[tuple]:
@@ -44,3 +23,16 @@ def grouped(keys: Iterable, most: int = SIDE_BY_SIDE) -> list[tuple]:
             some = alike[begin : begin + most]
             groups.append((key, some + some[-1:] * ((1 << (len(some) - 1).bit_length()) - len(some))))
     return groups
+
+
+def kept(codes: Halves[np.ndarray], blank: Halves[np.ndarray], keep: str) -> Halves[np.ndarray]:
+    """Codes `[b, k, f]`, with those of silence `[1, k, f]` in place of parts that are not kept or were left out."""
+    speech, background = codes
+    b = len(speech)
+    if keep == "semantic":
+        speech = speech[:, :1]
+    if keep == "background" or not speech.shape[1]:
+        speech = np.repeat(blank.speech, b, axis=0)
+    if keep in ("speech", "semantic") or not background.shape[1]:
+        background = np.repeat(blank.background, b, axis=0)
+    return Halves(speech, background)

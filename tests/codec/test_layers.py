@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from scipy import signal
 
-from decodec_jax.codec import layers, product, waveform
-from decodec_jax.codec.layers import LSTM, Conv, Dense, Down, ResidualUnit, Up
+from decodec_jax.codec import layers, lstm, product, waveform
+from decodec_jax.codec.layers import Conv, Dense, Down, ResidualUnit, Up
+from decodec_jax.codec.lstm import LSTM
 from decodec_jax.testing import random_variables, tiny_model
 
 # --- against PyTorch ------------------------------------------------------------------------------------------------
@@ -89,7 +90,7 @@ def test_gradient_for_the_recurrent_weights_is_that_of_the_steps(rng, reverse):
         return jax.grad(total, argnums=(0, 1, 2))(driven, recurrent, (output, cell))
 
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5),
-                 gradient(layers._recurrence), gradient(layers._steps))  # fmt: skip
+                 gradient(lstm._recurrence), gradient(lstm._steps))  # fmt: skip
 
 
 # --- against scipy --------------------------------------------------------------------------------------------------

@@ -1,27 +1,30 @@
 import numpy as np
 import pytest
 
-from decodec_jax.errors import UserError
-from decodec_jax.inference.recordings import as_long, grouped
-
-
-def held_back(pieces):
-    """What a codec does to time: nothing at first, then whole frames, more than there was."""
-    yield np.zeros((1, 0))
-    wave = np.concatenate(list(pieces), axis=1)
-    yield wave[:, :3]
-    yield np.pad(wave[:, 3:], ((0, 0), (0, 4)))
-    yield np.zeros((1, 5))
-
-
-def test_what_is_added_at_the_end_is_cut_and_nothing_empty_is_given():
-    pieces = list(as_long([np.ones((1, 2)), np.ones((1, 0)), np.ones((1, 5))], held_back))
-    assert [piece.shape for piece in pieces] == [(1, 3), (1, 4)] and all(piece.all() for piece in pieces)
-    with pytest.raises(UserError, match="has no samples"):
-        list(as_long([np.ones((1, 0))], held_back))
+from decodec_jax.codec.model import Halves
+from decodec_jax.inference.recordings import grouped, kept
 
 
 def test_those_of_a_kind_are_side_by_side():
     assert grouped("abcab") == [("a", [0, 3]), ("b", [1, 4]), ("c", [2])]
     assert grouped("aaa") == [("a", [0, 1, 2, 2])]
     assert grouped("aaaaaaa", most=4) == [("a", [0, 1, 2, 3]), ("a", [4, 5, 6, 6])]
+
+
+@pytest.mark.parametrize(
+    ("keep", "levels", "speech", "background"),
+    [
+        ("both", (3, 2), 3 * [1], 2 * [2]),
+        ("speech", (3, 2), 3 * [1], 4 * [0]),
+        ("background", (3, 2), 4 * [0], 2 * [2]),
+        ("semantic", (3, 2), [1], 4 * [0]),
+        ("both", (3, 0), 3 * [1], 4 * [0]),
+        ("both", (0, 2), 4 * [0], 2 * [2]),
+    ],
+)
+def test_silence_stands_where_nothing_is_kept(keep, levels, speech, background):
+    codes = Halves(np.full((2, levels[0], 5), 1), np.full((2, levels[1], 5), 2))
+    silence = np.zeros((1, 4, 5), int)
+    given = kept(codes, Halves(silence, silence), keep)
+    assert [half.shape[::2] for half in given] == [(2, 5), (2, 5)]
+    assert [half[1, :, 0].tolist() for half in given] == [speech, background]

@@ -79,15 +79,13 @@ def assert_there_and_back_as(expected, chunked, pieces, at_once=True):
     np.testing.assert_allclose(joined(chunked.decode(coded, wave.shape[1], at_once)), wave, atol=1e-5)
 
 
-def assert_taken_apart_as_the_whole(made, pieces, parts=streaming.PARTS, active=None, at_once=True):
+def assert_unquantized_as_the_whole(made, pieces, at_once=True):
     wave = joined(pieces)
-    levels = active and Halves(*(jnp.full(wave.shape[0] + 1, n) for n in active))
-    run = jax.jit(lambda v, x: made.network.apply(v, x, levels, method="take_apart"))
-    expected = run(made.variables, wave)
-    taken = joined(made.chunked.take_apart(pieces, parts, active, at_once))
-    assert set(taken) == set(parts)
-    for part in parts:
-        np.testing.assert_allclose(taken[part], getattr(expected, part), atol=1e-5)
+    expected = jax.jit(
+        lambda v, x: made.network.apply(v, x, method=lambda network, x: network.decode(network.embed(x), x.shape[1]))
+    )(made.variables, wave)
+    sound = joined(made.chunked.synthesise(made.chunked.embed(pieces, at_once), at_once))
+    np.testing.assert_allclose(sound[:, : wave.shape[1]], expected, atol=1e-5)
 
 
 # --- causal -----------------------------------------------------------------------------------------------------------
@@ -123,13 +121,8 @@ def test_one_frame_in_codes_out_and_back_as_a_scan(family, layers):
 
 
 @pytest.mark.parametrize("at_once", [True, False])
-def test_parts_of_a_stream_equal_those_of_the_whole_silence_settling_in_included(family, at_once):
-    assert_taken_apart_as_the_whole(make(family, causal=True), cut(clips(1, 333), 3, 50), at_once=at_once)
-
-
-@pytest.mark.parametrize("active", [Halves(1, 0), Halves(0, 0)])
-def test_parts_of_a_stream_with_fewer_levels_or_unquantized(family, active):
-    assert_taken_apart_as_the_whole(make(family, causal=True, **BARE), cut(clips(1, 333), 3, 50), active=active)
+def test_a_stream_without_quantizers(family, at_once):
+    assert_unquantized_as_the_whole(make(family, causal=True, **BARE), cut(clips(1, 333), 3, 50), at_once)
 
 
 def test_each_frame_is_given_as_soon_as_all_that_it_needs_is_heard(family):
@@ -142,10 +135,9 @@ def test_each_frame_is_given_as_soon_as_all_that_it_needs_is_heard(family):
             heard += piece.shape[1]
             yield piece
 
-    taken_apart = made.chunked.take_apart(microphone(), ("speech",))
-    given = [(heard // HOP, part["speech"].shape[1]) for part in taken_apart]
+    given = [(heard // HOP, wave.shape[1]) for wave in made.chunked.decode(made.chunked.encode(microphone()))]
     full = {"waveform": (1, 2, 3, 5, 5), "spectral": (2, 3, 5, 5, 5)}[family]  # frames heard, at the end of each
-    assert given == [(frames, HOP) for frames in full] + [(5, 10)]
+    assert given == [(frames, HOP) for frames in (*full, 5)]
 
 
 def test_a_stream_does_not_hear_the_one_before(family):
@@ -213,9 +205,8 @@ def test_chunks_give_what_the_whole_gives(family, layers):
         assert_there_and_back_as(expected, made.chunked, pieces)
 
 
-def test_parts_of_chunks_equal_those_of_the_whole(family):
-    made = make(family, (3, 1), **BARE)
-    assert_taken_apart_as_the_whole(made, cut(clips(2, 607), 5, 90), parts=("background", "mixture"))
+def test_chunks_without_quantizers(family):
+    assert_unquantized_as_the_whole(make(family, (3, 1), **BARE), cut(clips(2, 607), 5, 90))
 
 
 @pytest.mark.parametrize("t", [1, 99, 101, 139, 141])
@@ -260,7 +251,7 @@ def test_context_is_what_convolutions_hear_and_no_more(rng, family, stage, sizes
 
 
 def test_a_full_disk_is_one_clear_line(family, monkeypatch):
-    monkeypatch.setattr(streaming.tempfile, "TemporaryFile", lambda buffering: open("/dev/full", "r+b", buffering))
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda buffering: open("/dev/full", "r+b", buffering))
     with pytest.raises(UserError, match=r"is full after 0 MB: No space left on device; set TMPDIR"):
         list(make(family, (3, 1), lstm_layers=2).chunked.encode([clips(1, 139)]))
 
@@ -272,7 +263,7 @@ def test_what_cannot_be_streamed_is_refused(family):
             start(*make(family, (3, 1), **BARE)[:2])
     with pytest.raises(UserError, match="21 samples is not a whole number of frames of 20"):
         streaming.encode_step(network, variables, {}, np.zeros((1, 21), np.float32))
-    for method in (chunked.encode, chunked.take_apart):
+    for method in (chunked.encode, chunked.embed):
         with pytest.raises(UserError, match="samples are int64"):
             list(method([np.zeros((1, 320), np.int64)]))
         with pytest.raises(UserError, match=r"\[b, n\].* shape \(320,\)"):

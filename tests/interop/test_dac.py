@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from decodec_jax.codec.layers import LSTM
+from decodec_jax.codec.lstm import LSTM
 from decodec_jax.codec.model import DeCodecNetwork, Halves, initialise
 from decodec_jax.codec.quantize import ResidualQuantizer
 from decodec_jax.config import Config, Model, Quantizer, Waveform

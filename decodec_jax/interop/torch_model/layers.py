@@ -1,4 +1,4 @@
-"""Convolutions, Snake, the residual unit and the LSTM, channels first: `[b, c, n]`; and streams.
+"""Convolutions, Snake, the residual unit, channels first: `[b, c, n]`; and streams.
 
 Layers are torch's own. Where their padding cannot say what the network needs, the layer pads or trims itself: strides
 may be odd, and the causal network pads on one side only.
@@ -121,21 +121,3 @@ class ResidualUnit(Chain):
 
     def forward(self, x: Tensor, stream: Stream | None = None) -> Tensor:
         return x + super().forward(x, stream)
-
-
-class LSTM(nn.LSTM):
-    """A stack with a skip around it, `[b, c, n] -> [b, c, n]`; bidirectional unless causal, at half the width each."""
-
-    def __init__(self, channels: int, layers: int, causal: bool):
-        hidden = channels if causal else channels // 2
-        super().__init__(channels, hidden, layers, batch_first=True, bidirectional=not causal)
-        for name, parameter in self.named_parameters():
-            if name.startswith("bias_hh"):  # torch adds up two biases where a bundle has one: the other stays zero
-                nn.init.zeros_(parameter).requires_grad_(False)
-
-    def forward(self, x: Tensor, stream: Stream | None = None) -> Tensor:
-        carry = next(stream.before, None) if stream else None
-        y, carry = super().forward(x.mT, None if carry is None else tuple(carry))
-        if stream:
-            stream.after.append(torch.stack(carry))
-        return x + y.mT

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .config import Model
-from .layers import LSTM, Chain, Stream, margins
+from .layers import Chain, Stream, margins
+from .lstm import LSTM
 from .spectrum import STFT, InverseSTFT, compressed, mel_filters, product
 
 LOOKAHEAD = 1  # frames by which codes come late in a stream

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from .config import Model
-from .layers import LSTM, Chain, ResidualUnit, Snake, Stream, Up, down, same
+from .layers import Chain, ResidualUnit, Snake, Stream, Up, down, same
+from .lstm import LSTM
 
 LOOKAHEAD = 0  # frames by which codes come late in a stream
 SCALE = 0.05  # waveforms are divided by this on their way in, multiplied by it on their way out
