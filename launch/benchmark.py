@@ -24,8 +24,7 @@ import jax
 from decodec_jax.config import Config, check
 from decodec_jax.errors import UserError
 from decodec_jax.evaluation.speed import data_speed, inference_speed, timing, train_speed
-from decodec_jax.launching import one_line
-from decodec_jax.training.memory import keep_freed_memory
+from decodec_jax.launching import keep_freed_memory, one_line
 
 PARTS = ("inference", "streaming", "memory", "train", "data")
 WAITING_STEPS, WORKERS = 20, 2

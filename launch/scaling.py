@@ -11,8 +11,7 @@ from pathlib import Path
 from absl import app, flags
 from ml_collections import config_flags
 
-from decodec_jax.launching import one_line, parser
-from decodec_jax.training.memory import keep_freed_memory
+from decodec_jax.launching import keep_freed_memory, one_line, parser
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration, as in configs/decodec.py:paper.")
 COSTS = flags.DEFINE_string("costs", None, "File of compiled costs: made, or read where it is there.")

@@ -13,8 +13,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from decodec_jax.errors import UserError
-from decodec_jax.launching import one_line, parser
-from decodec_jax.training.memory import keep_freed_memory
+from decodec_jax.launching import keep_freed_memory, one_line, parser
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration, as in configs/decodec.py:small.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Run folder; an existing one is resumed.")

@@ -57,7 +57,8 @@ def batches(
     Host h has the examples h, h + hosts, ... of a global batch. With `data.workers` processes, guard your main module
     with `if __name__ == "__main__":`, as each of them imports it. With a `cache`, batches have `targets`.
     """
-    _check_hosts(data, hosts)
+    if data.batch % hosts:
+        raise UserError(f"data.batch is {data.batch}; it must be a multiple of the {hosts} hosts")
     examples = grain.MapDataset.range(ENDLESS).random_map(Mixer(source, data, cache), seed=data.seed)
     # Sliced after the random map, which goes by the index before it: that is what makes hosts and position not matter.
     ours = examples[start + host :: hosts].batch(data.batch // hosts, drop_remainder=True)
@@ -70,16 +71,14 @@ def batches(
     return Batches(dataset, start, data.batch)
 
 
-def validation(source: ClipSource, data: Data, pairs: int, host: int = 0, hosts: int = 1) -> list[Example]:
+def validation(source: ClipSource, data: Data, pairs: int) -> list[Example]:
     """Validation batches, the same at every call: `pairs` examples, rounded up to whole batches.
 
-    They are shared out over hosts as in `batches`, and each has `snr`, float32 [b, 2], in dB.
+    Each has `snr`, float32 [b, 2], in dB.
     """
-    _check_hosts(data, hosts)
     mixer = Mixer(source, data)
-    rounds = -(-pairs // data.batch)
-    ours = [range(k * data.batch + host, (k + 1) * data.batch, hosts) for k in range(rounds)]
-    return [_stack([mixer.valid(index) for index in indices]) for indices in ours]
+    examples = [mixer.valid(index) for index in range(pairs + -pairs % data.batch)]
+    return [_stack(examples[first : first + data.batch]) for first in range(0, len(examples), data.batch)]
 
 
 def _let_grain_read_its_flags() -> None:
@@ -109,8 +108,3 @@ def _begin_worker(worker: int, workers: int) -> None:
 
 def _stack(examples: list[Example]) -> Example:
     return {key: np.stack([example[key] for example in examples]) for key in examples[0]}
-
-
-def _check_hosts(data: Data, hosts: int) -> None:
-    if data.batch % hosts:
-        raise UserError(f"data.batch is {data.batch}; it must be a multiple of the {hosts} hosts")

@@ -1,8 +1,9 @@
 """Checkpoints of a run: the only file that knows Orbax."""
 
+import contextlib
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,7 +66,10 @@ class Checkpoints:
         for step in reversed(self.steps()):
             try:
                 written = self._orbax.checkpointables_metadata(step)
-                _check_fits(shapes(abstract), shapes(written.metadata["state"]), self.folder / str(step))
+                ours, theirs = shapes(abstract), shapes(written.metadata["state"])
+                if theirs:  # there are none where Orbax could not read them: loading will say why
+                    theirs = {name: theirs[name] for name in theirs if name in ours}  # not all are always wanted
+                    check_fits(ours, theirs, self.folder / str(step))
                 return Restored(self._orbax.load(step, abstract), written.custom_metadata["position"])
             except UserError:
                 raise
@@ -98,13 +102,14 @@ def shapes(tree) -> dict[str, tuple[int, ...]]:
             if array is not ocp.PLACEHOLDER}  # fmt: skip
 
 
-def _check_fits(ours: dict, theirs: dict, path: Path) -> None:
-    differing = [name for name, shape in ours.items() if theirs.get(name) != shape]
-    if theirs and differing:  # there are none where Orbax could not read them: loading will say why
+def check_fits(ours: dict, theirs: dict, path: Path | str) -> None:
+    """Raise UserError, naming one, where arrays of `path` have other shapes than those that they are to replace."""
+    differing = [name for name in (ours | theirs) if ours.get(name) != theirs.get(name)]
+    if differing:
         name = differing[0]
         raise UserError(f"{path} does not fit the config: {name} is {theirs.get(name, 'absent')} there and "
-                        f"{ours[name]} here ({len(differing)} arrays differ); it was written with other settings or "
-                        "by another version of decodec_jax")
+                        f"{ours.get(name, 'absent')} here ({len(differing)} arrays differ); it was written with other "
+                        "settings or by another version of decodec_jax")
 
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(State))
@@ -137,21 +142,16 @@ def load_weights(config: Config, folder: Path) -> tuple[int, dict, dict]:
     return int(state.step), state.averaged, state.codebook
 
 
-class _explained:
-    """Turns any failure to write into one line."""
-
-    def __init__(self, folder: Path, step: int):
-        self.folder, self.step = folder, step
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, trace):
-        if isinstance(error, Exception):
-            raise UserError(
-                f"checkpoint of step {self.step} could not be written to {self.folder}: {_first_line(error)} "
-                "(is the disk full?); earlier checkpoints are untouched"
-            ) from error
+@contextlib.contextmanager
+def _explained(folder: Path, step: int) -> Iterator[None]:
+    """Any failure to write in one line."""
+    try:
+        yield
+    except Exception as error:
+        raise UserError(
+            f"checkpoint of step {step} could not be written to {folder}: {_first_line(error)} "
+            "(is the disk full?); earlier checkpoints are untouched"
+        ) from error
 
 
 def _first_line(error: Exception) -> str:

@@ -13,7 +13,7 @@ from decodec_jax.errors import UserError
 from decodec_jax.inference import bundle
 from decodec_jax.interop import dac
 from decodec_jax.training import checkpoint
-from decodec_jax.training.checkpoint import shapes
+from decodec_jax.training.checkpoint import check_fits, shapes
 from decodec_jax.training.state import State, fresh
 
 SEMANTIC = "semantic_projection"  # of the network's modules, the one that only guidance needs
@@ -92,13 +92,6 @@ def _with_weights(config: Config, state: State, params: dict, codebook: dict, pa
     if config.train.kmeans_batches:
         params, codebook = _with_quantizers_that_fit(state, params, codebook)
     for ours, theirs in ((state.params, params), (state.codebook, codebook)):
-        ours, theirs = shapes(ours), shapes(theirs)
-        differing = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
-        if differing:
-            name = differing[0]
-            raise UserError(
-                f"train.init_from: {path} does not fit the config: {name} is {theirs.get(name, 'absent')} there and "
-                f"{ours.get(name, 'absent')} here ({len(differing)} arrays differ)"
-            )
+        check_fits(shapes(ours), shapes(theirs), f"train.init_from: {path}")
     copied = jax.tree.map(jnp.array, params)  # the state is donated and may hold no buffer twice
     return state.replace(params=params, averaged=copied, codebook=codebook)
