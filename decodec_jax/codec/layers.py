@@ -50,9 +50,7 @@ def conv(
     )  # fmt: skip
 
 
-def conv_down(
-    x: Array, kernel: Array, causal: bool, past: Array | None = None, precision: str = "float32"
-) -> Array:
+def conv_down(x: Array, kernel: Array, causal: bool, past: Array | None = None, precision: str = "float32") -> Array:
     """Convolution with stride s and kernel 2s: `[b, n s, c] x [2s, c, d] -> [b, n, d]`.
 
     Written as two products of blocks of s samples, whose gradients cost no more than they do; the library's strided
@@ -73,9 +71,7 @@ def conv_down(
     return product(blocks[:, :-1], early, precision) + product(blocks[:, 1:], late, precision)
 
 
-def conv_up(
-    x: Array, kernel: Array, causal: bool, past: Array | None = None, precision: str = "float32"
-) -> Array:
+def conv_up(x: Array, kernel: Array, causal: bool, past: Array | None = None, precision: str = "float32") -> Array:
     """Transposed convolution with stride s and kernel 2s: `[b, n, c] x [2s, c, d] -> [b, n s, d]`.
 
     A product and an overlap-add. Non-causal trimming is torch's `padding=ceil(s / 2), output_padding=s % 2`.

@@ -178,9 +178,7 @@ class _Speed(ProgressColumn):
 
 
 @contextlib.contextmanager
-def _progress(
-    lengths: Collection[float | None],
-) -> Iterator[tuple[Callable[[float], None], Callable[[], None]]]:
+def _progress(lengths: Collection[float | None]) -> Iterator[tuple[Callable[[float], None], Callable[[], None]]]:
     """A bar over seconds of sound on standard error: yields two functions, for seconds done and for a finished file."""
     total = None if None in lengths else sum(lengths)
     count = TextColumn("{task.fields[done]}/{task.fields[files]} files")

@@ -132,14 +132,9 @@ class DeCodec:
         return self._whole(wave, sample_rate, "semantic", None)
 
     def convert(
-        self,
-        source: ArrayLike,
-        reference: ArrayLike,
-        sample_rate: int,
-        reference_rate: int | None = None,
-        alignment: str = "content",
-        keep: str = "speech",
-    ) -> np.ndarray:
+        self, source: ArrayLike, reference: ArrayLike, sample_rate: int, reference_rate: int | None = None,
+        alignment: str = "content", keep: str = "speech",
+    ) -> np.ndarray:  # fmt: skip
         """One-shot voice conversion: the words of `source` in the voice of `reference` (paper section 3).
 
         The first speech level comes from the source, the others from frames of the reference; `alignment` ("content" or
@@ -157,11 +152,7 @@ class DeCodec:
         return self._as(wave, self.decode_batch(converted, keep, sample_rate))
 
     def recombine(
-        self,
-        speech_from: ArrayLike,
-        background_from: ArrayLike,
-        sample_rate: int,
-        background_rate: int | None = None,
+        self, speech_from: ArrayLike, background_from: ArrayLike, sample_rate: int, background_rate: int | None = None
     ) -> np.ndarray:
         """The speech of one recording over the background of another: Dec(Zs(y1) + Zn(y2)).
 
@@ -177,14 +168,9 @@ class DeCodec:
         return self._as(wave, self.decode_batch(mixed, "both", sample_rate))
 
     def stream(
-        self,
-        pieces: Iterable[ArrayLike],
-        sample_rate: int,
-        keep: str = "both",
-        levels: Levels = None,
-        gain: float = 0.0,
-        at_once: bool = True,
-    ) -> Iterator[np.ndarray]:
+        self, pieces: Iterable[ArrayLike], sample_rate: int, keep: str = "both", levels: Levels = None,
+        gain: float = 0.0, at_once: bool = True,
+    ) -> Iterator[np.ndarray]:  # fmt: skip
         """Process a recording in pieces, in constant memory.
 
         Pieces `[channels, n]` of any n give pieces `[channels, n]`, of other n, as many samples in all. keep: "both",
@@ -243,13 +229,9 @@ class DeCodec:
         return self._encoded(rows, sample_rate, [gain_of(row, sample_rate) for row in rows], levels)
 
     def encode_stream(
-        self,
-        pieces: Iterable[ArrayLike],
-        sample_rate: int,
-        levels: Levels = None,
-        gain: float = 0.0,
+        self, pieces: Iterable[ArrayLike], sample_rate: int, levels: Levels = None, gain: float = 0.0,
         at_once: bool = True,
-    ) -> Iterator[Tokens]:
+    ) -> Iterator[Tokens]:  # fmt: skip
         """`encode` for one channel in pieces `[1, n]`, in constant memory; `tokens.join` joins the results.
 
         gain, at_once: as in `stream`.
@@ -354,9 +336,7 @@ class DeCodec:
         """A waveform at the model's rate, as loud as it is coded."""
         return audio.resample(wave * amplitude(gain), sample_rate, self.config.sample_rate)
 
-    def _through(
-        self, pieces: Iterable[np.ndarray], keep: str, levels: Levels, at_once: bool
-    ) -> Iterator[np.ndarray]:
+    def _through(self, pieces: Iterable[np.ndarray], keep: str, levels: Levels, at_once: bool) -> Iterator[np.ndarray]:
         """`stream` at the model's own rate."""
         speech, background = self._levels(levels)
         whole = keep == "both" and (not self.quantized or (speech and background))

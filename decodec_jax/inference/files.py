@@ -37,15 +37,9 @@ class Opened(NamedTuple):
 
 
 def transform(
-    codec: DeCodec,
-    source: str,
-    target: str,
-    advance: Advance,
-    keep: str = "both",
-    levels: Levels = None,
-    raw: int | None = None,
-    gain: float | None = None,
-) -> Stopwatch | None:
+    codec: DeCodec, source: str, target: str, advance: Advance, keep: str = "both", levels: Levels = None,
+    raw: int | None = None, gain: float | None = None,
+) -> Stopwatch | None:  # fmt: skip
     """Reconstruct or enhance, or keep the background or the first speech level; the length stays, to the sample.
 
     A causal model that listens to a pipe writes each frame at once, and its delays are returned.
@@ -85,14 +79,9 @@ def encode(
 
 
 def decode(
-    codec: DeCodec,
-    source: str,
-    target: str,
-    advance: Advance,
-    keep: str = "both",
-    rate: int | None = None,
+    codec: DeCodec, source: str, target: str, advance: Advance, keep: str = "both", rate: int | None = None,
     recover: bool = False,
-) -> list[container.Damage]:
+) -> list[container.Damage]:  # fmt: skip
     """A .dcc file to a recording at `rate` (Hz; None: the model's). recover: replace damaged parts by silence."""
     file, damaged = sys.stdin.buffer if source == PIPE else source, []
     if recover:
@@ -128,14 +117,9 @@ def embed(codec: DeCodec, source: str, target: str, advance: Advance) -> None:
 
 
 def convert(
-    codec: DeCodec,
-    source: str,
-    target: str,
-    advance: Advance,
-    reference: tuple[np.ndarray, int],
-    alignment: str = "content",
-    keep: str = "speech",
-) -> None:
+    codec: DeCodec, source: str, target: str, advance: Advance, reference: tuple[np.ndarray, int],
+    alignment: str = "content", keep: str = "speech",
+) -> None:  # fmt: skip
     """Voice conversion of a recording that fits in memory; the reference is a waveform and its rate (Hz)."""
     wave, form = _whole(source, advance)
     with _created(target, form) as put:

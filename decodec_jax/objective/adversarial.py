@@ -69,13 +69,6 @@ def feature_loss(real: list[Judged], fake: list[Judged], relative: bool = False)
     return _mean(terms)
 
 
-def generator_losses(
-    real: list[Judged], fake: list[Judged], kind: str, relative: bool = False
-) -> tuple[Array, Array]:
-    """`adversarial_loss` and `feature_loss`, `[n]` each."""
-    return adversarial_loss(fake, kind), feature_loss(real, fake, relative)
-
-
 def _per_item(x: Array) -> Array:
     return jnp.mean(x.astype(jnp.float32), axis=tuple(range(1, x.ndim)))
 

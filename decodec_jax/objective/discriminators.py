@@ -15,7 +15,7 @@ samples makes these planes:
 """
 
 import math
-from functools import lru_cache, partial
+from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -221,107 +221,98 @@ def _judge(x: Array, layers: list[Conv], last: Conv, slope: float) -> Judged:
     return Judged(logits.reshape(*logits.shape[:2], -1), features)
 
 
-class PeriodDiscriminator(nn.Module):
+class SubDiscriminator(nn.Module):
+    """What all have in common."""
+
+    config: Discriminator
+    size: int  # a period, a rate or a window, in samples
+    precision: str = "float32"
+
+    def conv(self, *sizes, **options) -> Conv:
+        return Conv(*sizes, **options, precision=self.precision)
+
+
+class PeriodDiscriminator(SubDiscriminator):
     """MPD at one period: columns of samples that lie a period apart, `[n, t]`, t > period."""
 
-    config: Discriminator
-    period: int
-    precision: str = "float32"
-
     @nn.compact
     def __call__(self, wave: Array) -> Judged:
-        n, t = wave.shape
+        (n, t), period = wave.shape, self.size
         # DAC's padding: a whole period where nothing is missing
-        padded = jnp.pad(wave, ((0, 0), (0, self.period - t % self.period)), mode="reflect")
-        x = padded.reshape(n, -1, self.period, 1).swapaxes(1, 2)
-        widths, layer = self.config.period_channels, partial(Conv, precision=self.precision)
+        padded = jnp.pad(wave, ((0, 0), (0, period - t % period)), mode="reflect")
+        x = padded.reshape(n, -1, period, 1).swapaxes(1, 2)
+        widths = self.config.period_channels
         strides = [3] * (len(widths) - 1) + [1]
         sizes = enumerate(zip(widths, strides, strict=True))
-        layers = [layer(d, (1, 5), stride, name=f"conv{i}") for i, (d, stride) in sizes]
-        return _judge(x, layers, layer(1, (1, 3), name="last"), _SLOPE)
+        layers = [self.conv(d, (1, 5), stride, name=f"conv{i}") for i, (d, stride) in sizes]
+        return _judge(x, layers, self.conv(1, (1, 3), name="last"), _SLOPE)
 
 
-class ScaleDiscriminator(nn.Module):
+class ScaleDiscriminator(SubDiscriminator):
     """MSD at one rate: the waveform `[n, t]` itself, decimated."""
 
-    config: Discriminator
-    rate: int
-    precision: str = "float32"
-
     @nn.compact
     def __call__(self, wave: Array) -> Judged:
-        x = decimate(wave, self.rate)[:, None, :, None]
-        (first, *widths, final), layer = self.config.rate_channels, partial(Conv, precision=self.precision)
-        layers = [layer(first, (1, 15), name="conv0")]
+        x = decimate(wave, self.size)[:, None, :, None]
+        first, *widths, final = self.config.rate_channels
+        layers = [self.conv(first, (1, 15), name="conv0")]
         for i, (c, d) in enumerate(pairwise([first, *widths]), start=1):
-            layers.append(layer(d, (1, 41), 4, groups=c // _GROUP, name=f"conv{i}"))
-        layers.append(layer(final, (1, 5), name=f"conv{len(layers)}"))
-        return _judge(x, layers, layer(1, (1, 3), name="last"), _SLOPE)
+            layers.append(self.conv(d, (1, 41), 4, groups=c // _GROUP, name=f"conv{i}"))
+        layers.append(self.conv(final, (1, 5), name=f"conv{len(layers)}"))
+        return _judge(x, layers, self.conv(1, (1, 3), name="last"), _SLOPE)
 
 
-class BandDiscriminator(nn.Module):
+class BandDiscriminator(SubDiscriminator):
     """MRD at one window: a stack of layers for each band of the complex spectrogram of `[n, t]`, t >= window."""
 
-    config: Discriminator
-    window: int
-    precision: str = "float32"
-
     @nn.compact
     def __call__(self, wave: Array) -> Judged:
-        reach = 3 * self.window // 8  # so that there are ceil(4 t / window) frames
-        padding = (reach, reach + -wave.shape[-1] % (self.window // 4))
-        x = spectrogram(jnp.pad(wave, ((0, 0), padding), mode="reflect"), self.window)
-        d, layer = self.config.band_channels, partial(Conv, precision=self.precision)
+        reach = 3 * self.size // 8  # so that there are ceil(4 t / window) frames
+        padding = (reach, reach + -wave.shape[-1] % (self.size // 4))
+        x = spectrogram(jnp.pad(wave, ((0, 0), padding), mode="reflect"), self.size)
+        d = self.config.band_channels
         features, ends = [], []
-        for i, (low, high) in enumerate(_band_bins(self.config.bands, self.window)):
+        for i, (low, high) in enumerate(_band_bins(self.config.bands, self.size)):
             band = x[:, :, low:high]
             for j, (width, stride) in enumerate(((9, 1), (9, 2), (9, 2), (9, 2), (3, 1))):
-                band = nn.leaky_relu(layer(d, (3, width), stride, name=f"band{i}_conv{j}")(band), _SLOPE)
+                band = nn.leaky_relu(self.conv(d, (3, width), stride, name=f"band{i}_conv{j}")(band), _SLOPE)
                 features.append(band)
             ends.append(band)
-        logits = layer(1, (3, 3), name="last")(jnp.concatenate(ends, axis=2))
+        logits = self.conv(1, (3, 3), name="last")(jnp.concatenate(ends, axis=2))
         return Judged(logits[..., 0], features)
 
 
-class STFTDiscriminator(nn.Module):
+class STFTDiscriminator(SubDiscriminator):
     """MS-STFT at one window: layers on the whole complex spectrogram of `[n, t]`, t >= window, ever wider in time.
 
     EnCodec leaves weight normalisation out of the first layer, which makes no difference to what it can express.
     """
 
-    config: Discriminator
-    window: int
-    precision: str = "float32"
-
     @nn.compact
     def __call__(self, wave: Array) -> Judged:
-        x = spectrogram(wave, self.window) / hann_norm(self.window)
-        d, layer = self.config.stft_channels, partial(Conv, precision=self.precision)
-        layers = [layer(d, (3, 9), name="conv0")]
-        layers += [layer(d, (3, 9), 2, dilation, name=f"conv{i}") for i, dilation in enumerate((1, 2, 4), start=1)]
-        layers += [layer(d, (3, 3), name="conv4")]
-        return _judge(x, layers, layer(1, (3, 3), name="last"), _STFT_SLOPE)
+        x = spectrogram(wave, self.size) / hann_norm(self.size)
+        d = self.config.stft_channels
+        layers = [self.conv(d, (3, 9), name="conv0")]
+        layers += [self.conv(d, (3, 9), 2, dilation, name=f"conv{i}") for i, dilation in enumerate((1, 2, 4), start=1)]
+        layers += [self.conv(d, (3, 3), name="conv4")]
+        return _judge(x, layers, self.conv(1, (3, 3), name="last"), _STFT_SLOPE)
 
 
-class FrameDiscriminator(nn.Module):
+class FrameDiscriminator(SubDiscriminator):
     """At one window: 1-D convolutions over frames of the whole compressed spectrogram of `[n, t]`, t >= window.
 
     Frequencies are channels, so that every layer is a product: less than a tenth of what planes cost.
     """
 
-    config: Discriminator
-    window: int
-    precision: str = "float32"
-
     @nn.compact
     def __call__(self, wave: Array) -> Judged:
-        x = spectrogram(wave, self.window) / hann_norm(self.window)
+        x = spectrogram(wave, self.size) / hann_norm(self.size)
         size = jnp.sum(x**2, axis=-1, keepdims=True) + 1e-6
         x = (x * size**-0.35).reshape(*x.shape[:2], 1, -1)  # magnitudes to the power of 0.3
-        d, layer = self.config.frame_channels, partial(Conv, precision=self.precision)
+        d = self.config.frame_channels
         sizes = enumerate(((1, 1), (5, 1), (5, 2), (5, 4)))  # taps, dilation
-        layers = [layer(d, (taps, 1), dilation=dilation, name=f"conv{i}") for i, (taps, dilation) in sizes]
-        return _judge(x, layers, layer(8, (1, 1), name="last"), _STFT_SLOPE)
+        layers = [self.conv(d, (taps, 1), dilation=dilation, name=f"conv{i}") for i, (taps, dilation) in sizes]
+        return _judge(x, layers, self.conv(8, (1, 1), name="last"), _STFT_SLOPE)
 
 
 class Discriminators(nn.Module):
@@ -339,9 +330,12 @@ class Discriminators(nn.Module):
         config, precision = self.config, self.precision
         check(config, wave.shape[-1])
         level = normalise(wave)
-        judged = [PeriodDiscriminator(config, p, precision, name=f"period{p}")(level) for p in config.periods]
-        judged += [ScaleDiscriminator(config, r, precision, name=f"rate{r}")(level) for r in config.rates]
-        judged += [BandDiscriminator(config, w, precision, name=f"bands{w}")(level) for w in config.windows]
-        judged += [STFTDiscriminator(config, w, precision, name=f"stft{w}")(wave) for w in config.stft_windows]
-        judged += [FrameDiscriminator(config, w, precision, name=f"frames{w}")(wave) for w in config.frame_windows]
-        return judged
+        kinds = (
+            ("period", PeriodDiscriminator, config.periods, level),
+            ("rate", ScaleDiscriminator, config.rates, level),
+            ("bands", BandDiscriminator, config.windows, level),
+            ("stft", STFTDiscriminator, config.stft_windows, wave),
+            ("frames", FrameDiscriminator, config.frame_windows, wave),
+        )
+        return [kind(config, size, precision, name=f"{name}{size}")(heard) for name, kind, sizes, heard in kinds
+                for size in sizes]  # fmt: skip

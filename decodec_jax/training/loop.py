@@ -113,13 +113,9 @@ def train(config: Config, workdir: Path) -> State:
 
 
 def start_codebooks(
-    config: Config,
-    state: State,
-    clips: sources.ClipSource,
-    position: int,
-    mesh: Mesh,
+    config: Config, state: State, clips: sources.ClipSource, position: int, mesh: Mesh,
     cache: targets.TargetCache | None = None,
-) -> State:
+) -> State:  # fmt: skip
     """The state with its codebooks set by k-means from the next batches, which training then sees all the same."""
     coming = pipeline.batches(clips, config.data, position, jax.process_index(), jax.process_count(), cache)
     try:

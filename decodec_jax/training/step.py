@@ -16,7 +16,7 @@ from decodec_jax.codec.model import Halves
 from decodec_jax.codec.quantize import Tally, joined
 from decodec_jax.config import Config
 from decodec_jax.objective import balancer, guidance
-from decodec_jax.objective.adversarial import discriminator_loss, generator_losses
+from decodec_jax.objective.adversarial import adversarial_loss, discriminator_loss, feature_loss
 from decodec_jax.objective.discriminators import Discriminators
 from decodec_jax.objective.losses import (
     OUTPUT_TERMS,
@@ -64,8 +64,8 @@ def judge_output(
         terms = {name: count * value for name, value in terms.items()}
         if adversarial:
             real, fake = judge(discriminators, target), judge(discriminators, decoded)
-            values = generator_losses(real, fake, loss.game, loss.relative_features)
-            terms |= {name: jnp.mean(value) for name, value in zip(("adversarial", "feature"), values, strict=True)}
+            terms["adversarial"] = jnp.mean(adversarial_loss(fake, loss.game))
+            terms["feature"] = jnp.mean(feature_loss(real, fake, loss.relative_features))
         return {name: value for name, value in terms.items() if getattr(loss, name)}
 
     def of_discriminators(decoded: Array, discriminators: dict) -> Array:

@@ -34,11 +34,9 @@ def make_take_apart(config: Config, mesh: Mesh) -> Callable[[State, Array], Take
 
 
 def validate(
-    config: Config,
-    state: State,
-    batches: list[dict[str, np.ndarray]],
+    config: Config, state: State, batches: list[dict[str, np.ndarray]],
     take_apart: Callable[[State, jax.Array], TakenApart],
-) -> tuple[dict[str, float], list[dict[str, dict[str, np.ndarray]]]]:
+) -> tuple[dict[str, float], list[dict[str, dict[str, np.ndarray]]]]:  # fmt: skip
     """Mean scores under `valid/`, and the first `train.sample_clips` clips taken apart, for `Monitor.samples`."""
     scores, clips, codes = [], [], []
     for batch in batches:

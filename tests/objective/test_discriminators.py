@@ -288,8 +288,16 @@ ALL = only(
 
 def losses(params, real, fake):
     """Of discriminators, adversarial and feature matching, `[n]` each."""
-    judged = [Discriminators(ALL).apply({"params": params}, wave) for wave in (real, fake)]
-    return adversarial.discriminator_loss(*judged, "lsgan"), *adversarial.generator_losses(*judged, "lsgan")
+    real, fake = (Discriminators(ALL).apply({"params": params}, wave) for wave in (real, fake))
+    return every_loss(real, fake)
+
+
+def every_loss(real, fake):
+    """The same of what discriminators make of the waveforms."""
+    return (
+        adversarial.discriminator_loss(real, fake, "lsgan"), adversarial.adversarial_loss(fake, "lsgan"),
+        adversarial.feature_loss(real, fake),
+    )  # fmt: skip
 
 
 def game(params, real, fake):
@@ -355,8 +363,8 @@ def test_discriminators_learn_to_tell_noise_from_speech(rng):
 
     def total(params):
         real, fake = (module.apply({"params": params}, wave) for wave in (speech, noise))
-        loss = jnp.mean(adversarial.discriminator_loss(real, fake, "lsgan"))
-        return loss, (loss, *(jnp.mean(term) for term in adversarial.generator_losses(real, fake, "lsgan")))
+        terms = tuple(map(jnp.mean, every_loss(real, fake)))
+        return terms[0], terms
 
     @jax.jit
     def step(params, state):

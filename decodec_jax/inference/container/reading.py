@@ -34,12 +34,9 @@ def info(file: File) -> Header:
 
 
 def read(
-    file: File,
-    start: float = 0.0,
-    seconds: float | None = None,
-    streams: Sequence[str] = STREAMS,
+    file: File, start: float = 0.0, seconds: float | None = None, streams: Sequence[str] = STREAMS,
     fingerprint: str | None = None,
-) -> Tokens:
+) -> Tokens:  # fmt: skip
     """Read a file, or only the frames that hold the `seconds` (s; None: all) from `start` (s), or only one stream.
 
     The first frame returned is number round(start * sample_rate) // hop; of blocks and streams that are not asked for,
@@ -51,12 +48,9 @@ def read(
 
 
 def read_blocks(
-    file: File,
-    start: float = 0.0,
-    seconds: float | None = None,
-    streams: Sequence[str] = STREAMS,
+    file: File, start: float = 0.0, seconds: float | None = None, streams: Sequence[str] = STREAMS,
     fingerprint: str | None = None,
-) -> Iterator[Tokens]:
+) -> Iterator[Tokens]:  # fmt: skip
     """As `read`, block by block in constant memory, each block as soon as the whole of it has come through a pipe.
 
     That a file is cut shows at once where it can be seeked in, and else where it ends.
