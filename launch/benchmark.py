@@ -1,16 +1,16 @@
 """Measure speed, latency and memory on this machine: `python launch/benchmark.py --config configs/decodec.py:VARIANT`.
 
-Weights are random and so is what is measured with: they do not matter. Prints one table, and on standard error what it
-is doing; `--json FILE` saves the figures by name. Parts:
+Weights and signals are random, which does not change the speed. Prints one table, and progress on standard error.
+`--json FILE` saves the figures by name. The parts:
 
-    inference   real-time factors of whole recordings; arithmetic, over what the machine's matrix products reach
-    streaming   what a live stream waits for each frame (causal models)
-    memory      the most memory that a long recording takes
-    train       the training step: audio a second, time, compilation, arithmetic likewise, memory
-    data        training examples a core makes of FLAC, Opus and ArrayRecord; how long a step waits for them
+    inference   real-time factors of whole recordings; arithmetic rate, as a share of this machine's matrix product rate
+    streaming   how long each frame of a live stream takes (causal models)
+    memory      peak memory for a long recording
+    train       the training step: audio per second, time, compilation, arithmetic rate, memory
+    data        training examples per core from FLAC, Opus and ArrayRecord; how long a step waits for them
 
-Guidance is left out where the config names no weights for it; `--plain` leaves out discriminators, too. With `--against
-torch`, inference and train are also compared with PyTorch, see decodec_jax/evaluation/speed/against_torch.py.
+If the config names no weights for guidance, guidance is left out. `--plain` leaves out discriminators too. `--against
+torch` also compares inference and training with PyTorch, see decodec_jax/evaluation/speed/against_torch.py.
 """
 
 import argparse
@@ -34,15 +34,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     variant = "configs/decodec.py:light"
     parser.add_argument("--config", default=variant, help="FILE:VARIANT (default: %(default)s)")
-    parser.add_argument("--only", nargs="+", choices=PARTS, help="parts of the table (default: all the model can do)")
+    parser.add_argument("--only", nargs="+", choices=PARTS, help="parts to measure (default: all that the model has)")
     parser.add_argument("--seconds", type=float, default=10.0, help="of audio for inference and streaming (default 10)")
     parser.add_argument("--minutes", type=float, default=60.0, help="of audio for memory (default 60)")
-    parser.add_argument("--batch", type=int, help="pairs of clips a training step takes (default: the config's)")
-    parser.add_argument("--clip", type=float, help="seconds of a training clip (default: the config's)")
-    parser.add_argument("--rounds", type=int, default=5, help="times that a median is taken of (default 5)")
-    parser.add_argument("--plain", action="store_true", help="train without discriminators and guidance")
-    parser.add_argument("--against", choices=["torch"], help="compare inference and train with PyTorch, in turn")
-    parser.add_argument("--json", type=Path, help="file to save the figures in, by name")
+    parser.add_argument("--batch", type=int, help="pairs of clips per training step (default: the config's)")
+    parser.add_argument("--clip", type=float, help="length of a training clip, seconds (default: the config's)")
+    parser.add_argument("--rounds", type=int, default=5, help="number of measurements; the median counts (default 5)")
+    parser.add_argument("--plain", action="store_true", help="train without discriminators or guidance")
+    parser.add_argument("--against", choices=["torch"], help="also measure PyTorch in inference and train, alternating")
+    parser.add_argument("--json", type=Path, help="file for the figures, by name")
     arguments = parser.parse_args()
     config = config_of(arguments.config)
     config.data.batch = arguments.batch or config.data.batch
@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def measures_of(config: Config, arguments: argparse.Namespace) -> dict[str, list]:
-    """What gives the rows of each part."""
+    """The functions that measure each part, each of which returns rows of the table."""
     seconds, rounds, rate = arguments.seconds, arguments.rounds, config.model.sample_rate
     codec = functools.cache(lambda: inference_speed.random_codec(config.model))
 
@@ -92,11 +92,11 @@ def measures_of(config: Config, arguments: argparse.Namespace) -> dict[str, list
 
 
 def config_of(named: str) -> Config:
-    """The config FILE:VARIANT. Raises UserError where there is none."""
+    """The config that FILE:VARIANT names. Raises UserError if it does not exist."""
     path, _, variant = named.partition(":")
     spec = importlib.util.spec_from_file_location("variants", path)
     if spec is None or not Path(path).is_file():
-        raise UserError(f"{path} is not a file of variants, such as configs/decodec.py")
+        raise UserError(f"{path} is not a file of variants; give one such as configs/decodec.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     try:

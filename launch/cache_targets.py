@@ -1,13 +1,13 @@
 """Compute a teacher's targets once: `python launch/cache_targets.py --config configs/decodec.py:VARIANT --out CACHE`.
 
-Of all speech in data.root, held-out clips too, so that another data.holdout needs no other cache. With
-`--config.data.targets=CACHE`, launch/train.py is then guided by them and runs no teacher. On one device; stopped early,
-it leaves nothing. Exit code 2 for a mistake that one line explains.
+Covers all speech in data.root, held-out clips too, so that the cache still fits when data.holdout changes. With
+`--config.data.targets=CACHE`, launch/train.py reads these targets and runs no teacher. Runs on one device. If it stops
+early, it leaves nothing behind. The exit code is 2 for a mistake, which one line explains.
 
-Clips are computed whole, except that those above 30 s are taken in equal pieces. For the teacher not to be compiled for
-every length, a clip is followed by silence up to the next full second, or 30 s for Whisper, which is made for that. Of
-the context of the last frames that silence is a part: the last four frames of cepstra have a cosine of 0.84 over
-features with those of the bare clips.
+The teacher hears each clip whole; clips longer than 30 s are split into equal pieces. Each clip is padded with silence
+to the next full second, so that the teacher need not be compiled for every length, or to 30 s for Whisper, which
+expects that. The last frames hear this padding: for cepstra, the last four have a cosine over features of 0.84 with
+those of the unpadded clips.
 """
 
 import logging
@@ -26,15 +26,15 @@ from ml_collections import config_flags
 from decodec_jax.errors import UserError
 from decodec_jax.launching import one_line, parser
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration, as in configs/decodec.py:paper.")
-OUT = flags.DEFINE_string("out", None, "Folder for the targets, which must not exist yet.")
+CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration, for example configs/decodec.py:paper.")
+OUT = flags.DEFINE_string("out", None, "New folder for the targets; must not exist.")
 flags.mark_flags_as_required(["config", "out"])
 
 QUIET = 20  # s between progress lines
 
 
 def main(_):
-    import jax  # after the flags: a mistyped one is told at once
+    import jax  # after the flags, so that a typo in a flag is reported at once
 
     from decodec_jax import config as settings
     from decodec_jax.data.sources import open_source
@@ -43,12 +43,12 @@ def main(_):
 
     logging.getLogger("absl").setLevel(logging.WARNING)
     logging.getLogger("jax").setLevel(logging.ERROR)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as Ctrl-C does, it lets unfinished work be removed
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # like Ctrl-C: unfinished work is removed
     config, out = CONFIG.value, Path(OUT.value)
     settings.check(config)
     if not config.loss.guidance:
-        raise UserError(f"{config.variant} has no teacher: its loss.guidance is 0")
-    data, rate = replace(config.data, cache_mb=0), config.model.sample_rate  # no clip is read twice
+        raise UserError(f"{config.variant} has no teacher, because its loss.guidance is 0")
+    data, rate = replace(config.data, cache_mb=0), config.model.sample_rate  # no cache: each clip is read once
     sources = [open_source(data, rate, split) for split in ("train", "valid")]
     seconds = {clip.name: clip.seconds for source in sources for clip in source.clips if clip.kind == "speech"}
     teacher = load_teacher(config)
@@ -59,11 +59,11 @@ def main(_):
         return teacher.finished(clip_features(wave, about.hop, teacher.window, compute)[None])[0]
 
     write_cache(out, about, followed(speech_targets(sources, about, of_clip), seconds))
-    print(f"{out}: {about.width} features a frame of {len(seconds)} clips, by the teacher {about.teacher}")
+    print(f"{out}: {about.width} features per frame for {len(seconds)} clips, from the teacher {about.teacher}")
 
 
 def followed(targets: Iterator[tuple[str, np.ndarray]], seconds: dict[str, float]) -> Iterator[tuple[str, np.ndarray]]:
-    """The same targets, with a line now and then about how far they are."""
+    """The same targets, with a progress line now and then."""
     begun = told = time.monotonic()
     done, total = 0.0, sum(seconds.values())
     for number, (name, features) in enumerate(targets, 1):

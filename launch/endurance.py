@@ -1,12 +1,12 @@
 """Kill training again and again: `python launch/endurance.py --out FOLDER --config configs/decodec.py:VARIANT`.
 
-Trains twice, in processes of their own: once undisturbed; once killed with SIGKILL, data workers too, at random moments
-of starting, stepping and above all saving, and started again each time. The last checkpoints must then be equal bit for
-bit, and so must the rows of metrics.jsonl, one for each step, but for what the clock says. Exit code 1 if anything
-differs, or if under a third of the kills were in a save.
+Trains twice, each time in a separate process. The first run is undisturbed. The second is killed with SIGKILL, data
+workers included, at random moments while it starts, steps and above all saves, and started again each time. The last
+checkpoints must then be equal bit for bit. So must the rows of metrics.jsonl, one per step, except for timings. The
+exit code is 1 if anything differs, or if less than a third of the kills hit a save.
 
-All other flags are launch/train.py's, but the number of steps and what is done every so many of them is set here. Each
-start prints to a file in FOLDER, which must be new.
+All other flags go to launch/train.py, but this program sets the number of steps and the intervals. FOLDER must be new.
+The output of each start goes to a file there.
 """
 
 import argparse
@@ -36,30 +36,30 @@ STARTING = 0.2  # share of the kills that come before the first step
 
 
 class Kill(NamedTuple):
-    """One start of the run, and its end."""
+    """How one start of the run went until it was killed."""
 
-    resumed: int | None  # step that it went on from; None: killed before it could tell
-    step: int  # the last with a row in metrics.jsonl
-    saving: bool  # it left a half-written checkpoint
+    resumed: int | None  # step that it resumed from; None: killed before it printed that
+    step: int  # last step with a row in metrics.jsonl
+    saving: bool  # whether it left a half-written checkpoint
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("--out", type=Path, required=True, help="new folder for the two runs and what they print")
-    parser.add_argument("--kills", type=int, default=20, help="default 20")
-    parser.add_argument("--steps", type=int, default=60, help="of training (default 60)")
-    parser.add_argument("--save-every", type=int, default=3, help="steps (default 3)")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments (default 0)")
+    parser.add_argument("--out", type=Path, required=True, help="new folder for the two runs and their output")
+    parser.add_argument("--kills", type=int, default=20, help="number of kills (default 20)")
+    parser.add_argument("--steps", type=int, default=60, help="training steps (default 60)")
+    parser.add_argument("--save-every", type=int, default=3, help="steps between saves (default 3)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random moments (default 0)")
     arguments, flags = parser.parse_known_args()
     out, kills, steps = arguments.out, arguments.kills, arguments.steps
     if out.exists():
         raise UserError(f"--out {out} exists; give a new folder")
-    last = steps - 2 * arguments.save_every  # later kills could miss the run, which would have finished
+    last = steps - 2 * arguments.save_every  # after this step, the run could finish before a kill
     if last < 1:
-        raise UserError(f"--steps {steps} are too few to save every {arguments.save_every}; give more")
+        raise UserError(f"--steps {steps} is too few to save every {arguments.save_every} steps; give more")
     out.mkdir(parents=True)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as Ctrl-C does, it lets the run be ended too
-    third = math.ceil(steps / 3)  # validation, and codebooks that start, are among what is interrupted
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # like Ctrl-C: the run is ended too
+    third = math.ceil(steps / 3)  # so that kills also hit validation and the start of the codebooks
     flags += [f"--config.train.continuous_steps={third}", f"--config.train.valid_every={third}"]
 
     ready = finish(command(out / "undisturbed", flags, steps, arguments.save_every), out / "undisturbed.log")
@@ -89,14 +89,14 @@ def main() -> None:
 
 
 def command(run: Path, flags: list[str], steps: int, save_every: int) -> list[str]:
-    """What starts a run, or resumes it."""
+    """The command that starts or resumes a run."""
     own = {"steps": steps, "save_every": save_every, "log_every": 1}
     own_flags = [f"--config.train.{name}={value}" for name, value in own.items()]
     return [sys.executable, str(TRAIN), "--workdir", str(run), *flags, *own_flags]
 
 
 def finish(command: list[str], log: Path) -> float:
-    """Let a run end by itself; the seconds until it was ready for its first step. Raises what `ended` raises."""
+    """Let a run finish; returns the seconds until it was ready for its first step. Raises what `ended` returns."""
     begun = time.monotonic()
     with started(command, log) as process:
         while process.poll() is None and not is_ready(log):
@@ -109,9 +109,9 @@ def finish(command: list[str], log: Path) -> float:
 
 
 def kill_at(command: list[str], run: Path, log: Path, step: int, delay: float, saving: bool = False) -> Kill:
-    """Start a run and kill it `delay` seconds after it has made `step`, or `saving`, at its next save if not in one.
+    """Start a run and kill it `delay` seconds after `step`. With `saving`, wait until it is writing a checkpoint.
 
-    Step 0 is the moment of starting. Raises UserError where the run ends before, and what `ended` raises.
+    Step 0 is the start of the process. Raises UserError if the run finishes first; if it fails, what `ended` returns.
     """
 
     def until(condition) -> None:
@@ -119,7 +119,7 @@ def kill_at(command: list[str], run: Path, log: Path, step: int, delay: float, s
             time.sleep(0.002)
 
     def is_caught_saving() -> bool:
-        """Stopped, so that it does not finish the save before the kill."""
+        """Stop the run and look; a stopped run cannot finish its save before the kill."""
         os.killpg(process.pid, signal.SIGSTOP)
         caught = is_half_written(run)
         if not caught:
@@ -134,20 +134,20 @@ def kill_at(command: list[str], run: Path, log: Path, step: int, delay: float, s
         raise UserError(f"the run finished before it could be killed after step {step}; give more --steps")
     if process.returncode != -signal.SIGKILL:
         raise ended(process.returncode, log)
-    # until it is ready, a half-written checkpoint is the one that the start before has left
+    # before a run is ready, a half-written checkpoint is left from the start before
     return Kill(resumed_from(log), last_step(run), is_ready(log) and is_half_written(run))
 
 
 @contextmanager
 def started(command: list[str], log: Path) -> Iterator[subprocess.Popen]:
-    """A process that prints to `log`; it and all it has started are killed at the end of the block.
+    """A process that prints to `log`. It and its children are killed at the end of the block.
 
-    So that starts are quick, it keeps what it compiles in a folder beside the log, never in one that others use too: a
-    kill may leave half an entry there.
+    For quick starts, it keeps compiled code in a folder beside the log. No other program uses that folder, because a
+    kill may leave a half-written entry in it.
     """
     own = {
         "JAX_COMPILATION_CACHE_DIR": str(log.parent.absolute() / "compiled"),
-        "JAX_COMPILATION_CACHE_MAX_SIZE": "-1",  # with a limit, half an entry ends all writing
+        "JAX_COMPILATION_CACHE_MAX_SIZE": "-1",  # with a size limit, a half-written entry stops all writing
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
     }
     with log.open("w") as printed:
@@ -163,30 +163,30 @@ def started(command: list[str], log: Path) -> Iterator[subprocess.Popen]:
 
 
 def ended(code: int, log: Path) -> Exception:
-    """The error for a run that ended by itself: a UserError for the user's mistake, whose line it repeats."""
+    """The error for a run that failed by itself; for a user's mistake, a UserError with the run's own line."""
     last = (log.read_text().splitlines() or [""])[-1]
     return UserError(last) if code == 2 else RuntimeError(f"training ended with exit code {code}, see {log}: {last}")
 
 
 def is_ready(log: Path) -> bool:
-    """Whether the run has read its checkpoint and dropped what of metrics.jsonl it will make again."""
+    """Whether the run has read its checkpoint and dropped the rows of metrics.jsonl that it will write again."""
     return "; run folder " in log.read_text()
 
 
 def resumed_from(log: Path) -> int | None:
-    """The step that a start says it goes on from, 0 for a run that begins; None while it has not said anything."""
+    """The step that a start says it resumes from; 0 for a new run, None if it has not printed that yet."""
     said = re.search(r"resuming from step (\d+)", log.read_text())
     return int(said[1]) if said else 0 if is_ready(log) else None
 
 
 def is_half_written(run: Path) -> bool:
-    """Whether a checkpoint is being written, or was when the run died."""
+    """Whether a checkpoint is being written, or was being written when the run died."""
     folder = run / "checkpoints"
     return folder.exists() and any("tmp" in name for name in os.listdir(folder))
 
 
 def last_step(run: Path) -> int:
-    """Steps with a whole row in metrics.jsonl, which has one for each."""
+    """Number of steps with a complete row in metrics.jsonl."""
     path = run / "metrics.jsonl"
     return path.read_text().count("\n") if path.exists() else 0
 
@@ -197,7 +197,7 @@ def rows(run: Path) -> list[dict]:
 
 
 def differences(one: Path, other: Path) -> list[str]:
-    """What is not the same, bit for bit, in the last checkpoints and metrics of two runs that took the same steps."""
+    """Every difference between the last checkpoints and metrics of two runs of the same steps, compared bit for bit."""
     found = [f"{name} differs" for name, (a, b) in paired(last_state(one), last_state(other)) if a != b]
     steps = settings.load(one / "config.json").train.steps
     for run in (one, other):
@@ -213,7 +213,7 @@ def differences(one: Path, other: Path) -> list[str]:
 
 
 def last_state(run: Path) -> dict[str, bytes]:
-    """All that the newest checkpoint of a run holds, its position included, by name."""
+    """Everything in the newest checkpoint of a run, including its position in the data, by name."""
     restored = checkpoint.load(settings.load(run / "config.json"), run / "checkpoints")
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf).tobytes()
@@ -222,7 +222,7 @@ def last_state(run: Path) -> dict[str, bytes]:
 
 
 def paired(one: dict, other: dict) -> Iterator[tuple[str, tuple]]:
-    """Each name of either, with what both have under it; None where one has not."""
+    """Each name in either dictionary with both values; None for a missing one."""
     for name in sorted(one.keys() | other.keys()):
         yield name, (one.get(name), other.get(name))
 

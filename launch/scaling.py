@@ -1,8 +1,8 @@
 """Predict training on 1 to 1,024 chips: `python launch/scaling.py --config configs/decodec.py:paper`.
 
-Prints the tables of docs/scaling.md. Compiles the step for eight devices that need not be there, three times, minutes
-each at paper size; with --costs what was compiled is kept in a file. With --measure it takes steps on this machine
-instead, and prints what was predicted of them beside it.
+Prints the tables of docs/scaling.md. Compiles the step three times for up to eight devices, which need not exist; each
+takes minutes at paper size. --costs saves the compiled costs in a file. --measure runs steps on this machine instead,
+and prints the predicted and the measured figures side by side.
 """
 
 import logging
@@ -13,16 +13,16 @@ from ml_collections import config_flags
 
 from decodec_jax.launching import keep_freed_memory, one_line, parser
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration, as in configs/decodec.py:paper.")
-COSTS = flags.DEFINE_string("costs", None, "File of compiled costs: made, or read where it is there.")
-LEAST = flags.DEFINE_integer("least", 8, "Pairs on each chip that the second table has at least.", lower_bound=1)
-PER_CORE = flags.DEFINE_float("per_core", None, "Audio-seconds per second of the data pipeline on one core.")
-MEASURE = flags.DEFINE_integer("measure", 0, "Steps to take on this machine, in place of all else.", lower_bound=0)
+CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration, for example configs/decodec.py:paper.")
+COSTS = flags.DEFINE_string("costs", None, "File of compiled costs; read if it exists, written if not.")
+LEAST = flags.DEFINE_integer("least", 8, "Least pairs on each chip in the second table.", lower_bound=1)
+PER_CORE = flags.DEFINE_float("per_core", None, "Audio-seconds per second that the data pipeline makes on one core.")
+MEASURE = flags.DEFINE_integer("measure", 0, "Only take this many steps on this machine.", lower_bound=0)
 flags.mark_flags_as_required(["config"])
 
 
 def main(_):
-    import jax  # after the flags: a mistyped one is told at once
+    import jax  # after the flags, so that a typo in a flag is reported at once
 
     from decodec_jax.evaluation.speed import scaling
 

@@ -1,8 +1,8 @@
-"""What does more training give? `python launch/sentinel.py RUN --data FOLDER --table docs/sentinel.csv`.
+"""Track what more training gives: `python launch/sentinel.py RUN --data FOLDER --table docs/sentinel.csv`.
 
-Measures the newest checkpoint of a run folder, or a bundle, on a small fixed list of held-out clips of the training
-folders: speech from tokens of the speech stream alone, out of clean speech and out of mixtures. Appends a row to the
-table and draws the table as a curve beside it. Run it every hundred thousand mixture-seconds or so.
+Measures a bundle, or the newest checkpoint of a run folder, on a small fixed list of held-out clips: the speech decoded
+from the speech tokens alone, of clean speech and of mixtures. Appends a row to the table and plots the table in a png
+beside it. Run it every 100,000 mixture-seconds or so.
 """
 
 import argparse
@@ -32,12 +32,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("model", help="run folder or bundle")
     parser.add_argument("--data", required=True, help="folder of the training data")
-    parser.add_argument("--table", type=Path, required=True, help="csv to append to; a png goes beside it")
-    parser.add_argument("--seen", type=float, help="mixture-seconds of training, for a bundle")
+    parser.add_argument("--table", type=Path, required=True, help="csv file to append to; a png goes beside it")
+    parser.add_argument("--seen", type=float, help="mixture-seconds of training (needed for a bundle)")
     arguments = parser.parse_args()
     codec = DeCodec.load(arguments.model)
     if not codec.quantized:
-        raise UserError(f"{arguments.model} has no codes yet; measure it when its codebooks have started")
+        raise UserError(f"{arguments.model} has no codes yet; measure it once its codebooks have started")
     seen = arguments.seen if arguments.seen is not None else seconds_seen(Path(arguments.model), codec.step)
     source = sources.open_source(Data(root=arguments.data, cache_mb=0), codec.config.sample_rate, "valid")
     row = {"mixture-seconds": round(seen), "step": codec.step, "weights": codec.fingerprint}
@@ -49,15 +49,15 @@ def main() -> None:
 
 
 def seconds_seen(run: Path, step: int) -> float:
-    """Mixture-seconds that a run has trained on. Raises UserError where the folder does not tell."""
+    """Mixture-seconds that a run has trained on. Raises UserError if this is not a run folder."""
     if not (run / "checkpoints").is_dir():
-        raise UserError(f"{run} is no run folder and does not say how much it was trained on: give --seen")
+        raise UserError(f"{run} is not a run folder, so its amount of training is unknown; give --seen")
     data = settings.load(run / "config.json").data
     return step * 2 * data.batch * data.seconds
 
 
 def measured(codec: DeCodec, chosen: Sequence[Item]) -> dict[str, float]:
-    """Means over items of what comes out of the speech stream's tokens, against the speech."""
+    """Mean metrics of the speech decoded from speech tokens, against the true speech."""
     rows = []
     for item in chosen:
         t = round(SECONDS * item.rate)
@@ -70,7 +70,7 @@ def measured(codec: DeCodec, chosen: Sequence[Item]) -> dict[str, float]:
 
 
 def append(table: Path, row: dict) -> None:
-    """Add a row to the table, with its header where it is new."""
+    """Add a row to the table; a new table gets a header."""
     new = not table.exists()
     with table.open("a", newline="") as file:
         writer = csv.DictWriter(file, list(row))
@@ -85,7 +85,7 @@ def read(table: Path) -> list[dict[str, str]]:
 
 
 def draw(path: Path, rows: Sequence[dict[str, str]]) -> None:
-    """Each figure against what the model had seen, clean speech and mixtures."""
+    """Plot each metric against the mixture-seconds seen, for clean speech and mixtures."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 3), layout="constrained")
