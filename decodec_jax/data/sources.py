@@ -180,9 +180,8 @@ def list_clips(root: Path) -> list[Clip]:
                 speaker = path.parent.name if kind == "speech" and path.parent != root / folder else ""
                 clips.append(Clip(path.relative_to(root).as_posix(), kind, speaker, 0.0, "train"))
     if not clips:
-        raise UserError(
-            f"{root} has no manifest.csv, no dataset_info.json, and no audio in speech/ and background/; add one"
-        )
+        raise UserError(f"{root} has no manifest.csv, no dataset_info.json, and no audio in speech/ and background/; "
+                        "add one")
     return clips
 
 

@@ -58,10 +58,8 @@ class TargetCache:
         missing = [name for name in speech if name not in self.clips]
         if missing:
             more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
-            raise UserError(
-                f"{self.folder} has no targets of {len(missing)} of {len(speech)} speech clips: "
-                f"{', '.join(missing[:NAMED])}{more}; make the cache anew with launch/cache_targets.py"
-            )
+            raise UserError(f"{self.folder} has no targets of {len(missing)} of {len(speech)} speech clips: "
+                            f"{', '.join(missing[:NAMED])}{more}; make the cache anew with launch/cache_targets.py")
 
     def crop(self, name: str, first: int, count: int) -> np.ndarray:
         """Frames `first` to `first + count` of a clip: float32 [count, width].
@@ -70,10 +68,8 @@ class TargetCache:
         """
         record, frames = self.clips[name]
         if first + count > frames:
-            raise UserError(
-                f"{name} has changed: {self.folder} has targets of {frames} frames of it, and {first + count} are "
-                "needed; make the cache anew with launch/cache_targets.py"
-            )
+            raise UserError(f"{name} has changed: {self.folder} has targets of {frames} frames of it, and "
+                            f"{first + count} are needed; make the cache anew with launch/cache_targets.py")
         data = records.read_record(str(self.folder / RECORDS), record)
         if len(data) != record_bytes(frames, self.about.width):
             raise UserError(f"{self.folder / RECORDS}#{record} is damaged: it has {len(data)} bytes")
@@ -94,18 +90,15 @@ def open_cache(folder: Path, sample_rate: int, hop: int) -> TargetCache:
             clips = {name: (k, count) for k, (name, count) in enumerate(zip(names, frames, strict=True))}
             about = About(**head)
     except OSError as error:
-        raise UserError(
-            f"{folder} is not a cache of targets ({HEAD}: {error.strerror}); make one with launch/cache_targets.py"
-        ) from None
+        raise UserError(f"{folder} is not a cache of targets ({HEAD}: {error.strerror}); make one with "
+                        "launch/cache_targets.py") from None
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{path} is damaged; make the cache anew with launch/cache_targets.py") from None
     if version != VERSION:
         raise UserError(f"{path} is of version {version}, and this decodec_jax reads version {VERSION}")
     if (about.hop, about.sample_rate) != (hop, sample_rate):
-        raise UserError(
-            f"{folder} was made for {about.hop} samples a frame at {about.sample_rate} Hz; "
-            f"the model has {hop} at {sample_rate} Hz"
-        )
+        raise UserError(f"{folder} was made for {about.hop} samples a frame at {about.sample_rate} Hz; the model has "
+                        f"{hop} at {sample_rate} Hz")
     if clips:
         records.read_record(str(folder / RECORDS), len(clips) - 1)  # a file that was cut off has none at all
     return TargetCache(folder, about, clips)

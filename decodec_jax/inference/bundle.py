@@ -8,7 +8,6 @@ float32. Neither Orbax nor torch is needed to read it.
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -20,8 +19,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from safetensors.numpy import save as serialised
 
+from decodec_jax import audio, weights
 from decodec_jax import config as settings
-from decodec_jax import weights
 from decodec_jax.codec.model import initialise
 from decodec_jax.codec.quantize import Averages
 from decodec_jax.config import Model
@@ -74,17 +73,11 @@ def save(folder: str | Path, config: Model, params: dict, codebook: dict, step: 
     }  # fmt: skip
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, write in (
-            (WEIGHTS, lambda path: path.write_bytes(serialised(tensors))),  # save_file's only its owner may read
-            (SETTINGS, lambda path: path.write_text(json.dumps(described, indent=2) + "\n")),
-        ):
-            temporary = folder / f"{name}.tmp"
-            try:
-                write(temporary)
-                os.replace(temporary, folder / name)
-            finally:
-                temporary.unlink(missing_ok=True)
-    except (OSError, SafetensorError) as error:
+        with audio.replacing(folder / WEIGHTS) as part:
+            part.write_bytes(serialised(tensors))  # save_file's only its owner may read
+        with audio.replacing(folder / SETTINGS) as part:
+            part.write_text(json.dumps(described, indent=2) + "\n")
+    except (OSError, SafetensorError, UserError) as error:
         raise UserError(f"the bundle could not be written to {folder}: {error}") from None
     return Bundle(config, params, codebook, step, fingerprint)
 

@@ -6,20 +6,17 @@ Files. descript-audio-codec's own `.pth` (read by torch), its state dict as `.sa
 (`model.safetensors`, with its `config.json` beside it). Kernels may be whole (transformers, as published) or split by
 weight norm in either of torch's ways.
 
-What the grafted network shares with DAC. Encoder and decoder compute what DAC's do. The LSTM, which DAC lacks,
-has a skip around it, y = x + lstm(x): fresh, it would add noise to every feature, so `graft` sets the cell candidates
-of its last layer to zero, whereby it adds exactly nothing. (Zeros throughout would do so too, but two layers would
-then wait for each other: the gradient of the last kernel is a multiple of the first layer's output, and the first
-layer's of the last kernel.) The projection keeps its start, so that each quantizer hears another signal than DAC's did:
-half of the dimensions of DAC's embedding, the two halves making up all of it, with `projection="none"` the whole.
+What the grafted network shares with DAC. Encoder and decoder compute what DAC's do. The LSTM, which DAC lacks, has a
+skip around it, y = x + lstm(x): `graft` sets the cell candidates of its last layer to zero, so that it adds exactly
+nothing, and can learn. (With zeros throughout, two layers would wait for each other's gradients.) The projection keeps
+its start: each quantizer hears half of the dimensions of DAC's embedding, with `projection="none"` the whole.
 Factorised quantizers of DAC's sizes take DAC's levels, level i to level i in both streams; with "exact", whose halves
 are half as wide, what these levels make of the half's own dimensions.
 
 Lengths. DAC's transposed convolution of odd stride gives one step too few (torch's padding without output_padding):
-with strides 2, 4, 5, 8 its decoder gives 320 f - 8 samples for f frames, and a recording of t samples comes back with
-min(t, 320 f - 8). Ours gives all 320 f, of which `decode` keeps t. Sample i is the same instant in both, and the same
-value up to 320 f - 446; DAC's last 437 samples (27 ms) were made without the step it lost, so they differ. The
-encoder's frames are the same, both padding recordings with zeros to whole frames.
+with strides 2, 4, 5, 8 its decoder gives 320 f - 8 samples for f frames. Ours gives all 320 f, of which `decode` keeps
+t. Sample i is the same instant in both, and the same value up to 320 f - 446; DAC's last 437 samples (27 ms) were made
+without the step it lost. The encoder's frames are the same.
 """
 
 import json
@@ -139,11 +136,9 @@ def _read_torch(file: Path) -> tuple[Tensors, int | None]:
     try:
         import torch
     except ImportError:
-        raise UserError(
-            f"{file} needs PyTorch, which is not installed; install it, or convert the file elsewhere: "
-            "safetensors.torch.save_file(torch.load('weights_16khz.pth', 'cpu', weights_only=True)['state_dict'], "
-            "'weights_16khz.safetensors')"
-        ) from None
+        raise UserError(f"{file} needs PyTorch, which is not installed; install it, or convert the file "
+                        "elsewhere: safetensors.torch.save_file(torch.load('weights_16khz.pth', 'cpu', "
+                        "weights_only=True)['state_dict'], 'weights_16khz.safetensors')") from None
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
         tensors, settings = content["state_dict"], content["metadata"]["kwargs"]

@@ -57,9 +57,8 @@ def load(path: str | os.PathLike, layer: int = HUBERT_LAYER) -> HubertTeacher:
     file = _file(path)
     sizes = read_sizes(file.parent)
     if layer != MEAN and not 1 <= layer <= sizes.layers:
-        raise UserError(
-            f"layer {layer} of a HuBERT with {sizes.layers} layers; give 1 to {sizes.layers}, or {MEAN} for their mean"
-        )
+        raise UserError(f"layer {layer} of a HuBERT with {sizes.layers} layers; give 1 to {sizes.layers}, or {MEAN} "
+                        "for their mean")
     return make_teacher(read_tensors(file), sizes, layer, str(file))
 
 

@@ -34,9 +34,8 @@ def read_tensors(file: Path) -> Tensors:
     try:
         import torch
     except ImportError:
-        raise UserError(
-            f"{file} can only be read with PyTorch, which is not installed; install it, or use model.safetensors"
-        ) from None
+        raise UserError(f"{file} can only be read with PyTorch, which is not installed; install it, or use "
+                        "model.safetensors") from None
     try:
         tensors = torch.load(file, map_location="cpu", weights_only=True)
         return {name: tensor.float().numpy() for name, tensor in tensors.items()}

@@ -46,10 +46,8 @@ class Teacher:
 def require_frames(sample_rate: int, hop: int) -> None:
     """Raise UserError unless the codec's frames are the teachers': 16 kHz, 320 samples."""
     if (sample_rate, hop) != (SAMPLE_RATE, HOP):
-        raise UserError(
-            f"the model has {hop} samples a frame at {sample_rate} Hz; semantic guidance needs {HOP} at {SAMPLE_RATE}: "
-            "change the model's strides or hop, or leave guidance out"
-        )
+        raise UserError(f"the model has {hop} samples a frame at {sample_rate} Hz; semantic guidance needs {HOP} at "
+                        f"{SAMPLE_RATE}: change the model's strides or hop, or leave guidance out")
 
 
 def fingerprint_of(kind: str, facts: object, params: dict | None = None) -> str:

@@ -148,10 +148,8 @@ def _explained(folder: Path, step: int) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise UserError(
-            f"checkpoint of step {step} could not be written to {folder}: {_first_line(error)} "
-            "(is the disk full?); earlier checkpoints are untouched"
-        ) from error
+        raise UserError(f"checkpoint of step {step} could not be written to {folder}: {_first_line(error)} "
+                        "(is the disk full?); earlier checkpoints are untouched") from error
 
 
 def _first_line(error: Exception) -> str:

@@ -1,12 +1,12 @@
 """The run folder: one configuration, and everything that came of it."""
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 from jax.experimental import multihost_utils
 
+from decodec_jax import audio
 from decodec_jax import config as settings
 from decodec_jax.codec.product import PRECISIONS, resolve
 from decodec_jax.config import Config
@@ -35,9 +35,8 @@ def open_run_folder(config: Config, workdir: Path, host: int = 0) -> list[str]:
             raise UserError(f"train.continuous_steps is {start}, but {workdir} is at step {max(steps)} and its "
                             "codebooks have not started; give that step, or a later one")  # fmt: skip
         if host == 0:
-            temporary = path.with_suffix(".tmp")
-            temporary.write_text(json.dumps(settings.to_dict(config), indent=2) + "\n")
-            os.replace(temporary, path)
+            with audio.replacing(path) as part:
+                part.write_text(json.dumps(settings.to_dict(config), indent=2) + "\n")
     except OSError as error:
         raise UserError(f"the run folder {workdir} cannot be written: {error.strerror}") from None
     return changes
