@@ -335,7 +335,7 @@ def clicks(tmp_path_factory):
         audio.write(folder / "corpus" / "noise" / f"{k}.wav", noise, 16_000)
     outcome = compute_cache(folder / "corpus", folder / "cache")
     assert outcome.returncode == 0, outcome.stderr
-    assert "39 features a frame of 4 clips" in outcome.stdout
+    assert "39 features per frame for 4 clips" in outcome.stdout
     return folder
 
 
