@@ -4,12 +4,16 @@ ESTOI and PESQ come from the packages `pystoi` and `pesq`; all else is here.
 """
 
 import warnings
+from collections.abc import Callable
+from functools import wraps
+from typing import TypeVar
 
 import numpy as np
 import scipy.fft
 import scipy.linalg
 
 from decodec_jax import audio
+from decodec_jax.arrays import samples
 from decodec_jax.evaluation.extras import package
 
 _TINY = 1e-10
@@ -21,12 +25,27 @@ _PESQ_RATE = 16_000  # Hz, the wideband standard's
 _INAUDIBLE = 1e-8  # -160 dB
 
 
+Metric = TypeVar("Metric", bound=Callable)
+
+
+def _of_samples(metric: Metric) -> Metric:
+    """The metric of arrays as people have them, see arrays.py."""
+
+    @wraps(metric)
+    def taking_any(estimate, reference, *rest, **options):
+        return metric(samples(estimate), samples(reference), *rest, **options)
+
+    return taking_any
+
+
+@_of_samples
 def sdr(estimate: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """Signal-to-distortion ratio in dB over the last axis, `[..., t] -> [...]`: every difference is distortion."""
     error = np.sum((estimate - reference) ** 2, axis=-1)
     return 10 * np.log10((np.sum(reference**2, axis=-1) + _TINY) / (error + _TINY))
 
 
+@_of_samples
 def si_sdr(estimate: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """Scale-invariant SDR in dB over the last axis (Le Roux et al. 2019), `[..., t] -> [...]`, means removed."""
     estimate = estimate - estimate.mean(-1, keepdims=True)
@@ -37,6 +56,7 @@ def si_sdr(estimate: np.ndarray, reference: np.ndarray) -> np.ndarray:
     return 10 * np.log10((np.sum(target**2, axis=-1) + _TINY) / (error + _TINY))
 
 
+@_of_samples
 def bss_sdr(estimate: np.ndarray, reference: np.ndarray) -> float:
     """BSS-eval's SDR in dB of `[t]` (Vincent et al. 2006, one source): what 512 taps make of the reference is right.
 
@@ -55,6 +75,7 @@ def bss_sdr(estimate: np.ndarray, reference: np.ndarray) -> float:
     return float(10 * np.log10((np.sum(target**2) + _TINY) / (error + _TINY)))
 
 
+@_of_samples
 def estoi(estimate: np.ndarray, reference: np.ndarray, rate: int) -> float:
     """Extended short-time objective intelligibility of `[t]` (Jensen and Taal 2016), at most 1, by `pystoi`.
 
@@ -74,6 +95,7 @@ def estoi(estimate: np.ndarray, reference: np.ndarray, rate: int) -> float:
             return float("nan")
 
 
+@_of_samples
 def pesq(estimate: np.ndarray, reference: np.ndarray, rate: int) -> float:
     """Wideband PESQ of `[t]` (ITU-T P.862.2), from 1 to 4.64, by the package `pesq`; resampled to 16 kHz.
 
@@ -89,6 +111,7 @@ def pesq(estimate: np.ndarray, reference: np.ndarray, rate: int) -> float:
         return float("nan")
 
 
+@_of_samples
 def mel_distance(estimate: np.ndarray, reference: np.ndarray, sample_rate: int) -> np.ndarray:
     """Distance of mel spectrograms, `[..., t] -> [...]`, 0 for the same: that of DAC's evaluation, at our rate.
 
@@ -102,6 +125,7 @@ def mel_distance(estimate: np.ndarray, reference: np.ndarray, sample_rate: int) 
     return total
 
 
+@_of_samples
 def log_mel_distance(estimate: np.ndarray, reference: np.ndarray, sample_rate: int) -> np.ndarray:
     """Mean absolute difference of log10 mel magnitudes, `[..., t] -> [...]`: 80 bands, averaged over three windows."""
     each = []

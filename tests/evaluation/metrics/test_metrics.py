@@ -266,3 +266,15 @@ def test_usage_counts_the_entries_that_occur():
 ])  # fmt: skip
 def test_word_errors(said, heard, errors):
     assert word_errors(said.split(), heard.split()) == errors
+
+
+def test_samples_of_any_type_are_taken_by_value(clips):
+    estimate, reference = (np.int16(8000 * clips[name][0]) for name in ("mixture", "speech"))
+    floats = np.float32(estimate) / 2**15, np.float32(reference) / 2**15
+    for metric, rest in (
+        (sdr, ()), (si_sdr, ()), (bss_sdr, ()), (estoi, (16_000,)),
+        (mel_distance, (16_000,)), (log_mel_distance, (16_000,)),
+    ):  # fmt: skip
+        np.testing.assert_allclose(metric(estimate, list(floats[1]), *rest), metric(*floats, *rest), rtol=1e-5)
+    with pytest.raises(UserError, match="complex"):
+        sdr(floats[0] + 1j, floats[1])
