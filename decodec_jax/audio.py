@@ -1,4 +1,4 @@
-"""Read, write and resample audio: the only file that touches soundfile and soxr.
+"""Read, write and resample audio: the only file that touches soundfile and soxr, and PyAV through `ffmpeg.py`.
 
 Any problem with a user's file is one UserError that names it.
 """
@@ -11,18 +11,23 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import soundfile
 import soxr
 from numpy.typing import ArrayLike
 
-from decodec_jax import arrays
+from decodec_jax import arrays, ffmpeg
 from decodec_jax.errors import UserError
 
 Source = str | os.PathLike | io.BytesIO
+File: TypeAlias = "soundfile.SoundFile | ffmpeg.SoundFile"
 
 FORMATS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS")}
+SUFFIXES = (  # of recordings, by which they are found in folders
+    ".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64", *ffmpeg.SUFFIXES
+)  # fmt: skip
 MARGIN = 0.05  # s read around a crop that is resampled: longer than soxr's filter, so that its edges do not show
 BLOCK = 65536  # frames written at once: libvorbis overflows the stack on much longer ones
 UNKNOWN_SIZE = 0x7FFF0000  # programs that write a wav to a pipe declare at least this many bytes
@@ -215,7 +220,7 @@ def reading(path: str | os.PathLike, seconds: float = 5.0) -> Iterator[tuple[Aud
         yield AudioInfo(file.samplerate, file.channels, file.frames), _pieces(file, name, seconds)
 
 
-def _pieces(file: soundfile.SoundFile, name: str, seconds: float) -> Iterator[np.ndarray]:
+def _pieces(file: File, name: str, seconds: float) -> Iterator[np.ndarray]:
     left, count = file.frames, max(1, round(seconds * file.samplerate))
     while left > 0:
         wave = _samples(file, name, min(count, left))
@@ -223,7 +228,7 @@ def _pieces(file: soundfile.SoundFile, name: str, seconds: float) -> Iterator[np
         yield wave
 
 
-def _samples(file: soundfile.SoundFile, name: str, count: int, begin: int | None = None) -> np.ndarray:
+def _samples(file: File, name: str, count: int, begin: int | None = None) -> np.ndarray:
     """The next `count` samples, or those from sample `begin` on: float32 [channels, count].
 
     Raises UserError if they are damaged, incomplete or not finite.
@@ -272,7 +277,7 @@ def _created(
 
 
 @contextlib.contextmanager
-def _opened(source: Source, name: str) -> Iterator[tuple[soundfile.SoundFile, str]]:
+def _opened(source: Source, name: str) -> Iterator[tuple[File, str]]:
     """Open a path or BytesIO: yields (file, name for messages). Raises UserError unless it is audio, and not empty."""
     if isinstance(source, io.BytesIO):
         name = name or "the audio"
@@ -288,7 +293,9 @@ def _opened(source: Source, name: str) -> Iterator[tuple[soundfile.SoundFile, st
     try:
         file = soundfile.SoundFile(source)
     except (soundfile.SoundFileError, TypeError, OSError) as error:
-        raise UserError(f"{name} is not an audio file that can be read ({_reason(error)})") from None
+        if not ffmpeg.recognises(source):
+            raise UserError(f"{name} is not an audio file that can be read ({_reason(error)})") from None
+        file = ffmpeg.SoundFile(source, name)
     with file:
         if file.frames <= 0:
             raise UserError(f"{name} has no samples in it")

@@ -25,7 +25,6 @@ from decodec_jax.errors import UserError
 
 log = logging.getLogger(__name__)
 
-SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".oga", ".mp3", ".aiff", ".aif"}
 SHORTER = 0.25  # s that a file may fall short of its manifest's duration before it counts as truncated
 
 
@@ -176,7 +175,7 @@ def list_clips(root: Path) -> list[Clip]:
     clips = []
     for folder, kind in KINDS.items():
         for path in sorted((root / folder).rglob("*")):
-            if path.suffix.lower() in SUFFIXES:
+            if path.suffix.lower() in audio.SUFFIXES:
                 speaker = path.parent.name if kind == "speech" and path.parent != root / folder else ""
                 clips.append(Clip(path.relative_to(root).as_posix(), kind, speaker, 0.0, "train"))
     if not clips:

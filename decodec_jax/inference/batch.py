@@ -18,7 +18,7 @@ from decodec_jax.errors import UserError
 from decodec_jax.inference import container
 from decodec_jax.inference.pipes import PIPE
 
-RECORDINGS = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64")  # sought in folders
+RECORDINGS = audio.SUFFIXES  # sought in folders
 TOKENS = (".dcc",)
 EMBEDDINGS = (".npz",)
 
