@@ -1,6 +1,6 @@
-"""Random changes to training clips, so that few recordings teach what many would: speed, frequency response, rooms.
+"""Augmentation of training clips: speed, frequency response, rooms.
 
-They are made before clips are mixed, so that a target is changed as its mixture is: a codec gives back the room, too.
+It comes before mixing, so that target and mixture change alike: the codec should reproduce the room too.
 """
 
 from functools import lru_cache
@@ -9,12 +9,12 @@ import numpy as np
 from numpy.random import Generator
 from scipy.signal import oaconvolve
 
-ROOMS = 200  # simulated ones; each is computed once in a process, at its first use
+ROOMS = 200  # simulated rooms; each process computes a room once, at its first use
 SOUND = 343.0  # m/s
 
 
 def equalised(wave: np.ndarray, extent: float, rng: Generator) -> np.ndarray:
-    """[t] -> [t] with a smooth random response within +-extent dB, drawn at six pitches spaced alike in octaves."""
+    """[t] -> [t] with a smooth random response within +-extent dB, drawn at six frequencies an octave apart."""
     spectrum = np.fft.rfft(wave)
     octaves = np.log2(np.maximum(np.linspace(0, 1, len(spectrum)), 2.0**-5))
     gains = np.interp(octaves, np.arange(-5, 1), rng.uniform(-extent, extent, 6))
@@ -22,7 +22,7 @@ def equalised(wave: np.ndarray, extent: float, rng: Generator) -> np.ndarray:
 
 
 def in_room(wave: np.ndarray, response: np.ndarray) -> np.ndarray:
-    """[t] -> [t] as a room of this impulse response gives it back; the direct sound keeps its time and its level."""
+    """[t] -> [t] in a room with this impulse response; the direct sound keeps its time and level."""
     direct = int(np.argmax(np.abs(response)))
     heard = response[direct:] / response[direct]
     return oaconvolve(wave, heard)[: len(wave)].astype(np.float32)
@@ -30,19 +30,20 @@ def in_room(wave: np.ndarray, response: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=ROOMS)
 def room(index: int, rate: int) -> np.ndarray:
-    """Impulse response [n] of a random room, as long as its reverberation time by Eyring's formula: 0.15 to 0.5 s.
+    """Impulse response [n] of a random room. It begins with the direct sound.
 
-    It begins with the direct sound. Images decay more slowly than the formula says, by some 37 dB in this time.
+    It lasts for the reverberation time by Eyring's formula, 0.15 to 0.5 s. In this time the images decay by some 37 dB,
+    less than the formula says.
 
-    The image method (Allen and Berkley, 1979): every wall mirrors the source, and each mirror image is heard from where
-    it is, weaker by its distance and by the walls between, which all reflect alike.
+    This is the image method (Allen and Berkley, 1979): every wall mirrors the source. Each mirror image is attenuated
+    by its distance and by the walls on the way, which all reflect alike.
     """
     rng = np.random.default_rng([index, 1979])
     size = rng.uniform((3, 3, 2.4), (9, 7, 3.5))  # m
     source, ear = (rng.uniform(0.5, size - 0.5) for _ in range(2))
     decay = rng.uniform(0.15, 0.5)  # s to -60 dB
     surface = 2 * (size[0] * size[1] + size[1] * size[2] + size[2] * size[0])
-    reflection = np.exp(-0.161 * size.prod() / (2 * surface * decay))  # of a pressure: the root of a power's
+    reflection = np.exp(-0.161 * size.prod() / (2 * surface * decay))  # of pressure: the square root of the power's
     axes = [_images(*of_axis, SOUND * decay) for of_axis in zip(size, source, ear, strict=True)]
     distance = np.sqrt(sum(np.square(a) for a, _ in (_along(i, *axis) for i, axis in enumerate(axes))))
     bounces = sum(b for _, b in (_along(i, *axis) for i, axis in enumerate(axes)))
@@ -54,7 +55,7 @@ def room(index: int, rate: int) -> np.ndarray:
 
 
 def _images(size: float, source: float, ear: float, reach: float) -> tuple[np.ndarray, np.ndarray]:
-    """Of a source's images between two walls: how far from the ear along that axis, and after how many bounces."""
+    """For a source's images between two walls: distance from the ear along that axis, and number of bounces."""
     k = np.arange(-int(reach / (2 * size)) - 1, int(reach / (2 * size)) + 2)
     away = np.concatenate([2 * k * size + source, 2 * k * size - source]) - ear
     bounces = np.concatenate([2 * np.abs(k), np.abs(2 * k - 1)])

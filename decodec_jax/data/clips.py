@@ -1,4 +1,4 @@
-"""What is known about a clip before it is read, and the warning about clips that cannot be used."""
+"""Facts about a clip before it is read, and the warning about unusable clips."""
 
 import logging
 from collections.abc import Callable, Iterable
@@ -8,7 +8,7 @@ from decodec_jax.errors import UserError
 
 log = logging.getLogger(__name__)
 
-# What a manifest may call the kinds that are ours to use. Rooms are impulse responses, which speech is heard in.
+# The kinds that a manifest may name, and our names for them. A room is an impulse response, applied to speech.
 KINDS = {"speech": "speech", "background": "background", "noise": "background", "room": "room"}
 NAMED = 3  # clips that a warning names; the rest are counted
 
@@ -19,14 +19,14 @@ class Clip:
 
     name: str
     kind: str  # "speech", "background" or "room"
-    speaker: str  # empty where not known
+    speaker: str  # empty if unknown
     seconds: float
     split: str
     transcript: str = ""
 
 
 def keep_usable(clips: Iterable[Clip], checked: Callable[[Clip], Clip]) -> list[Clip]:
-    """What `checked` returns for each clip; those it raises UserError for are counted and named in one warning."""
+    """What `checked` returns for each clip. One warning counts and names the clips that it raises UserError for."""
     kept, reasons = [], []
     for clip in clips:
         try:
@@ -43,4 +43,4 @@ def keep_usable(clips: Iterable[Clip], checked: Callable[[Clip], Clip]) -> list[
 def require_rate(rate: int, sample_rate: int, name: str) -> None:
     """Raise UserError for a clip recorded below the model's rate (Hz)."""
     if rate < sample_rate:
-        raise UserError(f"{name} is at {rate} Hz, below the model's {sample_rate} Hz: its upper band would be empty")
+        raise UserError(f"{name} is at {rate} Hz, below the model's {sample_rate} Hz, so its upper band is empty")

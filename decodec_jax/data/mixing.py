@@ -1,4 +1,4 @@
-"""From clips to a training example: crop, level, SNR, pair, swap. One seeded random map, in numpy."""
+"""Make training examples from clips: crop, level, SNR, pair, swap. One seeded random map, in numpy."""
 
 import logging
 from dataclasses import dataclass, field
@@ -19,10 +19,10 @@ log = logging.getLogger(__name__)
 
 Example = dict[str, np.ndarray]
 
-# RMS below which a crop is not raised as if it were sound: a pause between words must not become loud room noise, and
-# digital silence must stay finite. Clips are rarely this quiet as a whole: -50 and -80 dB of full scale.
+# Crops with an RMS below this are not amplified to full level, so that a pause between words does not become loud room
+# noise and digital silence stays finite. Whole clips are rarely this quiet: -50 and -80 dB of full scale.
 FLOORS = {"speech": 3e-3, "background": 1e-4}
-TRIES = 20  # unusable clips in a row before it is the data, not a clip, that is at fault
+TRIES = 20  # give up after this many unusable clips in a row: then the data is at fault
 VALID_SNR = (-5.0, 0.0, 5.0, 10.0, 15.0)  # dB
 
 
@@ -31,27 +31,27 @@ class Drawn(NamedTuple):
 
     wave: np.ndarray  # float32 [t]
     failed: int  # unusable clips drawn before it
-    targets: np.ndarray | None  # of speech, where there is a cache: float32 [ceil(t / hop), width]
+    targets: np.ndarray | None  # of speech, if there is a cache: float32 [ceil(t / hop), width]
 
 
-@dataclass(repr=False)  # grain writes it into names, and a source may hold a million clips
+@dataclass(repr=False)  # grain puts it into names, and a source may hold a million clips
 class Mixer:
     """Draws examples of `data.seconds` from a source. t below is that length in samples.
 
-    With a cache of a teacher's targets, speech begins on a frame of the clip and of the example, and examples gain
-    `targets`, float32 [2, ceil(t / hop), width]: the cached frames of the speech in them, read at the speed at which it
-    is played, zeros where it is silence. All else is drawn as without. Raises UserError where the cache lacks one of
-    the source's clips.
+    With a cache of a teacher's targets, speech starts on a frame boundary of both the clip and the example. Examples
+    then have `targets`, float32 [2, ceil(t / hop), width]: the cached frames of their speech, read at the playback
+    speed, and zeros for silence. All other random draws stay the same. Raises UserError if the cache lacks one of the
+    source's clips.
     """
 
     source: ClipSource
     data: Data
     cache: TargetCache | None = None
-    named: set[str] = field(default_factory=set)  # unusable clips that a warning has named in this process
+    named: set[str] = field(default_factory=set)  # unusable clips that this process has warned about
 
     def __post_init__(self):
         self.samples = round(self.data.seconds * self.source.sample_rate)
-        # Clips are grouped by speaker, so that `data.balance` decides how much is heard of those of whom there is much.
+        # Clips are grouped by speaker, so that `data.balance` sets how often speakers with much data are drawn.
         groups = {"speech": {}, "background": {}, "room": {}}
         for i, clip in enumerate(self.source.clips):
             key = (clip.kind == "speech" and clip.speaker) or clip.name
@@ -65,7 +65,7 @@ class Mixer:
             self.silence = np.zeros((-(-self.samples // about.hop), about.width), np.float32)
 
     def _weights(self, groups: list[list[int]]) -> np.ndarray:
-        """How often each group is drawn; they add up to 1."""
+        """Probability of drawing each group; they add up to 1."""
         seconds = [max(1.0, sum(self.source.clips[i].seconds for i in group)) for group in groups]
         weights = np.power(seconds, self.data.balance)
         return weights / weights.sum()
@@ -79,7 +79,7 @@ class Mixer:
         data, skipped = self.data, 0
         speech, background = np.zeros((2, 2, self.samples), np.float32)
         targets = [self.silence, self.silence]
-        # one level for both, so that in what they exchange, too, each part is heard at the SNRs asked for
+        # one level for both, so that the swapped mixtures have the requested SNRs too
         level = rng.uniform(*data.level)
         for member in range(2):
             share, snr = rng.random(), rng.uniform(*data.snr)
@@ -118,7 +118,7 @@ class Mixer:
         return example(speech, background) | stacked(targets) | counted
 
     def varied(self, rng: Generator, kind: str) -> Drawn:
-        """A crop of a random clip with the changes that `data.augment` asks for. What is off draws nothing of `rng`."""
+        """A crop of a random clip, augmented as `data.augment` says. Disabled augmentations draw nothing from `rng`."""
         asked = self.data.augment
         drawn = self.played(rng, kind)
         wave, failed = drawn.wave, drawn.failed
@@ -133,7 +133,7 @@ class Mixer:
         return Drawn(wave, failed, drawn.targets)
 
     def room(self, rng: Generator) -> np.ndarray:
-        """The impulse response [n] of a simulated room or, where the source has any, as often of a measured one."""
+        """The impulse response [n] of a simulated room, or half the time of a measured one, if the source has any."""
         measured = self.groups["room"]
         if measured and rng.random() < 0.5:
             i = measured[rng.integers(len(measured))][0]
@@ -147,7 +147,7 @@ class Mixer:
         return augment.room(int(rng.integers(augment.ROOMS)), self.source.sample_rate)
 
     def played(self, rng: Generator, kind: str) -> Drawn:
-        """A crop of a random clip at a random speed; of backgrounds, a share is synthetic."""
+        """A crop of a random clip at a random speed; a share of the backgrounds is synthetic."""
         asked = self.data.augment
         if kind == "background" and asked.synthetic and rng.random() < asked.synthetic:
             made = synthetic.background(int(rng.integers(2**32)), self.source.sample_rate, self.data.seconds)
@@ -170,7 +170,7 @@ class Mixer:
             try:
                 wave = self.source.read(i, first / rate, seconds)
                 if len(wave) == 0:
-                    raise UserError(f"{clip.name} is shorter than the {clip.seconds:.2f} s expected of it")
+                    raise UserError(f"{clip.name} is shorter than the expected {clip.seconds:.2f} s")
                 heard = len(wave)
                 if speed != 1:
                     wave = audio.resample(wave, round(rate * speed), rate)
@@ -182,14 +182,16 @@ class Mixer:
         raise UserError(f"{TRIES} {kind} clips in a row could not be used; the last one: {reason}")
 
     def warn(self, clip: Clip, error: UserError) -> None:
-        """Say, once in this process, why a clip is left out."""
+        """Say once per process why a clip is skipped."""
         if clip.name not in self.named:
             self.named.add(clip.name)
             log.warning("a clip is skipped whenever it is drawn: %s", error)
 
     def targets_of(self, clip: Clip, first: int, heard: int, n: int, place: float) -> np.ndarray:
-        """The cached frames of `heard` samples of a clip from sample `first` on, which are played in n samples, lying
-        where `fitted` puts these."""
+        """The cached frames for `heard` samples of a clip from sample `first` on.
+
+        They play in n samples, placed where `fitted` places those.
+        """
         hop, targets = self.cache.about.hop, self.silence.copy()
         crop = self.cache.crop(clip.name, first // hop, -(-heard // hop))
         n = min(n, self.samples)
@@ -199,9 +201,9 @@ class Mixer:
 
 
 def fitted(wave: np.ndarray, t: int, kind: str, place: float, grid: int = 1) -> np.ndarray:
-    """[n] with n >= 1 -> [t]: shorter speech lies in silence and shorter background is looped, from `place` in 0..1.
+    """[n] with n >= 1 -> [t]: short speech is padded with silence, short background is looped, from `place` in 0..1.
 
-    grid: samples that the silence before speech is a multiple of.
+    grid: the silence before speech is a multiple of this many samples.
     """
     n = len(wave)
     if n >= t:
@@ -213,7 +215,7 @@ def fitted(wave: np.ndarray, t: int, kind: str, place: float, grid: int = 1) -> 
 
 
 def silence_before(n: int, t: int, place: float, grid: int) -> int:
-    """How many samples before n samples of speech in t of an example."""
+    """Samples of silence before n samples of speech in an example of t."""
     return int(place * max(0, t - n + 1)) // grid * grid
 
 
@@ -223,20 +225,20 @@ def rms(wave: np.ndarray) -> float:
 
 
 def scaled(wave: np.ndarray, level: float, kind: str) -> np.ndarray:
-    """Bring [t] to an RMS of `level` dB of full scale; less where it is quieter than the kind's floor."""
+    """Bring [t] to an RMS of `level` dB of full scale, or less if it is quieter than the kind's floor."""
     return wave * np.float32(10 ** (level / 20) / max(rms(wave), FLOORS[kind]))
 
 
 def stacked(targets: list[np.ndarray | None]) -> Example:
-    """The targets of a pair as a part of its example: nothing where there is no cache."""
+    """The targets of a pair as part of its example; nothing without a cache."""
     return {} if targets[0] is None else {"targets": np.stack(targets)}
 
 
 def example(speech: np.ndarray, background: np.ndarray) -> Example:
-    """Mix a pair both ways: float32 [2, t] each, scaled jointly where a peak of any signal would pass 1."""
+    """Mix a pair both ways: float32 [2, t] each, scaled together if any signal would peak above 1."""
     peak = max(np.abs(x).max() for x in (speech, background, speech + background, speech + background[::-1]))
     if peak > 1:
-        # A little below 1: the sums are rounded again. They are formed after scaling, so that they hold exactly.
+        # A little below 1, because the sums are rounded again. They are formed after scaling, so that they are exact.
         gain = np.float32(0.999 / peak)
         speech, background = speech * gain, background * gain
     return {

@@ -1,4 +1,4 @@
-"""Pack a folder of audio files into ArrayRecord: what a pod trains from, since it lists and opens few files."""
+"""Pack a folder of audio files into ArrayRecord, so that a pod lists and opens only few files."""
 
 import csv
 from collections import Counter
@@ -17,8 +17,8 @@ COLUMNS = ("path", "split", "kind", "speaker", "transcript", "duration")
 def pack(root: Path, out: Path, clips_per_file: int = 2048) -> int:
     """Write the clips of folder `root` as ArrayRecord files of FLAC, with a manifest.csv, into folder `out`.
 
-    Each record is a whole 16-bit FLAC file at its own rate and channel count: samples of 16-bit sources are unchanged.
-    Files that cannot be read are left out and named in a warning. Returns how many clips were packed.
+    Each record is a whole 16-bit FLAC file at its own rate and channel count. Samples of 16-bit sources stay unchanged.
+    A warning names files that cannot be read. Returns the number of packed clips.
     """
     if out.resolve() == root.resolve():
         raise UserError(f"{out} is the folder to pack; choose another output folder")
@@ -34,7 +34,7 @@ def pack(root: Path, out: Path, clips_per_file: int = 2048) -> int:
         shard, index = divmod(counts[group], clips_per_file)
         shard_name = f"{group}-{shard:05d}.array_record"
         if shard_name not in writers:
-            # One record a chunk: a random read then decompresses nothing but its own record.
+            # One record per chunk, so that a random read decompresses only its own record.
             writers[shard_name] = array_record_module.ArrayRecordWriter(str(out / shard_name), "group_size:1")
         writers[shard_name].write(record)
         counts[group] += 1
@@ -47,7 +47,7 @@ def pack(root: Path, out: Path, clips_per_file: int = 2048) -> int:
     finally:
         for writer in writers.values():
             writer.close()
-    # Written last: a folder without it is not taken for a finished one.
+    # Written last, so that a folder without it counts as unfinished.
     with (out / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([COLUMNS, *rows])
     return len(rows)

@@ -1,8 +1,8 @@
-"""Batches of training examples, the same ones in the same order however many workers and hosts make them.
+"""Batches of training examples, in the same order for any number of workers and hosts.
 
-An example is a pure function of (seed, index), and index runs over a practically endless range: there are no epochs,
-and the position is one integer, how many examples all hosts together have consumed. (Grain's own iterator state depends
-on the number of workers, so it is not used.)
+An example is a pure function of (seed, index), and index runs over a practically endless range. There are no epochs.
+The position is one integer: the number of examples that all hosts together have consumed. (We do not use Grain's own
+iterator state, because it depends on the number of workers.)
 """
 
 import os
@@ -23,13 +23,13 @@ from decodec_jax.data.targets import TargetCache
 from decodec_jax.errors import UserError
 
 ENDLESS = 2**48  # examples
-AHEAD = 2  # batches kept ready, by each worker
+AHEAD = 2  # batches that each worker prepares ahead
 
 
 class Batches:
     """Endless iterator over batches: examples as a Mixer makes them, with b in front. Close it to stop the workers.
 
-    `position` counts the examples consumed so far by all hosts: `batches(..., start=position)` goes on from there.
+    `position` counts the examples consumed so far by all hosts: `batches(..., start=position)` continues from there.
     """
 
     def __init__(self, dataset: grain.IterDataset, position: int, batch: int):
@@ -55,14 +55,14 @@ def batches(
     """Training batches from position `start` on: this host's `data.batch / hosts` examples of each global batch.
 
     Host h has the examples h, h + hosts, ... of a global batch. With `data.workers` processes, guard your main module
-    with `if __name__ == "__main__":`, as each of them imports it. With a `cache`, batches have `targets`.
+    with `if __name__ == "__main__":`, because each of them imports it. With a `cache`, batches have `targets`.
     """
     if data.batch % hosts:
         raise UserError(f"data.batch is {data.batch}; it must be a multiple of the {hosts} hosts")
     examples = grain.MapDataset.range(ENDLESS).random_map(Mixer(source, data, cache), seed=data.seed)
-    # Sliced after the random map, which goes by the index before it: that is what makes hosts and position not matter.
+    # Slice after the random map, which uses the index before it, so that hosts and position do not matter.
     ours = examples[start + host :: hosts].batch(data.batch // hosts, drop_remainder=True)
-    # One thread reads ahead while the device computes: decoding and numpy release the interpreter's lock.
+    # One thread reads ahead while the device computes; decoding and numpy release the GIL.
     dataset = ours.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=AHEAD))
     if data.workers > 0:
         _let_grain_read_its_flags()
@@ -82,7 +82,7 @@ def validation(source: ClipSource, data: Data, pairs: int) -> list[Example]:
 
 
 def _let_grain_read_its_flags() -> None:
-    """Grain reads flags of its own, which absl refuses in a program that has not parsed any: a notebook, a test."""
+    """Grain reads its own flags, which absl refuses if a program has not parsed any, as in a notebook or a test."""
     if not flags.FLAGS.is_parsed():
         for name in flags.FLAGS:
             if name.startswith("grain_"):
@@ -90,12 +90,12 @@ def _let_grain_read_its_flags() -> None:
 
 
 def _begin_worker(worker: int, workers: int) -> None:
-    """Set up a worker process, which must not take the accelerator, nor outlive the training process."""
+    """Set up a worker process. It must not take the accelerator or outlive the training process."""
     os.environ["JAX_PLATFORMS"] = "cpu"
-    if "jax" in sys.modules:  # it has read the environment already
+    if "jax" in sys.modules:  # JAX has read the environment already
         sys.modules["jax"].config.update("jax_platforms", "cpu")
-    # Ctrl-C reaches every process of the terminal, a scheduler's SIGTERM every one of the job; the training process
-    # stops its workers itself.
+    # Ctrl-C reaches every process of the terminal, and a scheduler's SIGTERM every process of the job. The training
+    # process stops its workers itself.
     for asked in (signal.SIGINT, signal.SIGTERM):
         signal.signal(asked, signal.SIG_IGN)
 

@@ -1,4 +1,4 @@
-"""ArrayRecord: many encoded audio files in one file, read in any order."""
+"""ArrayRecord: one file that holds many encoded audio files, for random access."""
 
 import re
 from functools import lru_cache
@@ -26,5 +26,5 @@ def read_record(path: str, index: int) -> bytes:
 
 @lru_cache(maxsize=512)
 def _reader(path: str) -> array_record_module.ArrayRecordReader:
-    # Reading ahead is for sequential access; the next crop lies elsewhere.
+    # No read-ahead: the next crop is somewhere else.
     return array_record_module.ArrayRecordReader(path, options="readahead_buffer_size:0", file_reader_buffer_size=32768)

@@ -1,10 +1,10 @@
-"""A teacher's targets, computed once for whole clips and from then on cropped in step with the audio.
+"""A teacher's targets, computed once for whole clips and then cropped together with the audio.
 
-A cache is a folder that launch/cache_targets.py writes: `targets.json` says what the targets are of, and
-`targets.array_record` holds, in the order of its names, a clip in each record: of each feature the lowest and the
-highest value, float16 [2, width], and then the frames in 4 bits a feature, as one of 16 values evenly between the two.
-Their cosine with the exact ones is 0.994, measured on Whisper's features of speech. Frame k is that of the samples
-k * hop to (k + 1) * hop. Whisper tiny's 384 features take 35 MB an hour of speech, HuBERT's 768 take 70 MB.
+A cache is a folder that launch/cache_targets.py writes. `targets.json` describes the targets. `targets.array_record`
+holds one record per clip, in the order of the names in `targets.json`: the lowest and the highest value of each
+feature, float16 [2, width], then the frames with 4 bits per feature, each one of 16 evenly spaced values between the
+two. Their cosine with the exact ones is 0.994, measured on Whisper's features of speech. Frame k covers the samples
+k * hop to (k + 1) * hop. Whisper tiny's 384 features take 35 MB per hour of speech, HuBERT's 768 take 70 MB.
 """
 
 import json
@@ -28,15 +28,15 @@ log = logging.getLogger(__name__)
 HEAD, RECORDS = "targets.json", "targets.array_record"
 VERSION = 2
 STEPS = 15  # from the lowest value to the highest
-# One record a chunk: a crop then reads nothing but its own clip's. Features hardly shrink, so nothing is compressed.
+# One record per chunk, so that a crop reads only its own clip. Uncompressed, because features hardly shrink.
 OPTIONS = "group_size:1,uncompressed"
 
-PIECE = 1500  # frames; clips above 30 s are taken in equal pieces
+PIECE = 1500  # frames; longer clips (above 30 s) are split into equal pieces
 
 
 @dataclass(frozen=True)
 class About:
-    """What the targets of a cache are of."""
+    """Which teacher, rate and frames the targets of a cache are for."""
 
     teacher: str  # its fingerprint
     width: int  # features per frame
@@ -46,14 +46,14 @@ class About:
 
 @dataclass(frozen=True, repr=False)
 class TargetCache:
-    """An open cache. It holds no file: a worker process opens its own."""
+    """An open cache. It holds no open file; each worker process opens its own."""
 
     folder: Path
     about: About
     clips: Mapping[str, tuple[int, int]]  # name -> record and number of frames
 
     def require(self, clips: Iterable[Clip]) -> None:
-        """Raise UserError unless there are targets of all speech among `clips`."""
+        """Raise UserError unless the cache has targets for all speech among `clips`."""
         speech = [clip.name for clip in clips if clip.kind == "speech"]
         missing = [name for name in speech if name not in self.clips]
         if missing:
@@ -64,12 +64,12 @@ class TargetCache:
     def crop(self, name: str, first: int, count: int) -> np.ndarray:
         """Frames `first` to `first + count` of a clip: float32 [count, width].
 
-        Raises UserError where its record is damaged or ends earlier.
+        Raises UserError if its record is damaged or ends earlier.
         """
         record, frames = self.clips[name]
         if first + count > frames:
-            raise UserError(f"{name} has changed: {self.folder} has targets of {frames} frames of it, and "
-                            f"{first + count} are needed; make the cache anew with launch/cache_targets.py")
+            raise UserError(f"{name} has changed: {self.folder} has targets for {frames} of its frames, but "
+                            f"training needs {first + count}; make the cache anew with launch/cache_targets.py")
         data = records.read_record(str(self.folder / RECORDS), record)
         if len(data) != record_bytes(frames, self.about.width):
             raise UserError(f"{self.folder / RECORDS}#{record} is damaged: it has {len(data)} bytes")
@@ -77,9 +77,9 @@ class TargetCache:
 
 
 def open_cache(folder: Path, sample_rate: int, hop: int) -> TargetCache:
-    """Open a cache for a codec of `hop` samples a frame at `sample_rate` Hz.
+    """Open a cache for a codec with `hop` samples per frame at `sample_rate` Hz.
 
-    Raises UserError for one made for another hop or rate, and for a folder that holds no cache or a damaged one.
+    Raises UserError if the cache is damaged, missing, or made for another hop or rate.
     """
     path = folder / HEAD
     try:
@@ -100,12 +100,12 @@ def open_cache(folder: Path, sample_rate: int, hop: int) -> TargetCache:
         raise UserError(f"{folder} was made for {about.hop} samples a frame at {about.sample_rate} Hz; the model has "
                         f"{hop} at {sample_rate} Hz")
     if clips:
-        records.read_record(str(folder / RECORDS), len(clips) - 1)  # a file that was cut off has none at all
+        records.read_record(str(folder / RECORDS), len(clips) - 1)  # a truncated file has no records at all
     return TargetCache(folder, about, clips)
 
 
 def at_speed(features: np.ndarray, speed: float, count: int) -> np.ndarray:
-    """Features [frames, width] of a clip as `count` frames of it played at a speed: [count, width]."""
+    """Features [frames, width] of a clip, interpolated for playback at a speed: [count, width]."""
     at = np.clip((np.arange(count) + 0.5) * speed - 0.5, 0, len(features) - 1)
     before = at.astype(int)
     share = np.float32(at - before)[:, None]
@@ -116,7 +116,7 @@ def at_speed(features: np.ndarray, speed: float, count: int) -> np.ndarray:
 
 
 def packed(features: np.ndarray) -> bytes:
-    """The record of a clip's features [frames, width]; two share a byte, the first has its low half.
+    """The record of a clip's features [frames, width]. Two features share a byte, the first in the low half.
 
     Raises ValueError for features that float16 cannot hold.
     """
@@ -142,7 +142,7 @@ def unpacked(record: bytes, width: int, first: int, count: int) -> np.ndarray:
 
 
 def record_bytes(frames: int, width: int) -> int:
-    """How long a record is."""
+    """Length of a record in bytes."""
     return 4 * width + frames * -(-width // 2) if frames else 0
 
 
@@ -158,8 +158,8 @@ def _scale(ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def write_cache(folder: Path, about: About, targets: Iterable[tuple[str, np.ndarray]]) -> None:
     """Write `targets`, the name of each clip and its [frames, width], as the cache `folder`.
 
-    It appears under its name only when complete; whatever ends the work earlier leaves nothing. Raises UserError where
-    `folder` is there already, where it cannot be written, and for features that float16 cannot hold.
+    The folder appears only when complete; an interrupted run leaves nothing. Raises UserError if `folder` exists or
+    cannot be written, or if float16 cannot hold the features.
     """
     if folder.exists():
         raise UserError(f"{folder} exists; remove it, or name another folder")
@@ -174,7 +174,7 @@ def write_cache(folder: Path, about: About, targets: Iterable[tuple[str, np.ndar
 
 
 def _write_records(path: Path, width: int, targets: Iterable[tuple[str, np.ndarray]]) -> dict[str, int]:
-    """How many frames each clip has, by name, in the order of the records."""
+    """Write the records; returns the number of frames of each clip by name, in the order of the records."""
     writer, frames = array_record_module.ArrayRecordWriter(str(path), OPTIONS), {}
 
     def attempt(write: Callable, *arguments) -> None:
@@ -189,7 +189,7 @@ def _write_records(path: Path, width: int, targets: Iterable[tuple[str, np.ndarr
                 raise ValueError
             record = packed(features)
         except ValueError:
-            raise UserError(f"{name}: float16 [frames, {width}] does not hold this teacher's features") from None
+            raise UserError(f"{name}: this teacher's features do not fit float16 [frames, {width}]") from None
         attempt(writer.write, record)
         frames[name] = len(features)
     attempt(writer.close)
@@ -199,11 +199,11 @@ def _write_records(path: Path, width: int, targets: Iterable[tuple[str, np.ndarr
 def speech_targets(
     sources: Iterable[ClipSource], about: About, of_clip: Callable[[np.ndarray], np.ndarray]
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Name and targets of each speech clip of the sources, in turn; a clip of several sources only once.
+    """Name and targets of each speech clip of the sources; a clip that several sources have comes once.
 
-    of_clip: of a whole clip, [t] -> [ceil(t / hop), width].
+    of_clip: computes the targets of a whole clip, [t] -> [ceil(t / hop), width].
 
-    A clip that cannot be read has no frames, and is named in a warning: training skips it, too.
+    A clip that cannot be read gets no frames and a warning; training skips it too.
     """
     done = set()
     for source in sources:
@@ -214,7 +214,7 @@ def speech_targets(
             try:
                 wave = source.read(i)
             except UserError as error:
-                log.warning("a clip is left without targets: %s", error)
+                log.warning("a clip gets no targets: %s", error)
                 yield clip.name, np.zeros((0, about.width), np.float32)
             else:
                 yield clip.name, of_clip(wave)
@@ -223,8 +223,8 @@ def speech_targets(
 def clip_features(wave: np.ndarray, hop: int, window: int, compute: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """The features of a whole clip: [t] with t >= 1 -> [ceil(t / hop), width].
 
-    `compute` is [1, t] -> [1, ceil(t / hop), width]. Every t is a compilation, so a clip is followed by silence up to
-    whole windows of so many frames: `compute` sees no more than PIECE / window different t.
+    `compute` is [1, t] -> [1, ceil(t / hop), width]. Every new t compiles again, so clips are padded with silence
+    to a multiple of `window` frames: `compute` gets at most PIECE / window different t.
     """
     frames = -(-len(wave) // hop)
     pieces = -(-frames // PIECE)

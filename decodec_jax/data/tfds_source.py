@@ -1,8 +1,8 @@
 """Clips of a TensorFlow Datasets folder in ArrayRecord format, read without TensorFlow.
 
-An example holds `audio` (int16 or float tensor [t], or the bytes of an encoded audio file), `sample_rate` (Hz; not
-needed with bytes), and where they apply `kind`, `speaker` and `transcript`. Without `kind`, the split's name begins
-with it, as in "noise_train".
+An example holds `audio` (int16 or float tensor [t], or the bytes of an encoded audio file) and `sample_rate` (Hz; not
+needed with bytes). It may hold `kind`, `speaker` and `transcript`. Without `kind`, the split's name must begin with the
+kind, as in "noise_train".
 """
 
 import io
@@ -42,7 +42,7 @@ class Tfds:
 def open_tfds(root: Path, sample_rate: int, wanted: Callable[[str], bool]) -> Tfds:
     """Open the splits that `wanted` accepts; TFDS's name "validation" is our "valid".
 
-    Reads every example once, without decoding, for the manifest that TFDS does not have.
+    Reads every example once, without decoding, to build the manifest that TFDS lacks.
     """
     try:
         import tensorflow_datasets as tfds
@@ -55,10 +55,10 @@ def open_tfds(root: Path, sample_rate: int, wanted: Callable[[str], bool]) -> Tf
         splits = {name: builder.as_data_source(name) for name in names}
         raw = tfds.decode.DeserializeMethod.RAW_BYTES
         records = {name: builder.as_data_source(name, deserialize_method=raw) for name in names}
-    except Exception as error:  # TFDS raises of many kinds; each means that this folder is not as it must be
+    except Exception as error:  # TFDS raises many kinds of errors, all of which mean that this folder is wrong
         raise UserError(f"{root} cannot be read as a TFDS dataset ({str(error).splitlines()[0]})") from None
     if "audio" not in builder.info.features:
-        raise UserError(f"{root}: its examples have no feature 'audio'")
+        raise UserError(f"{root}: its examples lack the feature 'audio'")
 
     def described(clip: Clip) -> Clip:
         record = tf_example_pb2.Example.FromString(_fetch(records, clip.name))
@@ -92,9 +92,9 @@ def _describe(clip: Clip, example, sample_rate: int) -> Clip:
         rate = example["sample_rate"].int64_list.value[0]
         frames = len(wave.int64_list.value) or len(wave.float_list.value)
     else:
-        raise UserError(f"{clip.name} has no feature sample_rate")
+        raise UserError(f"{clip.name} lacks the feature 'sample_rate'")
     if frames == 0:
-        raise UserError(f"{clip.name} has no samples in it")
+        raise UserError(f"{clip.name} has no samples")
     require_rate(rate, sample_rate, clip.name)
     kind = KINDS.get(text("kind") or clip.split.split("_")[0], "")
     return Clip(clip.name, kind, text("speaker"), frames / rate, clip.split, text("transcript"))
