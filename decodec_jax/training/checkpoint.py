@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class Restored(NamedTuple):
-    """A checkpoint read back."""
+    """A checkpoint that was read."""
 
     state: State
     position: int  # training examples consumed, over all hosts
@@ -26,7 +26,7 @@ class Restored(NamedTuple):
 
 @dataclasses.dataclass
 class Checkpoints:
-    """The folder `checkpoints/` of a run. Saving goes on behind the training; each save waits for the one before."""
+    """The folder `checkpoints/` of a run. It saves in the background; each save waits for the one before."""
 
     folder: Path
     keep: int = 3
@@ -44,7 +44,7 @@ class Checkpoints:
         return sorted(checkpoint.step for checkpoint in self._orbax.checkpoints)
 
     def save(self, state: State, step: int, position: int) -> None:
-        """Begin to save. Raises UserError if this or the save before fails; finished checkpoints stay as they are."""
+        """Start to save. Raises UserError if this or the previous save fails; finished checkpoints stay untouched."""
         self.wait()
         with _explained(self.folder, step):
             self._saving = step, self._orbax.save_async(
@@ -52,23 +52,23 @@ class Checkpoints:
             )
 
     def wait(self) -> None:
-        """Until what is being saved is safely on disk. Raises UserError if it could not be written."""
+        """Wait until the current save is on disk. Raises UserError if it could not be written."""
         if self._saving is not None:
             (step, response), self._saving = self._saving, None
             with _explained(self.folder, step):
                 response.result()
 
     def restore(self, abstract: State) -> Restored | None:
-        """The newest readable checkpoint, or None where there is none; an unreadable one is named and passed over.
+        """The newest readable checkpoint, or None without any. Skips unreadable ones with a warning.
 
-        abstract: shapes, dtypes and shardings to read into. Raises UserError for shapes other than those written.
+        abstract: shapes, dtypes and shardings to read into. Raises UserError if the checkpoint has other shapes.
         """
         for step in reversed(self.steps()):
             try:
                 written = self._orbax.checkpointables_metadata(step)
                 ours, theirs = shapes(abstract), shapes(written.metadata["state"])
-                if theirs:  # there are none where Orbax could not read them: loading will say why
-                    theirs = {name: theirs[name] for name in theirs if name in ours}  # not all are always wanted
+                if theirs:  # empty if Orbax could not read them; loading will say why
+                    theirs = {name: theirs[name] for name in theirs if name in ours}  # some may not be wanted
                     check_fits(ours, theirs, self.folder / str(step))
                 return Restored(self._orbax.load(step, abstract), written.custom_metadata["position"])
             except UserError:
@@ -77,7 +77,7 @@ class Checkpoints:
                 log.warning("checkpoint %s is unreadable (%s); trying the one before", self.folder / str(step),
                             _first_line(error))  # fmt: skip
         if self.steps():
-            raise UserError(f"no checkpoint in {self.folder} can be read; remove the folder to start anew")
+            raise UserError(f"no checkpoint in {self.folder} can be read; remove the folder to start over")
         return None
 
     def close(self) -> None:
@@ -87,23 +87,23 @@ class Checkpoints:
 
 
 def abstract_like(state: State, sharding: jax.sharding.Sharding | State) -> State:
-    """Shapes and dtypes of a state (or of `jax.eval_shape` of one), to be read into `sharding`, one or one an array.
+    """Shapes and dtypes of a state (or of `jax.eval_shape` of one), to read into `sharding`: one, or one per array.
 
-    How the arrays lay on the devices that wrote them, and how many these were, does not matter.
+    The number of devices that wrote the arrays, and how they were sharded, do not matter.
     """
     shardings = jax.tree.broadcast(sharding, state)
     return jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), state, shardings)
 
 
 def shapes(tree) -> dict[str, tuple[int, ...]]:
-    """Of each array, by its name."""
+    """The shape of each array, by name."""
     named = jax.tree.leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="."): array.shape for path, array in named
             if array is not ocp.PLACEHOLDER}  # fmt: skip
 
 
 def check_fits(ours: dict, theirs: dict, path: Path | str) -> None:
-    """Raise UserError, naming one, where arrays of `path` have other shapes than those that they are to replace."""
+    """Raise a UserError that names an array, if arrays of `path` have other shapes than ours."""
     differing = [name for name in (ours | theirs) if ours.get(name) != theirs.get(name)]
     if differing:
         name = differing[0]
@@ -116,9 +116,9 @@ _FIELDS = tuple(field.name for field in dataclasses.fields(State))
 
 
 def load(config: Config, folder: Path, fields: Sequence[str] = _FIELDS) -> Restored:
-    """The newest readable checkpoint in `folder`, on the default device; of its state only `fields` are read.
+    """The newest readable checkpoint in `folder`, on the default device; reads only `fields` of its state.
 
-    Raises UserError where there is none.
+    Raises UserError if there is none.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} does not exist: this run has no checkpoint yet")
@@ -137,14 +137,14 @@ def load(config: Config, folder: Path, fields: Sequence[str] = _FIELDS) -> Resto
 
 
 def load_weights(config: Config, folder: Path) -> tuple[int, dict, dict]:
-    """Step, averaged parameters and codebooks of what `load` loads, and of it nothing that only training needs."""
+    """Step, averaged parameters and codebooks of the checkpoint that `load` reads; skips what only training needs."""
     state = load(config, folder, ("step", "averaged", "codebook")).state
     return int(state.step), state.averaged, state.codebook
 
 
 @contextlib.contextmanager
 def _explained(folder: Path, step: int) -> Iterator[None]:
-    """Any failure to write in one line."""
+    """Turn any failure to write into a UserError of one line."""
     try:
         yield
     except Exception as error:

@@ -41,13 +41,13 @@ def start_codebooks(config: Config, mesh: Mesh, state: State, mixtures: list[Arr
     )(state, latents)
 
     def per_batch(averages: Averages) -> Averages:
-        """Counts and sums as the steps to come will add them."""
+        """Counts and sums on the scale of one batch, as later steps add them."""
         return averages._replace(counts=averages.counts / len(mixtures), sums=averages.sums / len(mixtures))
 
     codebook = jax.tree.map(per_batch, codebook, is_leaf=lambda node: isinstance(node, Averages))
 
     def with_start(tree):
-        # copies, as the state is donated and may hold no buffer twice
+        # copies, because the state is donated and must not hold a buffer twice
         return tree | {name: tree.get(name, {}) | jax.tree.map(jnp.copy, new) for name, new in params.items() if new}
 
     state = state.replace(params=with_start(state.params), averaged=with_start(state.averaged), codebook=codebook)

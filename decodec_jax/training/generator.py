@@ -1,4 +1,4 @@
-"""The generator's pass over a batch: what each mixture is decoded as, and how many levels code it."""
+"""The generator's pass over a batch: how each mixture is decoded, and with how many levels it is coded."""
 
 from collections.abc import Callable
 from functools import partial
@@ -18,20 +18,20 @@ Batch = dict[str, Array]
 
 
 def levels_in_use(config: Quantizer, bypassed: Array, key: Array) -> Array:
-    """How many levels each item is coded with, `[b]`: quantizer dropout, and 0 where `bypassed` `[b]`."""
+    """Number of levels that code each item, `[b]`: quantizer dropout, and 0 where `bypassed` `[b]`."""
     dropped_key, number_key = jax.random.split(key)
     dropped = jax.random.bernoulli(dropped_key, config.dropout, bypassed.shape)
     number = jax.random.randint(number_key, bypassed.shape, 1, config.levels + 1)
     return jnp.where(bypassed, 0, jnp.where(dropped, number, config.levels))
 
 
-KINDS = ("own", "swap", "speech", "background")  # what a mixture may be decoded as
+KINDS = ("own", "swap", "speech", "background")  # ways to decode a mixture
 
 
 def drawn_kinds(loss: Loss, pairs: int, key: Array) -> Array:
-    """As which of `KINDS` the mixtures of each pair are decoded in a step, by number: `[pairs, k]`.
+    """Index into `KINDS` of each of the k decodings of each pair in a step: `[pairs, k]`.
 
-    Each kind takes its share of the k places, the whole ones always: own = swap = 1 decodes everything both ways.
+    Each kind gets its share of the k places, and whole shares always: own = swap = 1 decodes everything both ways.
     """
     edges = np.cumsum([getattr(loss, kind) for kind in KINDS], dtype=np.float32)
     count = round(float(edges[-1]))
@@ -40,12 +40,12 @@ def drawn_kinds(loss: Loss, pairs: int, key: Array) -> Array:
 
 
 def in_use(loss: Loss) -> list[str]:
-    """Those of `KINDS` that a step may decode."""
+    """The kinds with a weight above 0."""
     return [kind for kind in KINDS if getattr(loss, kind)]
 
 
 def chosen(kinds: Array, options: dict[str, Array]) -> Array:
-    """Of options `[b, 2, ...]`, those of the kinds `[b, k]` drawn: `[b, k, 2, ...]`."""
+    """Select from the options `[b, 2, ...]` by the drawn kinds `[b, k]`: `[b, k, 2, ...]`."""
     first = next(iter(options.values()))
     numbers, outcome = kinds.reshape(*kinds.shape, *[1] * (first.ndim - 1)), first[:, None]
     for kind, option in options.items():
@@ -54,13 +54,13 @@ def chosen(kinds: Array, options: dict[str, Array]) -> Array:
 
 
 def reference(batch: Batch, loss: Loss, kinds: Array) -> Array:
-    """What `generate` should decode, `[b, k, 2, t]`."""
+    """The waveforms that `generate` should decode, `[b, k, 2, t]`."""
     named = {"own": "mixture", "swap": "swapped", "speech": "speech", "background": "background"}
     return chosen(kinds, {kind: batch[named[kind]] for kind in in_use(loss)})
 
 
 def bypassing(quantize: Callable[[Halves[Array]], Halves[Quantized]], halves: Halves[Array]) -> Halves[Quantized]:
-    """What `quantize` gives where no item uses a level, without the time that it takes."""
+    """The result of `quantize` if every item bypasses it, without running it."""
     nothing = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(quantize, halves))
     return Halves(*(q._replace(vectors=half, first=half) for q, half in zip(nothing, halves, strict=True)))
 
@@ -69,11 +69,11 @@ def generate(
     config: Config, params: dict, codebook: dict, batch: Batch, kinds: Array, key: Array, started: Array,
     target: Array | None,
 ) -> tuple[tuple[Array, Array], tuple[Terms, Halves[Quantized], Semantic | None]]:  # fmt: skip
-    """The generator's one pass: waveforms `[b, k, 2, t]` decoded as the `kinds` say, and the latents' weighted terms.
+    """The generator's pass: waveforms `[b, k, 2, t]`, decoded as `kinds` says, and the weighted loss of the latents.
 
     One encoder pass over the mixtures, one decoder pass over all their recombinations (RST, paper section 2). Clips of
-    a pair stay neighbours on the batch axis, so that no step of it crosses devices. Gives the latents' terms one by
-    one, too, what the quantizers saw, and the guided level beside `target`, the teacher's `[2b, f, w]`.
+    a pair stay neighbours on the batch axis, so that nothing crosses devices. Also returns each term of the latents,
+    the quantizers' results, and the guided level with `target`, the teacher's `[2b, f, w]`.
     """
     network = DeCodecNetwork(config.model, config.train.remat, config.train.precision)
     variables = {"params": params, "codebook": codebook}
@@ -113,9 +113,9 @@ def generate(
 
 
 def _blank(network: DeCodecNetwork, variables: dict, active: Halves[Array], started: Array, t: int) -> Halves[Array]:
-    """What silence of t samples becomes, in place of a part that is left out: `[2b, f, d]` twice.
+    """The code of t samples of silence, which replaces a part that is left out: `[2b, f, d]` twice.
 
-    Quantized by all levels, but for items that skip quantization.
+    Quantized by all levels, except for items that bypass the quantizers.
     """
     silence = network.apply(variables, jnp.zeros((1, t)), method="embed")
 

@@ -1,4 +1,4 @@
-"""What a new run starts from: its seed alone, or the weights of another run, of a bundle or of a DAC checkpoint."""
+"""The start of a new run: from its seed, or from the weights of another run, a bundle or a DAC checkpoint."""
 
 from pathlib import Path
 
@@ -16,16 +16,16 @@ from decodec_jax.training import checkpoint
 from decodec_jax.training.checkpoint import check_fits, shapes
 from decodec_jax.training.state import State, fresh
 
-SEMANTIC = "semantic_projection"  # of the network's modules, the one that only guidance needs
+SEMANTIC = "semantic_projection"  # the only module of the network that exists just for guidance
 
 
 def initial_state(config: Config) -> State:
-    """A state at step 0, from `train.init_from` where that is set; at that one's step with `train.carry_on`.
+    """A state at step 0, from `train.init_from` if set; with `train.carry_on`, at the step of that source.
 
-    A run gives its averaged parameters, its codebooks, discriminators and the optimizers' moments; a bundle, or for
-    "built-in" that of the package, its parameters and codebooks; a DAC checkpoint (descript's or transformers' layout)
-    encoder, decoder and such codebooks as fit. What a source lacks starts as ever, and quantizers that k-means will set
-    (`train.kmeans_batches`) need not fit. Raises UserError when there is nothing to read or it does not fit.
+    A run gives its averaged parameters, codebooks, discriminators and the optimizers' moments. A bundle (the package's
+    for "built-in") gives its parameters and codebooks. A DAC checkpoint (descript's or transformers' layout) gives
+    encoder, decoder and the codebooks that fit. Everything else starts as usual. Quantizers that k-means will set
+    (`train.kmeans_batches`) need not fit. Raises UserError if the source does not exist or does not fit.
     """
     state = fresh(config)
     if not config.train.init_from:
@@ -40,7 +40,7 @@ def initial_state(config: Config) -> State:
         state = _with_weights(config, state, source.params, source.codebook, path)
         return _at_step(state, source.step) if config.train.carry_on else state
     if config.train.carry_on:
-        raise UserError(f"train.carry_on: {path} is no run and no bundle of decodec_jax and has no steps; leave it out")
+        raise UserError(f"train.carry_on: {path} is no run or bundle of decodec_jax, so it has no steps; leave it out")
     params, codebook = dac.graft(state.params, state.codebook, dac.load(path), config.model)
     return _with_weights(config, state, params, codebook, path)
 
@@ -55,7 +55,7 @@ def _from_run(config: Config, state: State, path: Path) -> State:
 
 
 def _at_step(state: State, step: int) -> State:
-    """The state as if `step` updates had been made: its schedules, too, go on from there."""
+    """The state as if it had made `step` updates; schedules continue from there."""
 
     def is_schedule(node) -> bool:
         return isinstance(node, optax.ScaleByScheduleState)
@@ -73,7 +73,7 @@ def _at_step(state: State, step: int) -> State:
 
 
 def _with_quantizers_that_fit(state: State, params: dict, codebook: dict) -> tuple[dict, dict]:
-    """Parameters and codebooks with the state's own quantizer in place of one of another kind or size."""
+    """Parameters and codebooks, with the state's own quantizer where theirs has another kind or size."""
     for name in STREAMS:
         pairs = (state.params, params), (state.codebook, codebook)
         if any(shapes(ours.get(name, {})) != shapes(theirs.get(name, {})) for ours, theirs in pairs):
@@ -85,7 +85,7 @@ def _with_quantizers_that_fit(state: State, params: dict, codebook: dict) -> tup
 
 
 def _with_weights(config: Config, state: State, params: dict, codebook: dict, path: Path) -> State:
-    """The state with these weights; every one must fit, but what only guidance needs may be on one side."""
+    """The state with these weights. All must fit, but either side may lack what only guidance needs."""
     params = {name: part for name, part in params.items() if name != SEMANTIC or name in state.params}
     if SEMANTIC in state.params:
         params = {SEMANTIC: state.params[SEMANTIC]} | params
@@ -93,5 +93,5 @@ def _with_weights(config: Config, state: State, params: dict, codebook: dict, pa
         params, codebook = _with_quantizers_that_fit(state, params, codebook)
     for ours, theirs in ((state.params, params), (state.codebook, codebook)):
         check_fits(shapes(ours), shapes(theirs), f"train.init_from: {path}")
-    copied = jax.tree.map(jnp.array, params)  # the state is donated and may hold no buffer twice
+    copied = jax.tree.map(jnp.array, params)  # the state is donated, so it must not hold a buffer twice
     return state.replace(params=params, averaged=copied, codebook=codebook)

@@ -26,11 +26,11 @@ from decodec_jax.training.validation import make_take_apart, report, validate
 
 
 def train(config: Config, workdir: Path) -> State:
-    """Train until `train.steps`, or SIGTERM, from the newest checkpoint in `workdir` where there is one.
+    """Train until `train.steps` or SIGTERM. Resumes from the newest checkpoint in `workdir`, if there is one.
 
-    A resumed run has the data order, the random numbers and the bits of one that was never interrupted. The order
-    within a step matters for that: judge and save the state as it is, only then draw a batch and update. Raises
-    UserError for what the user can mend.
+    A resumed run has the same data order, random numbers and bits as one that was never interrupted. This depends on
+    the order within a step: first validate and save the current state, then draw a batch and update. Raises UserError
+    for mistakes that the user can fix.
     """
     settings.check(config)
     run, rate = config.train, config.model.sample_rate
@@ -52,7 +52,7 @@ def train(config: Config, workdir: Path) -> State:
         state, position = restored
     else:
         state = sharding.spread(initial_state(config), layout)
-        position = int(state.step) * config.data.batch  # data that were seen are not seen again
+        position = int(state.step) * config.data.batch  # do not repeat data that init_from has seen
     first = int(state.step)
     batches = pipeline.batches(clips, config.data, position, host, hosts, cache)
 
@@ -61,7 +61,7 @@ def train(config: Config, workdir: Path) -> State:
         f"{config.variant}: {sum(a.size for a in jax.tree.leaves(state.params)) / 1e6:.1f} M parameters; "
         f"{describe(clips)}; {mesh.size} x {jax.devices()[0].device_kind}; run folder {workdir}"
     )
-    monitor.say(f"products in {precision}" + (", as this machine is fastest" if run.precision == "auto" else ""))
+    monitor.say(f"products in {precision}" + (", the fastest on this machine" if run.precision == "auto" else ""))
     if restored:
         monitor.say(f"resuming from step {first}" + "".join(f"; {change}" for change in changes))
     elif run.init_from:
@@ -91,7 +91,7 @@ def train(config: Config, workdir: Path) -> State:
                     monitor.publish()
                     checkpoints.save(state, now, batches.position)
                 if stopping and moved and not last:
-                    monitor.say(f"asked to stop: saved at step {now}; the same command goes on from there")
+                    monitor.say(f"asked to stop: saved at step {now}; run the same command again to resume")
                 if last or stopping:
                     break
                 if now == run.continuous_steps and run.kmeans_batches:
@@ -104,7 +104,7 @@ def train(config: Config, workdir: Path) -> State:
                     batch = next(batches)
                 skipped += int(np.sum(batch.pop("skipped")))
                 state, metrics = train_step(state, sharding.place(batch, mesh), teacher)
-                recent.append(metrics)  # left on the device, so that no step waits for its figures
+                recent.append(metrics)  # left on the device, so that no step waits for its metrics
     finally:
         batches.close()
         checkpoints.close()
@@ -116,7 +116,7 @@ def start_codebooks(
     config: Config, state: State, clips: sources.ClipSource, position: int, mesh: Mesh,
     cache: targets.TargetCache | None = None,
 ) -> State:  # fmt: skip
-    """The state with its codebooks set by k-means from the next batches, which training then sees all the same."""
+    """Set the codebooks by k-means from the next batches. Training still sees these batches afterwards."""
     coming = pipeline.batches(clips, config.data, position, jax.process_index(), jax.process_count(), cache)
     try:
         mixtures = [next(coming)["mixture"] for _ in range(config.train.kmeans_batches)]
@@ -127,7 +127,7 @@ def start_codebooks(
 
 
 def open_teacher(config: Config, mesh: Mesh) -> Teacher | None:
-    """What guides the first speech level, its weights on every device; None without guidance or with cached targets."""
+    """The teacher, with its weights on every device; None without guidance or with cached targets."""
     if not config.loss.guidance or config.data.targets:
         return None
     teacher = load_teacher(config)
@@ -135,13 +135,13 @@ def open_teacher(config: Config, mesh: Mesh) -> Teacher | None:
 
 
 def at_hand(config: Config) -> bool:
-    """Whether the teacher can be loaded: with a path, or where it needs no weights or a package brings them."""
+    """Whether the teacher can be loaded: it has a path, needs no weights, or a package brings them."""
     kind = config.teacher.kind
     return bool(config.teacher.path) or kind == "cepstra" or (kind == "whisper" and whisper.packaged() is not None)
 
 
 def load_teacher(config: Config) -> Teacher:
-    """The teacher that the config names. Raises UserError where it names none, or one that does not fit the model."""
+    """The teacher that the config names. Raises UserError if it names none, or one that does not fit the model."""
     require_frames(config.model.sample_rate, config.model.hop)
     if config.teacher.kind == "cepstra":
         teacher = CepstraTeacher()
@@ -150,19 +150,19 @@ def load_teacher(config: Config) -> Teacher:
     elif config.teacher.path:
         teacher = hubert.load(config.teacher.path, config.teacher.layer or HUBERT_LAYER)
     else:
-        raise UserError("loss.guidance needs HuBERT's weights: give teacher.path, or in data.targets what was computed "
-                        "with them (launch/cache_targets.py); or set teacher.kind=whisper, which a package brings, or "
-                        "cepstra, which needs no weights, and model.semantic=384 or 39; or set loss.guidance=0")
+        raise UserError("loss.guidance needs HuBERT's weights: set teacher.path, or data.targets to targets from "
+                        "launch/cache_targets.py. Or set teacher.kind=whisper (a package brings it) with "
+                        "model.semantic=384, or cepstra (no weights) with model.semantic=39, or loss.guidance=0")
     if teacher.width != config.model.semantic:
         raise UserError(f"model.semantic is {config.model.semantic}; this teacher has {teacher.width} features a frame")
     return teacher
 
 
 def open_targets(config: Config) -> targets.TargetCache | None:
-    """The cache that guides in the teacher's place; None without guidance or without one.
+    """The cache of targets that replaces the teacher; None without guidance or without a cache.
 
-    Raises UserError for a cache of other frames, of another width, or of another teacher than the config names, where
-    that is at hand: whoever has its targets needs no weights.
+    Raises UserError if the cache has other frames or another width, or another teacher than the config names. The
+    teacher is checked only if its weights are available, because cached targets do not need them.
     """
     if not (config.loss.guidance and config.data.targets):
         return None
@@ -174,7 +174,7 @@ def open_targets(config: Config) -> targets.TargetCache | None:
         teacher = load_teacher(config)
         if teacher.fingerprint != cache.about.teacher:
             raise UserError(f"{cache.folder} was made by the teacher {cache.about.teacher}; the config names "
-                            f"{teacher.fingerprint} ({config.teacher.kind}): make the cache anew with it")
+                            f"{teacher.fingerprint} ({config.teacher.kind}): make the cache again with that teacher")
     return cache
 
 
@@ -184,7 +184,7 @@ def transposed(rows: list[dict[str, np.ndarray]]) -> dict[str, list[np.ndarray]]
 
 
 def describe(source: sources.ClipSource) -> str:
-    """How much there is to learn from, in words."""
+    """The amount of training data, in words."""
     minutes = {kind: sum(c.seconds for c in source.clips if c.kind == kind) / 60 for kind in ("speech", "background")}
     speakers = len({c.speaker for c in source.clips if c.kind == "speech"})
     speech, background = minutes.values()
@@ -193,7 +193,7 @@ def describe(source: sources.ClipSource) -> str:
 
 @dataclass
 class Pace:
-    """How fast the steps go since `step`, and how much of it was waiting for data."""
+    """Speed of the steps since `step`, and the time spent waiting for data."""
 
     step: int
     begun: float = field(default_factory=time.perf_counter)
@@ -207,7 +207,7 @@ class Pace:
         self.waited += time.perf_counter() - since
 
     def report(self, now: int, audio_seconds: float) -> dict[str, float]:
-        """Means over the steps up to `now`, each of which takes `audio_seconds` of mixtures."""
+        """Means over the steps up to `now`, each of which consumes `audio_seconds` of mixtures."""
         elapsed, steps = time.perf_counter() - self.begun, now - self.step
         return {
             "seconds/step": elapsed / steps,

@@ -1,4 +1,4 @@
-"""What a run tells: metrics.jsonl, TensorBoard, the progress line, sample wavs and pictures."""
+"""The outputs of a run: metrics.jsonl, TensorBoard, the progress line, sample wavs and pictures."""
 
 import json
 import math
@@ -13,8 +13,8 @@ from tensorboardX import SummaryWriter
 from decodec_jax import audio
 from decodec_jax.evaluation import figures
 
-_QUIET_SECONDS = 20  # between progress lines where nobody watches a terminal
-_PUBLISH_SECONDS = 60  # between rows published; a bucket takes no more than one change of a file a second
+_QUIET_SECONDS = 20  # between progress lines without a terminal
+_PUBLISH_SECONDS = 60  # between publishing rows; a bucket allows at most one change of a file per second
 
 
 class Monitor:
@@ -37,12 +37,12 @@ class Monitor:
         self._tensorboard = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
 
     def say(self, text: str) -> None:
-        """One line to whoever started the run."""
+        """Print one line."""
         if self.workdir is not None:
             self.console.print(text, highlight=False, soft_wrap=True)
 
     def record(self, step: int, metrics: dict[str, float]) -> None:
-        """One row of metrics, everywhere; non-finite values become null in the file, which stays valid JSON."""
+        """Write one row of metrics everywhere. Non-finite values become null in the file, to keep it valid JSON."""
         if self.workdir is None:
             return
         row = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
@@ -59,13 +59,13 @@ class Monitor:
             self.say(f"step {step}  {note}")
 
     def publish(self) -> None:
-        """Close metrics.jsonl and open it again: a bucket has rows, for others and for good, only once it is closed."""
+        """Close metrics.jsonl and open it again, because a bucket stores and shows rows only of closed files."""
         if self.workdir is not None:
             self._metrics.close()
             self._open_metrics()
 
     def samples(self, step: int, clips: list[dict[str, dict[str, np.ndarray]]], sample_rate: int) -> Path | None:
-        """Sound and picture of clips taken apart, `clips[i][row][part]` a waveform `[t]`, into `samples/`."""
+        """Write wavs and pictures of separated clips into `samples/`; `clips[i][row][part]` is a waveform `[t]`."""
         if self.workdir is None:
             return None
         folder = self.workdir / "samples" / f"step_{step:07d}"
@@ -89,7 +89,7 @@ class Monitor:
 
 
 def forget_after(path: Path, step: int) -> None:
-    """Drop the rows of metrics.jsonl past `step`: a resumed run makes them again."""
+    """Drop the rows of metrics.jsonl past `step`, because a resumed run writes them again."""
     if not path.exists():
         return
     kept = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
@@ -101,4 +101,4 @@ def _step_of(line: str) -> float:
     try:
         return json.loads(line)["step"]
     except (ValueError, KeyError):
-        return math.inf  # a line cut off when the run died
+        return math.inf  # a line that was cut off when the run died

@@ -1,4 +1,4 @@
-"""Being asked to stop: schedulers and clouds send SIGTERM some seconds before they take a machine away."""
+"""Requests to stop: schedulers and clouds send SIGTERM some seconds before they take a machine away."""
 
 import signal
 import threading
@@ -11,10 +11,10 @@ from jax.experimental import multihost_utils
 
 @contextmanager
 def stop_requests() -> Iterator[Callable[[int], bool]]:
-    """A function of the step: whether to save and stop at it, the same on all hosts.
+    """A function of the step that says whether to save and stop there, the same on all hosts.
 
-    On one host SIGTERM decides it, in the main thread only, as Python handles signals in no other. On several, JAX's
-    own service takes the signal and finds a step that no host has passed yet.
+    On one host, SIGTERM decides, and only in the main thread, because Python handles signals nowhere else. On several,
+    JAX's own service receives the signal and picks a step that no host has passed yet.
     """
     if jax.process_count() > 1:
         yield multihost_utils.reached_preemption_sync_point

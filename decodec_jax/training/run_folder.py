@@ -1,4 +1,4 @@
-"""The run folder: one configuration, and everything that came of it."""
+"""The run folder: one configuration and all its results."""
 
 import json
 from pathlib import Path
@@ -16,9 +16,9 @@ from decodec_jax.errors import UserError
 def open_run_folder(config: Config, workdir: Path, host: int = 0) -> list[str]:
     """Create or reopen a run folder; the first host saves the configuration in it.
 
-    Returns the settings that differ from those the folder was last run with, as "name is new (was old)". Raises
-    UserError when the model is another one, whose checkpoints would not fit, and when the step at which codebooks start
-    has been moved to one that the run is past: they would never be started.
+    Returns the settings that changed since the folder's last run, as "name is new (was old)". Raises UserError if the
+    model has changed, because its checkpoints would not fit. Also raises it if the codebooks are now set to start at a
+    step that the run has passed, because they would never start.
     """
     path = workdir / "config.json"
     try:
@@ -28,12 +28,12 @@ def open_run_folder(config: Config, workdir: Path, host: int = 0) -> list[str]:
         other_model = [change for change in changes if change.startswith("model.")]
         if other_model:
             raise UserError(f"{workdir} holds a run of another model: {other_model[0]}; "
-                            "give another --workdir, or the settings it was begun with")  # fmt: skip
+                            "give another --workdir, or the settings of that run")  # fmt: skip
         steps = [int(folder.name) for folder in (workdir / "checkpoints").glob("*") if folder.name.isdigit()]
         start = config.train.continuous_steps
         if start < max(steps, default=0) <= before.train.continuous_steps:
             raise UserError(f"train.continuous_steps is {start}, but {workdir} is at step {max(steps)} and its "
-                            "codebooks have not started; give that step, or a later one")  # fmt: skip
+                            "codebooks have not started; give that step or a later one")  # fmt: skip
         if host == 0:
             with audio.replacing(path) as part:
                 part.write_text(json.dumps(settings.to_dict(config), indent=2) + "\n")
@@ -43,9 +43,9 @@ def open_run_folder(config: Config, workdir: Path, host: int = 0) -> list[str]:
 
 
 def settled_precision(asked: str, workdir: Path, host: int = 0, hosts: int = 1) -> str:
-    """The precision of this run's products: what is asked for, or for "auto" what the first host finds or has found.
+    """The precision of this run's products: the requested one, or for "auto" the one that the first host finds.
 
-    It is kept in the run folder: a resumed run has the bits of one that was never interrupted.
+    The run folder keeps it, so that a resumed run has the same bits as one that was never interrupted.
     """
     path = workdir / "precision.txt"
     before = path.read_text().strip() if path.exists() else None

@@ -1,4 +1,4 @@
-"""All that training changes, as one pytree; and the optimizers."""
+"""Everything that training changes, as one pytree, and the optimizers."""
 
 import jax
 import jax.numpy as jnp
@@ -17,20 +17,20 @@ from decodec_jax.training.sharding import put_together
 
 @struct.dataclass
 class State:
-    """What a checkpoint holds. Everything random is drawn from the config's seed and `step`."""
+    """The contents of a checkpoint. All randomness comes from the config's seed and `step`."""
 
-    step: Array  # [] int32 updates made
+    step: Array  # [] int32, number of updates
     params: dict
     codebook: dict  # moving-average codebooks
-    averaged: dict  # exponential average of `params`: what validation, samples and inference use
+    averaged: dict  # exponential average of `params`, for validation, samples and inference
     optimizer: optax.OptState
     discriminators: dict  # their parameters; empty without adversarial terms
     discriminator_optimizer: optax.OptState
-    gradient_norms: dict  # averages that `objective.balancer` keeps; empty without it
+    gradient_norms: dict  # averages of `objective.balancer`; empty without it
 
     @property
     def variables(self) -> dict:
-        """What the network is applied to."""
+        """The variables to apply the network with."""
         return {"params": self.params, "codebook": self.codebook}
 
 
@@ -51,7 +51,7 @@ def make_optimizer(config: Optim, peak: float, clip: float) -> optax.GradientTra
 
 
 def make_optimizers(config: Config) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
-    """The generator's and the discriminators'."""
+    """The optimizers of the generator and of the discriminators."""
     return (
         make_optimizer(config.optim, config.optim.lr, config.optim.clip),
         make_optimizer(config.optim, config.discriminator.lr, config.discriminator.clip),
@@ -80,13 +80,13 @@ def create(config: Config) -> State:
 
 
 def fresh(config: Config) -> State:
-    """`create`, compiled. On CPUs without optimisation, which takes long for its many small draws."""
+    """`create`, compiled. Without optimisation on CPUs, because optimising its many small draws takes long."""
     quick = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
     options = quick if jax.default_backend() == "cpu" else None
     return jax.jit(lambda: create(config)).lower().compile(compiler_options=options)()
 
 
 def computed_with(state: State, mesh: Mesh) -> State:
-    """The state with all that a pass over a batch reads put together."""
+    """The state with all arrays gathered that a pass over a batch reads."""
     read = put_together((state.params, state.codebook, state.discriminators), mesh)
     return state.replace(**dict(zip(("params", "codebook", "discriminators"), read, strict=True)))

@@ -33,7 +33,7 @@ from decodec_jax.training.state import State, computed_with, learning_rate, make
 
 
 def guiding(batch: Batch, teacher: Teacher | None) -> Array | None:
-    """What guides the first speech level, `[2b, f, w]`: the batch's targets, else the teacher's; None without both."""
+    """Targets of the first speech level, `[2b, f, w]`: the batch's, or else the teacher's; None without both."""
     if "targets" in batch:
         return batch["targets"].reshape(-1, *batch["targets"].shape[2:])
     if teacher is None:
@@ -45,11 +45,11 @@ def judge_output(
     config: Config, mesh: Mesh, adversarial: bool, decoded: Array, kinds: Array, discriminators: dict, norms: dict,
     batch: Batch,
 ) -> tuple[Terms, Array, dict, dict]:  # fmt: skip
-    """What the objective asks of the decoded waveforms `[b, k, 2, t]`.
+    """Loss terms and gradients of the decoded waveforms `[b, k, 2, t]`.
 
-    Gives its terms, "discriminator" among them, the gradient for the generator's waveforms and that for the
-    discriminators' parameters, and the balancer's norms. Those of reconstruction are sums over the k decodings of a
-    mixture. Discriminators see waveforms of all kinds alike.
+    Returns the terms (including "discriminator"), the gradient for the generator's waveforms, the gradient for the
+    discriminators' parameters, and the balancer's norms. Reconstruction terms are sums over the k decodings of a
+    mixture. Discriminators see waveforms of all kinds.
     """
     loss, count, t = config.loss, decoded.shape[1], decoded.shape[-1]
     target = reference(batch, loss, kinds)
@@ -73,7 +73,7 @@ def judge_output(
         return jnp.mean(discriminator_loss(real, fake, loss.game))
 
     def total(decoded, discriminators):
-        # each side's gradient is of its own loss alone; the passes that this repeats are compiled into one
+        # each side's gradient is of its own loss alone; the compiler merges the repeated passes
         frozen = jax.lax.stop_gradient(discriminators)
         terms = {} if loss.balance else of_generator(decoded, frozen)
         objective = weighted_sum(terms, loss)
@@ -85,7 +85,7 @@ def judge_output(
     (gradient, for_discriminators), terms = jax.grad(total, argnums=(0, 1), has_aux=True)(decoded, discriminators)
     if loss.balance:
         weights = {name: getattr(loss, name) for name in norms}
-        # its gradient is one of the sum over waveforms: the mean of micro-batches would make it smaller
+        # this gradient is of the sum over waveforms, so compensate for the mean over micro-batches
         values, gradient, norms = balancer.balance(
             lambda wave: of_generator(wave, discriminators), decoded, weights, norms,
             loss.balance * config.train.accumulate,
@@ -95,26 +95,26 @@ def judge_output(
 
 
 class Means(NamedTuple):
-    """What losses that are means over a batch give: of micro-batches, the mean of theirs."""
+    """Results that are means over a batch; several micro-batches are averaged."""
 
     gradient: dict  # for the generator's parameters
-    for_discriminators: dict  # the same for theirs
+    for_discriminators: dict  # for the discriminators' parameters
     metrics: dict[str, Array]
 
 
-Outcome = tuple[Means, Tallies, dict]  # and the balancer's norms
+Outcome = tuple[Means, Tallies, dict]  # the last are the balancer's norms
 
 
 def losses_and_gradients(
     config: Config, mesh: Mesh, adversarial: bool, state: State, teacher: Teacher | None, batch: Batch, key: Array,
     norms: dict,
 ) -> Outcome:  # fmt: skip
-    """One pass of generator and discriminators over a batch, forward and back; it changes neither."""
+    """One forward and backward pass of generator and discriminators over a batch. Updates nothing."""
     started = state.step >= config.train.continuous_steps
     target = guiding(batch, teacher)
     key, kinds_key = jax.random.split(key)
     kinds = drawn_kinds(config.loss, batch["mixture"].shape[0], kinds_key)
-    # the generator runs once: both sides' losses are taken of its output, then the output's gradient is pulled back
+    # the generator runs once: both sides' losses use its output, then the output's gradient is pulled back
     (decoded, latent_loss), pull, (latents, quantized, semantic) = jax.vjp(
         lambda params: generate(config, params, state.codebook, batch, kinds, key, started, target),
         state.params, has_aux=True,
@@ -130,7 +130,7 @@ def losses_and_gradients(
     if semantic is not None:
         metrics["cosine"] = jnp.mean(guidance.mean_cosine(*semantic))
     tallies = Halves(*(half.tallies for half in quantized))
-    # first summed over the devices, then cut: cut at once, they might have the activations moved that they are made of
+    # sum over the devices first, then split: splitting at once might make the compiler move activations
     gradient, for_discriminators, tallies = put_together((gradient, for_discriminators, tallies), mesh)
     return Means(*in_pieces((gradient, for_discriminators), mesh, config.mesh), metrics), tallies, norms
 
@@ -138,9 +138,9 @@ def losses_and_gradients(
 def accumulated(
     function: Callable[[Batch, Array, dict], Outcome], batch: Batch, key: Array, norms: dict, count: int, mesh: Mesh
 ) -> Outcome:
-    """`function(batch, key, norms)` of `count` micro-batches in turn, as one: that of the batch, with less memory.
+    """`function(batch, key, norms)` over `count` micro-batches in turn: the result of the batch, with less memory.
 
-    What the objective divides by a figure of the batch (relative features) is divided by that of the micro-batch.
+    Terms that are divided by a statistic of the batch (relative features) use that of the micro-batch.
     """
     parts = micro_batches(batch, count, mesh)
 
@@ -165,7 +165,7 @@ TrainStep = Callable[[State, Batch, Teacher | None], tuple[State, dict[str, Arra
 def make_train_step(config: Config, mesh: Mesh, adversarial: bool = True) -> TrainStep:
     """The jitted update `(state, batch, teacher) -> (state, metrics)`. The state is donated.
 
-    adversarial: False before the discriminators' start; no matter where the objective has no adversarial terms.
+    adversarial: False before the discriminators start. Ignored if the objective has no adversarial terms.
     """
     config = replace(config, train=replace(config.train, precision=product.resolve(config.train.precision)))
     optimizer, discriminator_optimizer = make_optimizers(config)
@@ -189,7 +189,7 @@ def make_train_step(config: Config, mesh: Mesh, adversarial: bool = True) -> Tra
         def updated(state: State) -> State:
             updates, optimizer_state = optimizer.update(means.gradient, state.optimizer, state.params)
             params = optax.apply_updates(state.params, updates)
-            # the average follows closely at first: an early average is mostly its random start
+            # a faster average at first, because an early average is mostly its random start
             decay = jnp.minimum(config.optim.ema, (1.0 + state.step) / (10.0 + state.step))
             averaged = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.averaged, params)
             state = state.replace(
@@ -205,8 +205,8 @@ def make_train_step(config: Config, mesh: Mesh, adversarial: bool = True) -> Tra
                 )
             return state
 
-        # One bad batch must not end a long run: a step that is not finite is counted and leaves all as it was. A branch
-        # updates the donated state in place; a choice of each array's new or old entries takes twice the time.
+        # One bad batch must not end a long run: a step that is not finite is counted and changes nothing. A branch
+        # updates the donated state in place; selecting each array's new or old entries takes twice the time.
         state = jax.lax.cond(finite, updated, lambda state: state, state)
         return in_pieces(state.replace(step=state.step + 1), mesh, config.mesh), metrics
 
@@ -216,7 +216,7 @@ def make_train_step(config: Config, mesh: Mesh, adversarial: bool = True) -> Tra
 def trace_train_step(
     config: Config, mesh: Mesh, state: State, teacher: Teacher | None = None, adversarial: bool = True
 ) -> jax.stages.Traced:
-    """`make_train_step`, traced for this state and teacher, or their shapes, and the config's batches."""
+    """`make_train_step`, traced for this state and teacher (or their shapes) and the config's batches."""
     t = round(config.data.seconds * config.model.sample_rate)
     shapes = dict.fromkeys(("speech", "background", "mixture", "swapped"), (t,))
     if config.loss.guidance and config.data.targets:
@@ -232,15 +232,14 @@ def trace_train_step(
 def compile_train_step(
     config: Config, mesh: Mesh, state: State, teacher: Teacher | None = None, adversarial: bool = True
 ) -> jax.stages.Compiled:
-    """The same, compiled: the first step is no slower than others."""
+    """The same, compiled, so that the first step is as fast as the others."""
     return trace_train_step(config, mesh, state, teacher, adversarial).lower().compile()
 
 
 def cost(compiled: jax.stages.Compiled) -> str:
-    """Memory and arithmetic of a compiled step on each device, in words, as far as the backend knows them.
+    """Memory and arithmetic of a compiled step on each device, in words, as far as the backend reports them.
 
-    Of a loop (LSTM, levels of a quantizer, micro-batches) XLA counts the arithmetic of one round: it is no less than
-    said.
+    The arithmetic is a lower bound: XLA counts one iteration of each loop (LSTM, quantizer levels, micro-batches).
     """
     memory, work = compiled.memory_analysis(), compiled.cost_analysis()
     said = []
@@ -250,4 +249,4 @@ def cost(compiled: jax.stages.Compiled) -> str:
         said.append(f"{(kept + new + working) / 2**20:.0f} MiB of memory, {kept / 2**20:.0f} of them state and batch")
     if work and work.get("flops", 0) > 0:
         said.append(f"at least {work['flops'] / 1e9:.2f} GFLOP")
-    return f"a step takes, on each device: {'; '.join(said) or 'what this backend does not tell'}"
+    return f"a step takes, on each device: {'; '.join(said) or 'unknown, this backend does not report it'}"

@@ -1,4 +1,4 @@
-"""Validation on held-out clips: what the model makes of mixtures it has not seen, against the truth."""
+"""Validation on held-out clips: compares the model's output for unseen mixtures with the true parts."""
 
 from collections.abc import Callable
 
@@ -18,7 +18,7 @@ PARTS = ("mixture", "speech", "background")
 
 
 def make_take_apart(config: Config, mesh: Mesh) -> Callable[[State, Array], TakenApart]:
-    """The compiled validation pass over mixtures `[b, t]`, unquantized while the codebooks have not started."""
+    """The compiled validation pass over mixtures `[b, t]`, with the quantizers bypassed until the codebooks start."""
     network = DeCodecNetwork(config.model)
 
     def take_apart(state: State, mixture: Array) -> TakenApart:
@@ -37,7 +37,7 @@ def validate(
     config: Config, state: State, batches: list[dict[str, np.ndarray]],
     take_apart: Callable[[State, jax.Array], TakenApart],
 ) -> tuple[dict[str, float], list[dict[str, dict[str, np.ndarray]]]]:  # fmt: skip
-    """Mean scores under `valid/`, and the first `train.sample_clips` clips taken apart, for `Monitor.samples`."""
+    """Mean scores under `valid/`, and the first `train.sample_clips` clips, separated, for `Monitor.samples`."""
     scores, clips, codes = [], [], []
     for batch in batches:
         references = {part: batch[part].reshape(-1, batch[part].shape[-1]) for part in PARTS}
@@ -59,7 +59,7 @@ def validate(
 
 
 def report(scores: dict[str, float]) -> str:
-    """Validation in a line: what the parts gain over the untouched mixture."""
+    """Validation in one line: the gain of each part over the untouched mixture."""
     def part(name, measure):
         value, gain = scores[f"valid/{measure}/{name}"], scores[f"valid/{measure}_gain/{name}"]
         return f"{name} {value:+.1f} dB ({gain:+.1f} over the mixture)"
