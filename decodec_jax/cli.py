@@ -1,9 +1,12 @@
-"""The `decodec` command: a thin skin over `inference` and `evaluation`."""
+"""The `decodec` command: a thin skin over `inference`, `corpora` and `evaluation`."""
 
 import argparse
+import contextlib
 import json
 import logging
 import sys
+import tempfile
+import webbrowser
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,13 +42,17 @@ COMBINE = {
 MODELS = {
     "info": Command("facts about .dcc files, recordings, models or this installation", "talk.dcc"),
     "export": Command("a training run to a bundle with a model card", "runs/small models/small"),
+    "demo": Command("a web page that runs the codec in your browser", "--model runs/small"),
+}
+CORPORA = {
+    "tokenize": Command("a corpus to shards of tokens, for language models", "recordings tokens"),
 }
 MEASURE = {
     "evaluate": Command("tables that say how good models are", "--suite enhancement --data TEST --out OUT"),
     "page": Command("a web page to listen to: recordings, pictures, tables", "--data TEST --out PAGE"),
 }
 GROUPS = {
-    "split recordings": TAKE_APART, "code": CODE, "combine": COMBINE, "models": MODELS, "measure": MEASURE,
+    "split recordings": TAKE_APART, "code": CODE, "combine": COMBINE, "corpora": CORPORA, "models": MODELS, "measure": MEASURE,
 }  # fmt: skip
 MODEL_HELP = "bundle or run folder; default: the model that comes with the package"
 SUITES = ("reconstruction", "enhancement", "absence", "conversion", "ablation", "leakage")
@@ -107,13 +114,13 @@ def parser() -> argparse.ArgumentParser:
         description = f"{command.what[0].upper()}{command.what[1:]}.\n\nexample: decodec {name} {command.example}"
         one = commands.add_parser(name, prog=f"decodec {name}", description=description, formatter_class=raw)
         options[name] = one.add_argument
-        if name not in MODELS | MEASURE:
+        if name not in CORPORA | MODELS | MEASURE:
             options[name]("inputs", nargs="+", metavar="IN", help="file, folder, pattern, or - for standard input")
             options[name]("output", metavar="OUT", help="file or folder to write, or - for standard output")
             options[name]("--model", default=BUILT_IN, help=MODEL_HELP)
             options[name]("--overwrite", action="store_true", help="replace files that exist in the folder OUT")
         options[name]("--json", action="store_true", help="report the result as JSON (on standard error if OUT is -)")
-    for name in ("enhance", "background", "reconstruct", "encode"):
+    for name in ("enhance", "background", "reconstruct", "encode", "tokenize"):
         options[name]("--levels", type=_levels, metavar="S,N",
                       help="levels of speech and background to use; fewer levels, lower bitrate")  # fmt: skip
     for name in ("enhance", "background", "reconstruct"):
@@ -140,10 +147,37 @@ def parser() -> argparse.ArgumentParser:
     options["export"]("run", metavar="RUN", help="run folder or bundle")
     options["export"]("output", metavar="OUT", help="folder to write; a README.md that you wrote there is kept")
     options["export"]("--half", action="store_true", help="store weights in half precision: half the size")
+    options["export"]("--onnx", action="store_true", help="also write ONNX graphs, and check that they give what JAX "
+                      "gives (needs the extra [onnx])")  # fmt: skip
+    options["export"]("--int8", action="store_true", help="weights of the ONNX graphs in 8 bits: a third of the size "
+                      "of half precision or more; implies --onnx")  # fmt: skip
     options["export"]("--check", nargs="+", default=[], metavar="FILE",
-                      help="also check that PyTorch gives the same codes and samples for these recordings")  # fmt: skip
+                      help="also check that PyTorch gives the same codes and samples for these recordings; "
+                      "ONNX is checked with them too")  # fmt: skip
+    options["demo"]("--model", default=BUILT_IN, help=MODEL_HELP)
+    options["demo"]("--int8", action="store_true", help="weights in 8 bits: a smaller download, slightly other codes")
+    options["demo"]("--build", type=Path, metavar="OUT", help="write the page into this folder, which any static host "
+                    "takes, and serve nothing")  # fmt: skip
+    options["demo"]("--port", type=int, default=0, help="default: a free one")
+    options["demo"]("--no-browser", action="store_true", help="say the address, but open no browser")
+    _tokenizing(options["tokenize"])
     _measuring(options["evaluate"], options["page"])
     return top
+
+
+def _tokenizing(tokenize) -> None:
+    """The options of the command that codes a corpus."""
+    tokenize("source", metavar="SOURCE", help="folder with or without manifest.csv, or what `decodec prepare` wrote")
+    tokenize("output", metavar="OUT", help="folder or bucket for the shards; run again, it does those that are missing")
+    tokenize("--model", default=BUILT_IN, help=MODEL_HELP)
+    tokenize("--format", default="parquet", choices=("parquet", "array_record"),
+             help="parquet (default; for Hugging Face datasets and others) or array_record (for grain)")  # fmt: skip
+    tokenize("--shard_mb", type=_positive, default=256, metavar="MB", help="recordings in a shard (default 256 MB)")
+    tokenize("--batch", type=_power_of_two, default=8, metavar="N",
+             help="recordings side by side on a device (default 8); more make accelerators faster")  # fmt: skip
+    tokenize("--threads", type=_positive, metavar="N", help="that read recordings; default: as many as cores")
+    tokenize("--distributed", action="store_true", help="share the work with the other hosts of a TPU pod, Slurm or "
+             "Kubernetes job; all run this command and write to the same OUT")  # fmt: skip
 
 
 def _measuring(evaluate, page) -> None:
@@ -178,7 +212,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     logging.getLogger("absl").setLevel(logging.ERROR)
     compiled.keep()
-    commands = {"info": _info, "export": _export, "evaluate": _evaluate, "page": _page}
+    commands = {"info": _info, "export": _export, "demo": _demo, "evaluate": _evaluate, "page": _page, "tokenize": _tokenize}
     command = commands.get(arguments.command, _process)
     try:
         result, errors = command(arguments)
@@ -214,18 +248,51 @@ def _export(arguments: argparse.Namespace) -> tuple[dict, list[str]]:
             from decodec_jax.evaluation import agreement
         except ImportError:
             raise UserError("--check needs PyTorch, which is not installed: pip install 'decodec_jax[torch]'") from None
+    if arguments.onnx or arguments.int8:
+        try:
+            from decodec_jax.evaluation import onnx_agreement
+        except ImportError as error:
+            raise UserError(f"--onnx needs the package {error.name}, which is not installed: "
+                            "pip install 'decodec_jax[onnx]'") from None  # fmt: skip
     for name in arguments.check:
         audio.info(name)
-    facts = export.export(arguments.run, arguments.output, arguments.half)
+    facts, errors = export.export(arguments.run, arguments.output, arguments.half), []
     _say(f"{arguments.output} holds the model {facts['fingerprint']}, after {facts['training_steps']} steps")
-    if not arguments.check:
-        return {"output": arguments.output, **facts}, []
-    found, errors = agreement.compare_files(arguments.output, arguments.check), []
-    for name, each in found.items():
-        line = f"{name}: of PyTorch and JAX, {each}"
-        _say(line) if each.good else errors.append(line)
-    checked = {name: vars(each) for name, each in found.items()}
-    return {"output": arguments.output, **facts, "check": checked}, errors
+    if arguments.check:
+        found = agreement.compare_files(arguments.output, arguments.check)
+        for name, each in found.items():
+            line = f"{name}: of PyTorch and JAX, {each}"
+            _say(line) if each.good else errors.append(line)
+        facts["check"] = {name: vars(each) for name, each in found.items()}
+    if arguments.onnx or arguments.int8:
+        licence = export.licence_of(arguments.run)
+        exported = onnx_agreement.export(Path(arguments.output), arguments.check, licence, arguments.int8)
+        for line in exported.lines:
+            _say(line)
+        errors += [f"{name}: the ONNX graphs do not give what JAX gives: {each}"
+                   for name, each in exported.agreement.items() if not each.good]  # fmt: skip
+        facts["onnx"] = exported.summary()
+    return {"output": arguments.output, **facts}, errors
+
+
+def _demo(arguments: argparse.Namespace) -> tuple[dict, list[str]]:
+    """Build the page and, unless a folder is named for it, serve it until Ctrl-C."""
+    from decodec_jax.demo import site
+
+    if arguments.build:
+        index = site.build(arguments.model, arguments.build, arguments.int8)
+        _say(f"{index.parent} holds the page; put it on any https address, or look at it with: decodec demo")
+        return {"page": str(index)}, []
+    with tempfile.TemporaryDirectory() as folder:
+        site.build(arguments.model, folder, arguments.int8)
+        with site.serve(Path(folder), arguments.port) as server:
+            address = f"http://localhost:{server.server_port}/"
+            _say(f"the page is at {address}; press Ctrl-C to stop")
+            if not arguments.no_browser:
+                webbrowser.open(address)
+            with contextlib.suppress(KeyboardInterrupt):
+                server.serve_forever()
+    return {"address": address}, []
 
 
 def _evaluate(arguments: argparse.Namespace) -> tuple[dict, list[str]]:
@@ -250,6 +317,23 @@ def _page(arguments: argparse.Namespace) -> tuple[dict, list[str]]:
     )  # fmt: skip
     _say(f"open {index} in a browser")
     return {"page": str(index)}, []
+
+
+def _tokenize(arguments: argparse.Namespace) -> tuple[dict, list[str]]:
+    """The report, and a line for each recording that was left out."""
+    from decodec_jax.corpora import tokenize
+    from decodec_jax.inference.codec import DeCodec
+
+    if arguments.distributed:
+        tokenize.connect()
+    codec = DeCodec.load(arguments.model)
+    report = tokenize.tokenize(
+        codec, arguments.source, arguments.output, arguments.format, arguments.levels, arguments.shard_mb,
+        arguments.batch, arguments.threads, _say,
+    )  # fmt: skip
+    _say(f"{arguments.output} holds the tokens of {report['recordings']} recordings, {report['seconds'] / 3600:.2f} h")
+    errors = [f"{name}: {reason}" if name not in reason else reason for name, reason in report["failed"]]
+    return {"output": arguments.output, "fingerprint": codec.fingerprint, **report}, errors
 
 
 def _process(arguments: argparse.Namespace) -> tuple[dict, list[str]]:
@@ -313,6 +397,19 @@ def _levels(text: str) -> tuple[int, int]:
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a pair of numbers such as 4,2") from None
     return speech, background
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def _power_of_two(text: str) -> int:
+    number = _positive(text)
+    if number & (number - 1):
+        raise argparse.ArgumentTypeError(f"{text} is not a power of two such as 8 or 64")
+    return number
 
 
 def _say(line: str) -> None:

@@ -13,6 +13,7 @@ from decodec_jax.inference import bundle, container
 from decodec_jax.inference.codec import DeCodec
 from decodec_jax.inference.streaming import latency
 from decodec_jax.inference.tokens import bitrate
+from decodec_jax.weights import BUILT_IN
 
 SIGNED = "`decodec export` of decodec_jax"
 CARD = """\
@@ -84,6 +85,11 @@ def export(run: str | Path, out: str | Path, half: bool = False) -> dict:
     with audio.replacing(readme) as part:
         part.write_text(card)
     return facts
+
+
+def licence_of(model: str | Path) -> str:
+    """The licence of the model that comes with the package; that of others, only those who trained them know."""
+    return "Apache-2.0" if str(model) == BUILT_IN else "not stated"
 
 
 def _of_model(codec: DeCodec) -> dict:

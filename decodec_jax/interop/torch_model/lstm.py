@@ -18,7 +18,7 @@ class LSTM(nn.LSTM):
 
     def forward(self, x: Tensor, stream: Stream | None = None) -> Tensor:
         carry = next(stream.before, None) if stream else None
-        y, carry = super().forward(x.mT, None if carry is None else tuple(carry))
+        y, carry = super().forward(x.transpose(1, 2), None if carry is None else tuple(carry))
         if stream:
             stream.after.append(torch.stack(carry))
-        return x + y.mT
+        return x + y.transpose(1, 2)

@@ -20,7 +20,7 @@ class Projection(nn.Module):
             return embedding, embedding
         if self.form == "learned":
             return self.speech(embedding), self.background(embedding)
-        return embedding.tensor_split(2, dim=-1)
+        return embedding.chunk(2, dim=-1)
 
     def joined(self, speech: Tensor, background: Tensor) -> Tensor:
         """The decoder's input `[b, f, latent]`."""

@@ -50,9 +50,10 @@ class Depthwise(nn.Conv1d):
         self.zeros = margins(kernel - 1, causal)
 
     def forward(self, x: Tensor, stream: Stream | None = None) -> Tensor:
-        x = stream.prepend(x.mT, self.zeros[0]).mT if stream else F.pad(x, (0, 0, *self.zeros))
-        y = F.conv2d(x.mT.unsqueeze(2), self.weight.unsqueeze(2), self.bias, groups=self.groups)
-        return y.squeeze(2).mT
+        past, after = self.zeros
+        x = stream.prepend(x.transpose(1, 2), past) if stream else F.pad(x, (0, 0, past, after)).transpose(1, 2)
+        y = F.conv2d(x.unsqueeze(2), self.weight.unsqueeze(2), self.bias, groups=self.groups)
+        return y.squeeze(2).transpose(1, 2)
 
 
 class ConvNeXtBlock(nn.Module):
@@ -100,7 +101,7 @@ class Encoder(nn.Module):
         x = self.first_norm(self.first(self.features(wave, stream)))
         x = self.blocks(x, stream)
         if self.lstm is not None:
-            x = self.lstm(x.mT, stream).mT
+            x = self.lstm(x.transpose(1, 2), stream).transpose(1, 2)
         return self.last(self.last_norm(x))
 
 
@@ -119,7 +120,7 @@ class Decoder(nn.Module):
     def forward(self, embedding: Tensor, stream: Stream | None = None) -> Tensor:
         x = self.first_norm(self.first(embedding))
         if self.lstm is not None:
-            x = self.lstm(x.mT, stream).mT
+            x = self.lstm(x.transpose(1, 2), stream).transpose(1, 2)
         x = self.blocks(x, stream)
         wave = SCALE / SPECTRUM_SCALE * self.inverse(polar(self.head(self.last_norm(x)).float()), stream)
         return wave.clamp(-1, 1)

@@ -9,6 +9,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .layers import Stream, padded
 
@@ -45,9 +46,9 @@ class InverseSTFT(nn.Module):
 
     def forward(self, spectra: Tensor, stream: Stream | None = None) -> Tensor:
         frames = product(spectra.flatten(-2), self.synthesis)
-        frames = torch.cat([frames, torch.ones_like(frames[..., :1])], dim=-1)  # the one says that a frame is there
+        frames = F.pad(frames, (0, 1), value=1.0)  # the one says that a frame is there
         sizes = [self.squares.shape[1]] * PARTS + [1]
-        *parts, present = padded(frames.mT, (PARTS - 1, 0), stream).mT.split(sizes, dim=-1)
+        *parts, present = padded(frames.transpose(1, 2), (PARTS - 1, 0), stream).transpose(1, 2).split(sizes, dim=-1)
         total, weight = 0.0, 0.0
         for i, (samples, squares) in enumerate(zip(parts, self.squares, strict=True)):
             here = slice(PARTS - 1 - i, PARTS - 1 - i + frames.shape[1])

@@ -36,7 +36,7 @@ class Encoder(Chain):
         super().__init__(layers | {"snake": Snake(channels), "last": same(channels, config.latent, 3, causal)})
 
     def forward(self, wave: Tensor, stream: Stream | None = None) -> Tensor:
-        return super().forward((wave / SCALE)[:, None], stream).mT
+        return super().forward((wave / SCALE)[:, None], stream).transpose(1, 2)
 
 
 class Decoder(Chain):
@@ -55,4 +55,4 @@ class Decoder(Chain):
         super().__init__(layers | {"snake": Snake(channels), "last": same(channels, 1, stack.kernel, causal)})
 
     def forward(self, embedding: Tensor, stream: Stream | None = None) -> Tensor:
-        return torch.tanh(SCALE * super().forward(embedding.mT, stream)[:, 0])
+        return torch.tanh(SCALE * super().forward(embedding.transpose(1, 2), stream)[:, 0])

@@ -1,0 +1,161 @@
+// The codec, off the page's thread: reads a recording in pieces, codes each, decodes its parts, and keeps what is asked
+// for as Blobs, which the browser may put on disk. So memory does not grow with the length of the recording.
+
+import * as ort from "./runtime/ort.wasm.min.mjs";
+import { gainOf, amplitude } from "./loudness.js";
+import { openSource } from "./source.js";
+import { dccFile } from "./dcc.js";
+import { column } from "./spectrogram.js";
+import { wavFile, to16Bit } from "./wav.js";
+
+const FRAMES = 100; // of a piece: 2 s
+const PARTS = ["reconstruction", "speech", "background"];
+const COLUMNS = 640; // of a spectrogram
+let model, coded, wanted = 0; // `wanted` counts requests: older ones stop at their next piece
+
+onmessage = async ({ data }) => {
+  const request = ++wanted;
+  const current = () => request === wanted;
+  if (data.kind === "cancel") return postMessage({ kind: "cancelled" });
+  try {
+    if (data.kind === "load") await load();
+    if (data.kind === "code") await code(data, current);
+    if (data.kind === "decode") await decode(data.levels, current);
+    if (data.kind === "tokens") postMessage({ kind: "tokens", file: await dccFile(model, coded, data.levels) });
+  } catch (error) {
+    if (current()) postMessage({ kind: "error", text: sentence(error) });
+  }
+};
+
+const sentence = (error) =>
+  error.plain || (/memory|allocation/i.test(error.message) ? "This device has too little free memory for the codec."
+    : `The codec stopped: ${error.message}`);
+
+function plain(text) {
+  return Object.assign(new Error(text), { plain: text });
+}
+
+async function load() {
+  const get = async (name) => {
+    const answer = await fetch(new URL(`model/${name}`, import.meta.url));
+    if (!answer.ok) throw plain(`The page lacks the file model/${name}. Build it again with: decodec demo --build`);
+    return new Uint8Array(await answer.arrayBuffer());
+  };
+  const description = JSON.parse(new TextDecoder().decode(await get("model.json")));
+  const names = ["encode_step.onnx", "decode_step.onnx", "weights.bin"];
+  const [encoder, decoder, weights] = await Promise.all(names.map(get));
+  for (const [i, data] of [encoder, decoder, weights].entries()) {
+    const size = description.files[names[i]].bytes;
+    if (data.length !== size)
+      throw plain(`The model file ${names[i]} is incomplete: ${data.length} of ${size} bytes. Load the page again.`);
+  }
+  ort.env.wasm.wasmPaths = new URL("runtime/", import.meta.url).href;
+  ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency || 1) : 1;
+  const session = (graph) =>
+    ort.InferenceSession.create(graph, { externalData: [{ path: "weights.bin", data: weights }] });
+  model = { ...description, encoder: await session(encoder), decoder: await session(decoder) };
+  postMessage({ kind: "ready", description, threads: ort.env.wasm.numThreads });
+}
+
+// The zeros that begin a stream of so many recordings side by side.
+function zeros(step, batch) {
+  const state = {};
+  for (const [name, shape] of Object.entries(model.zero_state[step])) {
+    const sizes = [...shape];
+    sizes[sizes.length === 4 ? 2 : 0] = batch; // an LSTM's carry has its batch third
+    state[name] = new ort.Tensor("float32", new Float32Array(sizes.reduce((a, b) => a * b)), sizes);
+  }
+  return state;
+}
+
+const carried = (outputs, state) =>
+  Object.fromEntries(Object.keys(state).map((name) => [name, outputs[name.replace("state", "next")]]));
+
+// A recording to codes: of itself and, beside it, of silence, which takes the place of a part that is left out.
+async function code({ file, samples, levels }, current) {
+  const begun = performance.now();
+  const source = await openSource(file, samples, model.sample_rate);
+  const { hop, lookahead } = model, frames = Math.ceil(source.length / hop);
+  const pass = source.pieces(FRAMES * hop);
+  const gain = await gainOf(pass, model.sample_rate, model.coded_at_db, current);
+  if (!current()) return;
+  const codes = PARTS.slice(1).map((_, i) => new Uint16Array(frames * model.levels[i]));
+  const blank = codes.map((own) => new Uint16Array(own.length));
+  const original = [];
+  let state = zeros("encode_step", 2), given = 0;
+  const louder = amplitude(gain);
+  postMessage({ kind: "started", seconds: source.length / model.sample_rate });
+  for (let at = 0; given < frames; at += FRAMES) {
+    if (!current()) return;
+    const count = Math.min(FRAMES, frames + lookahead - at);
+    const wave = await source.read(at * hop, count * hop);
+    const kept = wave.subarray(0, Math.max(0, Math.min(wave.length, source.length - at * hop)));
+    original.push(new Blob([to16Bit(kept)]));
+    show("original", kept, at * hop, source.length);
+    const both = new Float32Array(2 * wave.length);
+    for (let i = 0; i < wave.length; i++) both[i] = wave[i] * louder;
+    const outputs = await model.encoder.run({ wave: new ort.Tensor("float32", both, [2, wave.length]), ...state });
+    state = carried(outputs, state);
+    const early = Math.max(0, lookahead - at); // codes of no frame
+    for (const [i, part] of PARTS.slice(1).entries()) {
+      const made = outputs[part].data, k = model.levels[i];
+      for (let level = 0; level < k; level++)
+        for (let n = early; n < count; n++) {
+          codes[i][(given + n - early) * k + level] = Number(made[level * count + n]);
+          blank[i][(given + n - early) * k + level] = Number(made[(k + level) * count + n]);
+        }
+    }
+    given += count - early;
+    postMessage({ kind: "progress", done: 0.5 * given / frames });
+  }
+  coded = { codes, blank, gain, frames, length: source.length };
+  postMessage({ kind: "part", name: "original", file: wavFile(original, source.length, model.sample_rate) });
+  await decode(levels, current, begun);
+}
+
+// The codes to their sound, whole and in parts. Fewer levels give a lower bitrate; -1 leaves a level out.
+async function decode(levels, current, begun = performance.now()) {
+  if (!coded) return;
+  const { hop } = model, { frames, length } = coded, quieter = amplitude(-coded.gain);
+  const pieces = PARTS.map(() => []);
+  let state = zeros("decode_step", PARTS.length), first = true;
+  for (let at = 0; at < frames; at += FRAMES) {
+    if (!current()) return;
+    const count = Math.min(FRAMES, frames - at), inputs = {};
+    for (const [i, part] of PARTS.slice(1).entries()) {
+      const k = model.levels[i], values = new BigInt64Array(PARTS.length * k * count);
+      for (let row = 0; row < PARTS.length; row++) {
+        const silent = row > 0 && row !== i + 1, from = silent ? coded.blank[i] : coded.codes[i];
+        for (let level = 0; level < k; level++)
+          for (let n = 0; n < count; n++)
+            values[(row * k + level) * count + n] =
+              silent || level < levels[i] ? BigInt(from[(at + n) * k + level]) : -1n;
+      }
+      inputs[part] = new ort.Tensor("int64", values, [PARTS.length, k, count]);
+    }
+    const outputs = await model.decoder.run({ ...inputs, ...state });
+    state = carried(outputs, state);
+    const wave = outputs.wave.data, size = count * hop, kept = Math.min(size, length - at * hop);
+    for (const [row, part] of PARTS.entries()) {
+      const samples = wave.slice(row * size, row * size + kept).map((x) => x * quieter);
+      pieces[row].push(new Blob([to16Bit(samples)]));
+      if (part !== "reconstruction") show(part, samples, at * hop, length);
+    }
+    postMessage({ kind: "progress", done: 0.5 + 0.5 * (at + count) / frames });
+    if (first) postMessage({ kind: "first", milliseconds: performance.now() - begun });
+    first = false;
+  }
+  for (const [row, name] of PARTS.entries())
+    postMessage({ kind: "part", name, file: wavFile(pieces[row], length, model.sample_rate) });
+  const file = await dccFile(model, coded, levels);
+  postMessage({ kind: "done", tokens: file, levels, milliseconds: performance.now() - begun, length });
+}
+
+// The columns of a picture of the whole recording that lie within a piece of it.
+function show(part, samples, at, length) {
+  const first = Math.ceil((at / length) * COLUMNS), last = Math.ceil(((at + samples.length) / length) * COLUMNS);
+  const columns = [];
+  for (let i = first; i < Math.min(last, COLUMNS); i++)
+    columns.push(column(samples, Math.round((i * length) / COLUMNS) - at));
+  if (columns.length) postMessage({ kind: "columns", part, first, columns, count: COLUMNS });
+}
