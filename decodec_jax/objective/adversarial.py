@@ -1,8 +1,8 @@
-"""The adversarial terms: functions of what `Discriminators` makes of real and of generated waves, D_k the k-th of K.
+"""The adversarial terms: functions of the output of `Discriminators` for real and generated waves.
 
-The paper trains with an adversarial and a feature-matching term and prints neither. Least squares ("lsgan") is what DAC
-and SpeechTokenizer use, "hinge" what EnCodec uses. All values are per item, `[n]`, and means over the K discriminators,
-so that a weight means the same for any set of them; DAC sums over its 8 instead.
+The paper has an adversarial and a feature-matching term but gives no formula for either. DAC and SpeechTokenizer use
+least squares ("lsgan"), EnCodec uses "hinge". D_k is the k-th of K discriminators. All values are per item, `[n]`,
+and means over the K discriminators, so that a weight means the same for any set of them. DAC sums over its 8 instead.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from decodec_jax.objective.discriminators import Judged
 
 
 class Game(NamedTuple):
-    """What each side pays for a logit."""
+    """The loss of each side for a logit."""
 
     real: Callable[[Array], Array]  # the discriminator, for one of a real waveform
     fake: Callable[[Array], Array]  # the discriminator, for one of a generated waveform
@@ -30,7 +30,7 @@ KINDS = {
 
 
 def discriminator_loss(real: list[Judged], fake: list[Judged], kind: str) -> Array:
-    """What the discriminators minimise, `[n]`.
+    """The discriminators' loss, `[n]`.
 
     lsgan: 1/K sum_k mean (1 - D_k(y))^2 + mean D_k(yhat)^2
     hinge: 1/K sum_k mean max(0, 1 - D_k(y)) + mean max(0, 1 + D_k(yhat))
@@ -41,7 +41,7 @@ def discriminator_loss(real: list[Judged], fake: list[Judged], kind: str) -> Arr
 
 
 def adversarial_loss(fake: list[Judged], kind: str) -> Array:
-    """How far generated waveforms are from passing for real ones, `[n]`.
+    """The generator's adversarial loss, `[n]`.
 
     lsgan: 1/K sum_k mean (1 - D_k(yhat))^2
     hinge: 1/K sum_k mean -D_k(yhat)
@@ -49,14 +49,14 @@ def adversarial_loss(fake: list[Judged], kind: str) -> Array:
     return _mean([_per_item(KINDS[kind].generator(judged.logits)) for judged in fake])
 
 
-_FAINT = 1e-2  # mean magnitude of a feature below which relative errors stop growing: those of silence may all be zero
+_FAINT = 1e-2  # least mean magnitude that relative errors are divided by; features of silence may all be zero
 
 
 def feature_loss(real: list[Judged], fake: list[Judged], relative: bool = False) -> Array:
-    """Feature matching: how far features D_k^l of generated waveforms are from those of the real ones, `[n]`.
+    """Feature matching: distance between features D_k^l of generated and of real waveforms, `[n]`.
 
-    1/K sum_k sum_l mean |D_k^l(y) - D_k^l(yhat)|, over layers a sum as in DAC; or, relative as in EnCodec, over layers
-    the mean of the same, each divided by the batch's mean |D_k^l(y)|. Real features are constants to the gradient.
+    1/K sum_k sum_l mean |D_k^l(y) - D_k^l(yhat)|, summed over layers as in DAC. With `relative`, as in EnCodec, the
+    mean over layers, each divided by the batch's mean |D_k^l(y)|. Real features get no gradient.
     """
     terms = []
     for r, f in zip(real, fake, strict=True):

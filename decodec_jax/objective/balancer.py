@@ -12,17 +12,17 @@ _DECAY = 0.999  # of the averaged norms, per step
 
 
 def fresh(names: list[str]) -> dict[str, Array]:
-    """Averaged norms of these terms before the first step: for each a decaying sum of norms, and of ones."""
+    """Averaged norms of these terms before the first step: a decaying sum of norms and one of ones for each."""
     return {name: jnp.zeros(2) for name in names}
 
 
 def balance(
     terms: Callable[[Array], Terms], output: Array, weights: dict[str, float], norms: dict[str, Array], total: float
 ) -> tuple[Terms, Array, dict[str, Array]]:
-    """Values of the terms of `output` `[..., t]`, the gradient that is to reach it, and the norms moved on.
+    """Values of the terms of `output` `[..., t]`, the balanced gradient for it, and the updated norms.
 
-    The gradient is total * sum_i w_i / sum_j w_j * g_i / <|g_i|>, g_i that of term i and <|g_i|> the average, over
-    items and past steps, of its norm per waveform. Weights of 3 and 1 mean three quarters and one quarter of it.
+    The gradient is total * sum_i w_i / sum_j w_j * g_i / <|g_i|>, where g_i is that of term i, and <|g_i|> is its norm
+    per waveform, averaged over items and past steps. Weights of 3 and 1 give three quarters and one quarter of it.
     """
     values, pull = jax.vjp(terms, output)
     share = total / sum(weights[name] for name in values)

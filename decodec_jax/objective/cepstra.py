@@ -1,7 +1,7 @@
 """A teacher's targets that need no weights: cepstra in context, normalised within the clip.
 
-Not HuBERT, and no substitute for it where its weights are at hand; but phones are read from these features better than
-from the spectrum they are made of, and speakers much worse, which is what the first level is to be guided towards.
+They do not replace HuBERT if its weights are available. But these features tell phones better than the spectrum that
+they are made of, and speakers much worse, which is what the first level needs.
 """
 
 from functools import lru_cache
@@ -23,9 +23,9 @@ WINDOW = 3 * STEP  # 30 ms, centred on its step
 BANDS = 40
 COEFFICIENTS = 13
 CONTEXT = 12  # spectra around the middle of a frame, 120 ms
-SHAPES = 3  # of a coefficient's course over the context: its mean, slope and curvature
+SHAPES = 3  # per coefficient over the context: mean, slope and curvature
 WIDTH = SHAPES * COEFFICIENTS
-RANGE = 1e-7  # -70 dB under the loudest band of the clip: what lies deeper is the room, not the voice
+RANGE = 1e-7  # 70 dB below the loudest band of the clip: anything quieter is the room, not the voice
 FLOOR = 1e-10  # of band powers; digital silence is normal
 EPS = 1e-3  # of variances: a dimension that does not vary is zero
 
@@ -39,9 +39,9 @@ def _cosines(points: int, functions: int) -> np.ndarray:
 def cepstra(wave: Array) -> Array:
     """Cepstra in context: `[b, t]` at 16 kHz to `[b, ceil(t / 320), 39]`, zero mean and unit variance over the clip.
 
-    Of 40 log mel powers every 10 ms, 13 DCT coefficients; of the course of each over the 120 ms around a frame's middle
-    again 3 (mean, slope, curvature), coefficient by coefficient. What is constant in a clip (level, channel, much of
-    the voice) is gone; silence is zero.
+    13 DCT coefficients of 40 log mel powers every 10 ms; then 3 coefficients (mean, slope, curvature) of each over the
+    120 ms around a frame's middle. Normalisation removes all that is constant in a clip: level, channel, much of the
+    voice. Silence gives zeros.
 
     The Fourier transform is a product with a matrix: `jnp.fft` under a mesh may gather the batch.
     """
@@ -61,8 +61,8 @@ def _coefficients(wave: Array) -> Array:
 
 
 def in_context(wave: Array) -> Array:
-    """The same before it is normalised; beyond its ends a clip goes on as it begins and ends."""
-    with jax.default_matmul_precision("highest"):  # a range of 70 dB does not fit the products of bfloat16
+    """`cepstra` before normalisation; the first and last spectra continue beyond the ends of a clip."""
+    with jax.default_matmul_precision("highest"):  # products in bfloat16 cannot cover a range of 70 dB
         coefficients = _coefficients(wave)
         b, steps, _ = coefficients.shape
         reach = CONTEXT // 2 - 1

@@ -1,11 +1,11 @@
 """Discriminators: of periods (MPD), scales (MSD), bands of complex spectrograms (MRD), whole ones (MS-STFT), frames.
 
-The paper trains with an adversarial term and does not say against what. MPD, MSD and MRD have the structure of DAC's,
-MS-STFT that of EnCodec's and SpeechTokenizer's; the initialisation is ours, and so are those of frames, which cost a
+The paper has an adversarial term but does not name its discriminators. MPD, MSD and MRD have DAC's structure, MS-STFT
+has EnCodec's and SpeechTokenizer's. The initialisation is ours, and so are the frame discriminators, which cost only a
 small part of the others.
 
-Every layer works on planes `[n, rows, columns, c]`: it strides along columns and dilates along rows. A waveform of t
-samples makes these planes:
+Every layer works on planes `[n, rows, columns, c]`: it strides along columns and dilates along rows. The planes of a
+waveform of t samples:
 
     MPD       rows: phases of the period p   columns: t / p samples, one period apart
     MSD       rows: 1                        columns: t / rate samples
@@ -33,10 +33,10 @@ from decodec_jax.errors import UserError
 
 
 class Judged(NamedTuple):
-    """What one sub-discriminator makes of n waveforms; all arrays have the waveforms as their first axis."""
+    """The output of one sub-discriminator for n waveforms, which are the first axis of every array."""
 
-    logits: Array  # [n, rows, columns], high where it takes the waveform for real
-    features: list[Array]  # outputs of its layers, [n, rows, columns, c] each, without the logits
+    logits: Array  # [n, rows, columns], high for real waveforms
+    features: list[Array]  # layer outputs, [n, rows, columns, c] each, without the logits
 
 
 # --- functions ------------------------------------------------------------------------------------------------------
@@ -45,8 +45,9 @@ class Judged(NamedTuple):
 def conv(x: Array, kernel: Array, stride: int = 1, dilation: int = 1, precision: str = "float32") -> Array:
     """Convolution that keeps the rows: `[n, r, m, c] x [h, w, c, d] -> [n, r, ceil(m / stride), d]`, h and w odd.
 
-    As torch's with a padding of half the (dilated) kernel; rows are dilated, columns strided. The stride is a reshape
-    of columns into channels: forward and back on CPU, the library's takes up to twice as long on spectrograms.
+    Same as torch's with a padding of half the (dilated) kernel; rows are dilated, columns strided. The stride is a
+    reshape of columns into channels, because the library's strided convolution takes up to twice as long
+    on spectrograms on CPU, forward and backward.
     """
     n, rows, columns, c = x.shape
     height, width, _, d = kernel.shape
@@ -91,11 +92,11 @@ def conv_grouped(x: Array, kernel: Array, stride: int) -> Array:
     return summed.reshape(n, 1, count, d)
 
 
-_QUIET = 1e-2  # of full scale: what peaks below it is not brought to full scale, or silence would be mostly gradient
+_QUIET = 1e-2  # of full scale; lower peaks get no more gain, so that silence has no huge gradients
 
 
 def normalise(wave: Array) -> Array:
-    """DAC's preprocessing of `[n, t]`: no DC, and a peak of 0.8. Ours: peaks under -40 dB are raised 38 dB, no more."""
+    """DAC's preprocessing of `[n, t]`: no DC, and a peak of 0.8. Ours: peaks below -40 dB are raised by only 38 dB."""
     wave = wave - jnp.mean(wave, axis=-1, keepdims=True)
     # the gradient of jnp.max looks for what equals the maximum, and divides by how often that is: compiled twice, with
     # other rounding, nothing may be
@@ -151,16 +152,16 @@ def spectrogram(wave: Array, window: int) -> Array:
 
 
 def shortest(config: Discriminator) -> int:
-    """The fewest samples a waveform may have: a whole window, more than a period, one that is left by decimation."""
+    """Fewest samples of a waveform: a whole window, more than a period, and one sample after decimation."""
     windows = (*config.windows, *config.stft_windows, *config.frame_windows)
     return max(1, *windows, *(p + 1 for p in config.periods), *config.rates)
 
 
 def check(config: Discriminator, t: int) -> None:
-    """Raise UserError, naming the setting, if waveforms of t samples cannot be judged by these discriminators."""
+    """Raise a UserError that names the setting, if these discriminators cannot judge waveforms of t samples."""
     if t < shortest(config):
         raise UserError(f"clips of {t} samples are too short for the discriminators, which need {shortest(config)}; "
-                        "make data.seconds longer or their windows shorter")
+                        "raise data.seconds or shorten their windows")
     for name in ("windows", "stft_windows", "frame_windows"):
         for window in getattr(config, name):
             if window % 8:
@@ -172,7 +173,7 @@ def check(config: Discriminator, t: int) -> None:
     for c, d in pairwise(config.rate_channels[:-1]):
         if config.rates and (c % _GROUP or d % (c // _GROUP)):
             raise UserError(f"discriminator.rate_channels {config.rate_channels}: {c} channels in groups of {_GROUP} "
-                            f"cannot lead to {d}")
+                            f"cannot produce {d}")
 
 
 def _band_bins(bands: tuple[float, ...], window: int) -> list[tuple[int, int]]:
@@ -222,7 +223,7 @@ def _judge(x: Array, layers: list[Conv], last: Conv, slope: float) -> Judged:
 
 
 class SubDiscriminator(nn.Module):
-    """What all have in common."""
+    """Base class: settings, size and precision."""
 
     config: Discriminator
     size: int  # a period, a rate or a window, in samples
@@ -283,9 +284,9 @@ class BandDiscriminator(SubDiscriminator):
 
 
 class STFTDiscriminator(SubDiscriminator):
-    """MS-STFT at one window: layers on the whole complex spectrogram of `[n, t]`, t >= window, ever wider in time.
+    """MS-STFT at one window: layers on the whole complex spectrogram of `[n, t]`, t >= window, growing in dilation.
 
-    EnCodec leaves weight normalisation out of the first layer, which makes no difference to what it can express.
+    EnCodec leaves weight normalisation out of the first layer, which does not change what it can express.
     """
 
     @nn.compact
@@ -301,7 +302,7 @@ class STFTDiscriminator(SubDiscriminator):
 class FrameDiscriminator(SubDiscriminator):
     """At one window: 1-D convolutions over frames of the whole compressed spectrogram of `[n, t]`, t >= window.
 
-    Frequencies are channels, so that every layer is a product: less than a tenth of what planes cost.
+    Frequencies are channels, so every layer is a matrix product, at less than a tenth of the cost of planes.
     """
 
     @nn.compact
@@ -316,10 +317,10 @@ class FrameDiscriminator(SubDiscriminator):
 
 
 class Discriminators(nn.Module):
-    """Every sub-discriminator the config names, on waveforms `[n, t]` in [-1, 1], n of them unrelated to each other.
+    """Every sub-discriminator of the config, on n independent waveforms `[n, t]` in [-1, 1].
 
-    MPD, MSD and MRD see the waveform without its level (`normalise`), MS-STFT sees it as it is, each as published;
-    those of frames see it as it is. Raises UserError where `check` does.
+    As published, MPD, MSD and MRD see the waveform without its level (`normalise`), and MS-STFT sees it unchanged.
+    Frame discriminators see it unchanged too. Raises UserError where `check` does.
     """
 
     config: Discriminator

@@ -1,7 +1,7 @@
 """Semantic guidance: how far the projected first level W Zc is from the teacher's targets H.
 
-Every form takes `projected` and `target`, `[b, f, w]`, and gives one value an item, `[b]`. A target of zeros (silence,
-where the teacher says nothing) has cosine 0 and no gradient.
+Every form takes `projected` and `target`, `[b, f, w]`, and returns one value per item, `[b]`. A target of zeros
+(silence) has cosine 0 and no gradient.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-_EPS = 1e-6  # of squared norms: keeps the gradient finite where there is no signal
+_EPS = 1e-6  # added to squared norms, to keep the gradient finite without signal
 
 
 def cosine(projected: Array, target: Array, axis: int) -> Array:

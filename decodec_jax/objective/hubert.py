@@ -1,6 +1,6 @@
 """HuBERT (Hsu et al. 2021): convolutions and transformer layers, 50 frames a second.
 
-interop/hubert.py reads its weights, objective/teacher.py makes a teacher of it.
+interop/hubert.py reads its weights, objective/teacher.py makes it a teacher.
 """
 
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class HubertSizes:
 
     @property
     def reach(self) -> int:
-        """Samples that one frame is made of: 400."""
+        """Samples that one frame covers: 400."""
         reach, hop = 1, 1
         for _, kernel, stride in self.convs:
             reach += (kernel - 1) * hop
@@ -46,9 +46,9 @@ class HubertSizes:
 def frame_aligned(wave: Array, sizes: HubertSizes) -> Array:
     """Pad `[b, t]` with zeros so that HuBERT's convolutions, which pad nothing, give the codec's frames.
 
-    A frame is made of 400 samples and the next one of those 320 later. 40 zeros in front put the middle of frame i on
-    320 i + 160, the middle of the codec's frame; behind come 40 and what the last frame lacks, so that the frames are
-    ceil(t / 320).
+    A frame covers 400 samples, and the next one starts 320 later. 40 zeros in front put the middle of frame i at
+    320 i + 160, the middle of the codec's frame. 40 zeros at the end, plus those that the last frame lacks, make
+    ceil(t / 320) frames.
     """
     t = wave.shape[-1]
     around = sizes.reach - sizes.hop
@@ -58,8 +58,8 @@ def frame_aligned(wave: Array, sizes: HubertSizes) -> Array:
 def grouped_conv(x: Array, kernel: Array, groups: int) -> Array:
     """Convolution within groups of channels that keeps the length: `[b, f, c] x [k, c / groups, c] -> [b, f, c]`.
 
-    An even kernel sees one frame more on the left. Written as a product of windows, group by group (all at once would
-    hold k times x): the library's grouped convolution gathers a batch that is split over devices.
+    An even kernel sees one frame more on the left. Computed as a product of windows, group by group (all at once would
+    store x k times), because the library's grouped convolution gathers a batch that is split over devices.
     """
     b, f, c = x.shape
     size, width = kernel.shape[0], c // groups
@@ -77,7 +77,7 @@ def grouped_conv(x: Array, kernel: Array, groups: int) -> Array:
 class Hubert(nn.Module):
     """The base architecture: `[b, t]` to the last hidden state `[b, f, w]`, and to all, stacked.
 
-    The positional convolution's kernel is what its weight norm gives, and the layers' parameters are stacked too.
+    The positional convolution's kernel has its weight norm applied. The layers' parameters are stacked.
     """
 
     sizes: HubertSizes

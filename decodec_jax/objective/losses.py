@@ -1,4 +1,4 @@
-"""Each term of the objective under the name its weight has in `config.Loss`, and their weighted sum."""
+"""The loss terms, named like their weights in `config.Loss`, and their weighted sum."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -17,7 +17,7 @@ Terms = dict[str, Array]
 
 
 class Semantic(NamedTuple):
-    """The projected first level W Zc and what it is guided towards, `[b, f, w]` each."""
+    """The projected first level W Zc and the teacher's targets, `[b, f, w]` each."""
 
     projected: Array
     target: Array
@@ -27,17 +27,17 @@ OUTPUT_TERMS = ("wave", "mel", "magnitude", "adversarial", "feature")  # those o
 
 
 def output_names(weights: Loss) -> list[str]:
-    """Those of `OUTPUT_TERMS` that are in use."""
+    """The names in `OUTPUT_TERMS` with a weight above 0."""
     return [name for name in OUTPUT_TERMS if getattr(weights, name)]
 
 
 def is_adversarial(weights: Loss) -> bool:
-    """Whether discriminators take part."""
+    """Whether training needs discriminators."""
     return bool(weights.adversarial or weights.feature)
 
 
 def waveform_distance(output: Array, target: Array) -> Array:
-    """Mean absolute difference, `[n, t]` twice `-> [n]`; of swapped clips L_RST, equation (12)."""
+    """Mean absolute difference, `[n, t]` twice `-> [n]`; for swapped clips this is L_RST, equation (12)."""
     return jnp.mean(jnp.abs(output - target), axis=-1)
 
 
@@ -79,5 +79,5 @@ def latent_terms(
 
 
 def weighted_sum(terms: Terms, weights: Loss) -> Array:
-    """The objective."""
+    """The loss: the weighted sum of the terms."""
     return sum(getattr(weights, name) * value for name, value in terms.items())

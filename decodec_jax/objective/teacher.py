@@ -1,7 +1,7 @@
-"""What the first speech level is guided towards: features of the clean speech by HuBERT, by Whisper, or cepstra.
+"""Teachers, which guide the first speech level: features of clean speech from HuBERT or Whisper, or cepstra.
 
-A teacher is a pytree whose leaves are its weights. Hand it to the jitted step as an argument: weights that a jitted
-function closes over become constants of the program, and HuBERT's 94 million would be copied into each compilation.
+A teacher is a pytree whose leaves are its weights. Pass it to the jitted step as an argument. If a jitted function
+closes over weights, they become constants of the program, and every compilation copies HuBERT's 94 million.
 """
 
 import hashlib
@@ -20,22 +20,22 @@ from decodec_jax.objective.whisper import Whisper, WhisperSizes, log_mel
 
 SECOND = SAMPLE_RATE // HOP  # frames
 HUBERT_LAYER = 9  # the paper's target
-MEAN = -1  # in place of a layer: the mean of all hidden states, SpeechTokenizer's target
+MEAN = -1  # instead of a layer: the mean of all hidden states, SpeechTokenizer's target
 
 
 class Teacher:
-    """Frozen features of speech, as many frames as the codec has of the same waveform."""
+    """Frozen features of speech, with the same frames as the codec."""
 
     width: int  # features per frame
-    fingerprint: str  # of kind, weights and layer; targets that were computed before bear their teacher's
-    window: int = SECOND  # frames; clips whose targets are computed once are filled with silence to a multiple of it
+    fingerprint: str  # of kind, weights and layer; cached targets store their teacher's
+    window: int = SECOND  # frames; for cached targets, clips are padded with silence to a multiple of it
 
     def targets(self, wave: Array) -> Array:
         """Waveform `[b, t]` at 16 kHz to `[b, ceil(t / 320), width]`."""
         return self.finished(self.features(wave))
 
     def features(self, wave: Array) -> Array:
-        """The same before `finished`."""
+        """Features before `finished`."""
         raise NotImplementedError
 
     def finished(self, features: np.ndarray) -> np.ndarray:
@@ -44,10 +44,10 @@ class Teacher:
 
 
 def require_frames(sample_rate: int, hop: int) -> None:
-    """Raise UserError unless the codec's frames are the teachers': 16 kHz, 320 samples."""
+    """Raise UserError unless the codec has the teachers' frames: 320 samples at 16 kHz."""
     if (sample_rate, hop) != (SAMPLE_RATE, HOP):
         raise UserError(f"the model has {hop} samples a frame at {sample_rate} Hz; semantic guidance needs {HOP} at "
-                        f"{SAMPLE_RATE}: change the model's strides or hop, or leave guidance out")
+                        f"{SAMPLE_RATE}: change the model's strides or hop, or set loss.guidance=0")
 
 
 def fingerprint_of(kind: str, facts: object, params: dict | None = None) -> str:
@@ -89,7 +89,7 @@ class CepstraTeacher(Teacher):
 class HubertTeacher(Teacher):
     """One layer of HuBERT, or the mean of all hidden states. The paper's target is layer 9 of HuBERT base.
 
-    Made by interop/hubert.py from the published weights; `sizes.layers` are as many as are needed.
+    Made by interop/hubert.py from the published weights; `sizes.layers` counts only the layers that are needed.
     """
 
     params: dict
@@ -114,9 +114,9 @@ class HubertTeacher(Teacher):
 class WhisperTeacher(Teacher):
     """The output of the last layer in `sizes` of Whisper's encoder, zero mean and unit variance over the clip.
 
-    Made by interop/whisper.py. Whisper is made for 30 s and knows how far into them a frame is, so what is computed
-    once is computed of whole clips followed by silence up to 30 s; of a batch it hears nothing but the crops.
-    docs/teacher.md says how far apart these are.
+    Made by interop/whisper.py. Whisper expects 30 s and knows where in them a frame is. So cached targets are computed
+    from whole clips, padded with silence to 30 s. In a training step it hears only the crops of the batch.
+    docs/teacher.md compares the two.
     """
 
     params: dict
@@ -132,21 +132,21 @@ class WhisperTeacher(Teacher):
         return self.sizes.positions
 
     def targets(self, wave: Array) -> Array:
-        audible = jnp.any(wave != 0, axis=-1)[:, None, None]  # it says something of silence, too
+        audible = jnp.any(wave != 0, axis=-1)[:, None, None]  # Whisper's features of silence are not zero
         return jnp.where(audible, self.finished(self.features(wave)), 0)
 
     def features(self, wave: Array) -> Array:
         return Whisper(self.sizes).apply({"params": self.params}, self.spectra(wave))[-1]
 
     def spectra(self, wave: Array) -> Array:
-        """Log mel spectra, two a frame: `[b, 2 ceil(t / 320), bands]`, from 10 ms into the clip on.
+        """Log mel spectra, two per frame: `[b, 2 ceil(t / 320), bands]`, starting 10 ms into the clip.
 
-        Whisper's frame is centred on the first of its 320 samples; 160 later is the middle of the codec's.
+        Whisper centres a frame on the first of its 320 samples; 160 samples later is the middle of the codec's frame.
         """
         t = wave.shape[-1]
         if t > self.sizes.positions * HOP:
             raise UserError(f"Whisper hears {self.sizes.positions * HOP / SAMPLE_RATE:g} s, not the "
-                            f"{t / SAMPLE_RATE:.1f} s of this recording; give crops of it")  # fmt: skip
+                            f"{t / SAMPLE_RATE:.1f} s of this recording; pass crops of it")  # fmt: skip
         return log_mel(jnp.pad(wave[:, STEP:], ((0, 0), (0, min(t, STEP) + -t % HOP))), self.sizes.bands)
 
     def finished(self, features: np.ndarray) -> np.ndarray:

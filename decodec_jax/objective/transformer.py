@@ -11,11 +11,11 @@ norm = partial(nn.LayerNorm, epsilon=1e-5, use_fast_variance=False)
 
 
 class Layer(nn.Module):
-    """Attention and two dense layers: `[b, f, w] -> [b, f, w]`, twice, as a scan wants it."""
+    """Attention and two dense layers: `[b, f, w] -> [b, f, w]`, twice, as `nn.scan` requires."""
 
     heads: int
     feed_forward: int
-    norm_first: bool  # each branch hears what is normalised; else what a branch is added to is normalised
+    norm_first: bool  # normalise before each branch; else normalise the sum after it
 
     @nn.compact
     def __call__(self, x: Array, _: None) -> tuple[Array, Array]:
@@ -29,6 +29,6 @@ class Layer(nn.Module):
 
 
 def layers(count: int, heads: int, feed_forward: int, norm_first: bool = False) -> nn.Module:
-    """So many, their parameters stacked under the name "layers": gives what the last and what each of them gives."""
+    """A stack of `count` layers, parameters stacked as "layers"; returns the last layer's output and every layer's."""
     stack = nn.scan(Layer, variable_axes={"params": 0}, split_rngs={"params": True}, length=count)
     return stack(heads, feed_forward, norm_first, name="layers")

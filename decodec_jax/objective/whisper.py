@@ -1,6 +1,6 @@
 """Whisper's encoder (Radford et al. 2022): log mel spectrum, two convolutions, transformer layers, 50 frames a second.
 
-interop/whisper.py reads its weights, objective/teacher.py makes a teacher of it.
+interop/whisper.py reads its weights, objective/teacher.py makes it a teacher.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from decodec_jax.objective.transformer import gelu, layers, norm
 
 STEP = HOP // 2  # samples from one spectrum to the next, 10 ms
 WINDOW = 400  # samples of a spectrum, 25 ms
-RANGE = 8.0  # of log10 powers: what lies deeper under the loudest band of a clip is raised to there
+RANGE = 8.0  # of log10 powers, below the loudest band of a clip; quieter ones are raised to it
 FLOOR = 1e-10  # of band powers
 
 
@@ -30,14 +30,14 @@ class WhisperSizes:
     layers: int = 4
     heads: int = 6
     feed_forward: int = 1536
-    positions: int = 1500  # frames that it can tell apart, 30 s
+    positions: int = 1500  # most frames, 30 s
     final: bool = True  # whether the last layer is Whisper's last, whose output is normalised for the decoder
 
 
 def log_mel(wave: Array, bands: int) -> Array:
     """Whisper's log mel spectrum of `[b, t]` at 16 kHz, t whole steps of 160: `[b, t / 160, bands]`.
 
-    Spectrum j is centred on sample 160 j; beyond its ends a clip is mirrored. The Fourier transform is a product with a
+    Spectrum j is centred on sample 160 j; a clip is mirrored beyond its ends. The Fourier transform is a product with a
     matrix: `jnp.fft` under a mesh may gather the batch.
     """
     b, t = wave.shape
@@ -45,7 +45,7 @@ def log_mel(wave: Array, bands: int) -> Array:
     padded = jnp.pad(wave, ((0, 0), (WINDOW // 2, WINDOW // 2)), mode="reflect").reshape(b, -1, part)
     count = t // STEP
     windows = jnp.concatenate([padded[:, i : i + 2 * count : 2] for i in range(WINDOW // part)], axis=-1)
-    with jax.default_matmul_precision("highest"):  # a range of 80 dB does not fit the products of bfloat16
+    with jax.default_matmul_precision("highest"):  # products in bfloat16 cannot cover a range of 80 dB
         real, imaginary = jnp.split(windows @ analysis_matrix(WINDOW), 2, axis=-1)
         power = (real**2 + imaginary**2) @ mel_filters(SAMPLE_RATE, WINDOW, bands)
     level = jnp.log10(jnp.maximum(power, FLOOR))
