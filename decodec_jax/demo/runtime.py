@@ -1,6 +1,7 @@
 """onnxruntime-web beside the page: one version, from npm, checked by its hash.
 
 The build of the wheel runs this file as a script, `python runtime.py FOLDER`, so it needs the standard library alone.
+Without FOLDER the script fills the user's cache, where `decodec demo` looks too.
 """
 
 import base64
@@ -20,6 +21,12 @@ TIMEOUT = 60  # s
 
 class RuntimeMissing(Exception):
     """Why the runtime could not be brought, in one line."""
+
+
+def cache() -> Path:
+    """Where the runtime is kept if the package does not carry it."""
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return caches / f"decodec_jax/onnxruntime-web-{VERSION}"
 
 
 def is_complete(folder: Path) -> bool:
@@ -60,6 +67,6 @@ def registry() -> str:
 
 if __name__ == "__main__":
     try:
-        bring(Path(sys.argv[1]))
+        bring(Path(sys.argv[1]) if sys.argv[1:] else cache())
     except RuntimeMissing as error:
         sys.exit(str(error))

@@ -4,7 +4,6 @@ import functools
 import hashlib
 import http.server
 import json
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -78,13 +77,11 @@ def _runtime() -> Path:
     packaged = PAGE / "runtime"
     if runtime.is_complete(packaged):
         return packaged
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    cached = caches / f"decodec_jax/onnxruntime-web-{runtime.VERSION}"
     try:
-        runtime.bring(cached)
+        runtime.bring(runtime.cache())
     except runtime.RuntimeMissing as error:
         raise UserError(str(error)) from None
-    return cached
+    return runtime.cache()
 
 
 def _export(model: str | Path, folder: Path, int8: bool) -> None:

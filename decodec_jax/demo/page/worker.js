@@ -21,11 +21,13 @@ onmessage = async ({ data }) => {
     if (data.kind === "load") await load();
     if (data.kind === "code") await code(data, current);
     if (data.kind === "decode") await decode(data.levels, current);
-    if (data.kind === "tokens") postMessage({ kind: "tokens", file: await dccFile(model, coded, data.levels) });
   } catch (error) {
     if (current()) postMessage({ kind: "error", text: sentence(error) });
   }
 };
+
+// Lets messages in, such as the one that stops this; the codec itself waits for nothing.
+const messages = () => new Promise((resolve) => setTimeout(resolve));
 
 const sentence = (error) =>
   error.plain || (/memory|allocation/i.test(error.message) ? "This device has too little free memory for the codec."
@@ -86,6 +88,7 @@ async function code({ file, samples, levels }, current) {
   const louder = amplitude(gain);
   postMessage({ kind: "started", seconds: source.length / model.sample_rate });
   for (let at = 0; given < frames; at += FRAMES) {
+    await messages();
     if (!current()) return;
     const count = Math.min(FRAMES, frames + lookahead - at);
     const wave = await source.read(at * hop, count * hop);
@@ -120,6 +123,7 @@ async function decode(levels, current, begun = performance.now()) {
   const pieces = PARTS.map(() => []);
   let state = zeros("decode_step", PARTS.length), first = true;
   for (let at = 0; at < frames; at += FRAMES) {
+    await messages();
     if (!current()) return;
     const count = Math.min(FRAMES, frames - at), inputs = {};
     for (const [i, part] of PARTS.slice(1).entries()) {
@@ -139,7 +143,7 @@ async function decode(levels, current, begun = performance.now()) {
     for (const [row, part] of PARTS.entries()) {
       const samples = wave.slice(row * size, row * size + kept).map((x) => x * quieter);
       pieces[row].push(new Blob([to16Bit(samples)]));
-      if (part !== "reconstruction") show(part, samples, at * hop, length);
+      show(part, samples, at * hop, length);
     }
     postMessage({ kind: "progress", done: 0.5 + 0.5 * (at + count) / frames });
     if (first) postMessage({ kind: "first", milliseconds: performance.now() - begun });

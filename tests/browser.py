@@ -1,6 +1,6 @@
 """A demo page in headless Chromium, driven over plain HTTP by its chromedriver: does everything play, in silence?
 
-`python tests/evaluation/browser.py PAGE_FOLDER [SCREENSHOT_FOLDER]` checks a page and takes pictures of it.
+`python tests/browser.py PAGE_FOLDER [SCREENSHOT_FOLDER]` checks a page and takes pictures of it.
 """
 
 import base64
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,9 +62,9 @@ Promise.all(images.map((image) => image.decode())).then(() => done(), (error) =>
 class Browser:
     """One window of Chromium."""
 
-    def __init__(self, driver: str, profile: str):
+    def __init__(self, driver: str, profile: str, options: tuple[str, ...] = ()):
         self.driver = driver
-        chrome = {"binary": CHROMIUM, "args": [*OPTIONS, f"--user-data-dir={profile}"]}
+        chrome = {"binary": CHROMIUM, "args": [*OPTIONS, *options, f"--user-data-dir={profile}"]}
         wanted = {"browserName": "chrome", "goog:chromeOptions": chrome, "goog:loggingPrefs": {"browser": "ALL"}}
         self.session = "/session/" + self._call("/session", {"capabilities": {"alwaysMatch": wanted}})["sessionId"]
         self.post("timeouts", script=600_000)
@@ -74,6 +75,20 @@ class Browser:
 
     def devtools(self, command: str, **body):
         return self.post("goog/cdp/execute", cmd=command, params=body)
+
+    def choose(self, selector: str, path: Path) -> None:
+        """Choose a file in an input of the page, as a person does."""
+        (element,) = self.post("element", using="css selector", value=selector).values()
+        self.post(f"element/{element}/value", text=str(path))
+
+    def wait(self, fact: str, seconds: float = 60.0):
+        """The value of an expression of the page as soon as it is true. Raises TimeoutError."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if value := self.run(f"return {fact}"):
+                return value
+            time.sleep(0.05)
+        raise TimeoutError(f"{fact} is not so after {seconds} s; the page says: {self.console()}")
 
     def run(self, script: str, *arguments):
         """What a script returns."""
@@ -113,14 +128,14 @@ class Browser:
 
 
 @contextlib.contextmanager
-def opened() -> Iterator[Browser]:
-    """A browser with a profile of its own, both gone afterwards."""
+def opened(*options: str) -> Iterator[Browser]:
+    """A browser with further options and a profile of its own, both gone afterwards."""
     with tempfile.TemporaryDirectory() as profile, tempfile.TemporaryFile("w+") as log:
         program = subprocess.Popen([DRIVER, "--port=0"], stdout=subprocess.PIPE, stderr=log, text=True)
         try:
             ports = (re.search(r"on port (\d+)", line) for line in program.stdout)
             port = next(found[1] for found in ports if found and found[1] != "0")
-            with contextlib.closing(Browser(f"http://localhost:{port}", profile)) as browser:
+            with contextlib.closing(Browser(f"http://localhost:{port}", profile, options)) as browser:
                 yield browser
         finally:
             program.terminate()

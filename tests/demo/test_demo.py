@@ -1,0 +1,222 @@
+"""The page in a browser codes as Python does. Without Chromium, its driver or the runtime, only the files are read."""
+
+import base64
+import json
+import re
+import sys
+import threading
+from pathlib import Path
+
+import browser
+import numpy as np
+import pytest
+
+from decodec_jax import audio, cli, testing
+from decodec_jax.demo import runtime, site
+from decodec_jax.errors import UserError
+from decodec_jax.inference import container
+from decodec_jax.inference.codec import DeCodec
+
+if sys.version_info >= (3, 12):  # as in test_torch_model.py
+    pytest.importorskip("torch")
+
+RATE, T = 16_000, 24_300
+CAN_RUN = browser.DRIVER and browser.CHROMIUM and runtime.is_complete(runtime.cache())
+READ = """
+const [name, done] = arguments, text = (byte) => String.fromCharCode(byte);
+page[name].arrayBuffer().then((data) => done(btoa(Array.from(new Uint8Array(data), text).join(""))));
+"""
+STATUS, ERROR = (f"document.querySelector('#{name}').textContent" for name in ("status", "error"))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    config = testing.tiny_model(family="spectral", causal=True, width=48, lstm_layers=0, decoder_blocks=1)
+    return testing.random_bundle(tmp_path_factory.mktemp("model"), config)
+
+
+@pytest.fixture(scope="module")
+def page(model, tmp_path_factory):
+    """A folder with the page; where the runtime is not at hand, with empty files in its place."""
+    folder = tmp_path_factory.mktemp("page")
+    with pytest.MonkeyPatch.context() as patch:
+        if not CAN_RUN:
+            patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+            runtime.cache().mkdir(parents=True)
+            for name in runtime.FILES:
+                (runtime.cache() / name).touch()
+        assert cli.main(["demo", "--model", str(model), "--build", str(folder / "site")]) == 0
+    return folder / "site"
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("recordings")
+    clip = testing.speech_clips(1, T) + testing.background_clips(1, T)
+    audio.write(folder / "talk.wav", clip, RATE)
+    audio.write(folder / "talk.flac", np.repeat(clip, 2, axis=0), RATE)
+    audio.write(folder / "fast.wav", audio.resample(clip, RATE, 192_000), 192_000)
+    audio.write(folder / "long.wav", np.tile(clip, (1, 100)), RATE)
+    (folder / "empty.wav").touch()
+    (folder / "noise.mp3").write_bytes(b"no sound at all")
+    (folder / "film.mp4").write_bytes(b"\0\0\0\x18ftypmp42")
+    return folder
+
+
+def test_the_folder_is_all_that_the_page_needs(page):
+    kept = json.loads((page / "files.json").read_text())
+    files = {path.relative_to(page).as_posix() for path in page.rglob("*") if path.is_file()}
+    assert files - set(kept) == {"files.json", "offline.js"} and set(kept) - files == {"./"}
+    named = re.findall(r"""(?:from |import\(|URL\(|src=|href=)["'](?:\./)?([\w./-]+)["']""", "\n".join(
+        path.read_text() for path in page.iterdir() if path.suffix in (".js", ".html")
+    ))  # fmt: skip
+    assert len(named) > 10
+    for name in named:
+        assert (page / name).exists(), name
+    text = "".join(path.read_text() for path in page.iterdir() if path.suffix in (".js", ".html", ".css"))
+    assert not re.search(r"https?://", text), "the page names another server"
+    assert "VERSION" not in (page / "offline.js").read_text()
+
+
+def test_a_wrong_download_is_refused():
+    with pytest.raises(runtime.RuntimeMissing, match="is not the file that this version expects"):
+        runtime.check(b"something else", "https://there")
+
+
+def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys):
+    other = testing.random_bundle(tmp_path / "model", testing.tiny_model(family="spectral", decoder_blocks=1))
+    (tmp_path / "cache").mkdir()
+    if not CAN_RUN:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        runtime.cache().mkdir(parents=True)
+        for name in runtime.FILES:
+            (runtime.cache() / name).touch()
+    assert cli.main(["demo", "--model", str(other), "--build", str(tmp_path / "site")]) == 2
+    assert "is not causal" in capsys.readouterr().err
+    with pytest.raises(UserError, match="port 70000 cannot be used"):
+        site.serve(tmp_path, 70_000)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "nothing"))
+    monkeypatch.setenv("npm_config_registry", "http://localhost:1")
+    assert cli.main(["demo", "--model", str(other), "--build", str(tmp_path / "site")]) == 2
+    assert "connect to the internet once" in capsys.readouterr().err
+
+
+def test_it_codes_as_python_does(page, model, recordings, tmp_path):
+    if not CAN_RUN:
+        return
+    server = site.serve(page)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    microphone = f"--use-file-for-fake-audio-capture={recordings / 'talk.wav'}"
+    fake = "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream", microphone
+    with browser.opened(*fake) as chromium:
+        address = f"http://localhost:{server.server_port}/"
+        chromium.post("url", url=address)
+        chromium.wait(f"{STATUS} === 'Ready.'")
+        assert chromium.run("return crossOriginIsolated")
+        codec = DeCodec.load(model)
+        is_coded_as_in_python(chromium, codec, recordings, tmp_path)
+        fewer_levels(chromium, codec, tmp_path)
+        other_forms(chromium, recordings)
+        bad_input(chromium, recordings)
+        a_long_recording_can_be_stopped(chromium, recordings)
+        from_the_microphone(chromium)
+        sideways = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        chromium.picture(tmp_path / "phone.png", 390, "dark")
+        assert chromium.run(f"return {sideways}") == 0
+        assert [line for line in chromium.console() if "decodeAudioData" not in line] == []
+        chromium.wait("navigator.serviceWorker.controller")
+        server.shutdown()
+        server.server_close()
+        chromium.post("url", url=address)
+        chromium.wait(f"{STATUS} === 'Ready.'")
+        code(chromium, recordings / "talk.wav")
+        damaged(chromium, page)
+
+
+def code(chromium, path: Path) -> None:
+    chromium.run("page.results = null")
+    chromium.choose("#file", path)
+    chromium.wait(f"page.results || {ERROR}")
+    assert chromium.run(f"return {ERROR}") == ""
+
+
+def downloaded(chromium, name: str, path: Path) -> Path:
+    path.write_bytes(base64.b64decode(chromium.post("execute/async", script=READ, args=[name])))
+    return path
+
+
+def is_coded_as_in_python(chromium, codec, recordings, folder):
+    code(chromium, recordings / "talk.wav")
+    wave = audio.read(recordings / "talk.wav")[0][0]
+    tokens = codec.encode(wave, RATE)
+    assert container.read(downloaded(chromium, "dcc", folder / "page.dcc")) == tokens
+    for name, expected in (
+        ("speech", codec.enhance(wave, RATE)), ("background", codec.background(wave, RATE)),
+        ("reconstruction", codec.reconstruct(wave, RATE)), ("original", wave),
+    ):  # fmt: skip
+        sound, rate = audio.read(downloaded(chromium, name, folder / f"{name}.wav"))
+        assert rate == RATE
+        np.testing.assert_allclose(sound[0], np.clip(expected, -1, 1), rtol=0, atol=1e-3)
+    drawn = "[...document.querySelectorAll('canvas')].every((c) => c.width === 640)"
+    assert chromium.run(f"return {drawn}")
+
+
+def fewer_levels(chromium, codec, folder):
+    chromium.run("page.results = null; const s = document.querySelector('#levels_speech'); s.value = 1;"
+                 "s.dispatchEvent(new Event('change'))")  # fmt: skip
+    chromium.wait("page.results === '1,2'")
+    tokens = container.read(downloaded(chromium, "dcc", folder / "fewer.dcc"))
+    assert tokens.levels == (1, 2)
+    sound = audio.read(downloaded(chromium, "reconstruction", folder / "fewer.wav"))[0][0]
+    np.testing.assert_allclose(sound, np.clip(codec.decode(tokens), -1, 1), rtol=0, atol=1e-3)
+    chromium.run("document.querySelector('#levels_speech').value = 2")
+
+
+def other_forms(chromium, recordings):
+    for name in ("talk.flac", "fast.wav"):
+        code(chromium, recordings / name)
+        samples = (chromium.run("return page.original.size") - 44) / 2
+        assert abs(samples - T) <= 1, name
+
+
+def bad_input(chromium, recordings):
+    for name, said in (
+        ("empty.wav", "empty.wav is empty."), ("noise.mp3", "noise.mp3 holds no sound that this browser can read"),
+        ("film.mp4", "film.mp4 is a video"),
+    ):  # fmt: skip
+        chromium.choose("#file", recordings / name)
+        assert said in chromium.wait(ERROR)
+        chromium.run(f"{ERROR} = ''")
+
+
+def a_long_recording_can_be_stopped(chromium, recordings):
+    chromium.choose("#file", recordings / "long.wav")
+    chromium.wait("!document.querySelector('#cancel').hidden")
+    chromium.run("document.querySelector('#cancel').click()")
+    chromium.wait(f"{STATUS} === 'Stopped.'")
+
+
+def from_the_microphone(chromium):
+    chromium.run("page.results = null; document.querySelector('#record').click()")
+    chromium.wait(f"{STATUS} === 'Recording…'")
+    chromium.post("execute/async", script="setTimeout(arguments[0], 1500)", args=[])
+    chromium.run("document.querySelector('#record').click()")
+    chromium.wait("page.results")
+    heard = "page.original.arrayBuffer().then((data) => arguments[0](Math.max(...new Int16Array(data, 44))))"
+    assert chromium.post("execute/async", script=heard, args=[]) > 300
+    assert chromium.run("return page.original.size") > 2 * RATE
+
+
+def damaged(chromium, page):
+    """A model that was cut short on its way."""
+    weights = (page / "model/weights.bin").read_bytes()
+    (page / "model/weights.bin").write_bytes(weights[:-10])
+    server = site.serve(page)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        chromium.post("url", url=f"http://localhost:{server.server_port}/")
+        said = f"The model file weights.bin is incomplete: {len(weights) - 10} of {len(weights)} bytes"
+        assert said in chromium.wait(ERROR)
+    finally:
+        server.shutdown()
+        (page / "model/weights.bin").write_bytes(weights)
