@@ -281,6 +281,7 @@ def _opened(source: Source, name: str) -> Iterator[tuple[File, str]]:
     """Open a path or BytesIO: yields (file, name for messages). Raises UserError unless it is audio, and not empty."""
     if isinstance(source, io.BytesIO):
         name = name or "the audio"
+        source.seek(0)  # whoever read it before may have left it at its end
     else:
         name = name or str(source)
         source = os.fspath(source)

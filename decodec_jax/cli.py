@@ -52,7 +52,8 @@ MEASURE = {
     "page": Command("a web page to listen to: recordings, pictures, tables", "--data TEST --out PAGE"),
 }
 GROUPS = {
-    "split recordings": TAKE_APART, "code": CODE, "combine": COMBINE, "corpora": CORPORA, "models": MODELS, "measure": MEASURE,
+    "split recordings": TAKE_APART, "code": CODE, "combine": COMBINE, "corpora": CORPORA, "models": MODELS,
+    "measure": MEASURE,
 }  # fmt: skip
 MODEL_HELP = "bundle or run folder; default: the model that comes with the package"
 SUITES = ("reconstruction", "enhancement", "absence", "conversion", "ablation", "leakage")
@@ -212,7 +213,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     logging.getLogger("absl").setLevel(logging.ERROR)
     compiled.keep()
-    commands = {"info": _info, "export": _export, "demo": _demo, "evaluate": _evaluate, "page": _page, "tokenize": _tokenize}
+    commands = {"info": _info, "export": _export, "demo": _demo, "evaluate": _evaluate, "page": _page}
+    commands |= {"tokenize": _tokenize}
     command = commands.get(arguments.command, _process)
     try:
         result, errors = command(arguments)

@@ -40,6 +40,8 @@ class SoundFile:
     """
 
     extra_info = ""  # libsndfile's log
+    _held: np.ndarray  # decoded and not yet read: float32 [channels, n]
+    _position: int  # samples read
 
     def __init__(self, source: str | io.BytesIO, name: str):
         """Raises UserError, with `name`, without PyAV, and if the file is damaged, truncated or holds no sound."""
@@ -98,7 +100,7 @@ class SoundFile:
 
     def _begin(self) -> None:
         self._blocks, self._position = _blocks(self._source), 0
-        self._held: np.ndarray = np.zeros((self.channels, 0), np.float32)
+        self._held = np.zeros((self.channels, 0), np.float32)
 
 
 def _blocks(source: str | io.BytesIO) -> Generator[tuple[np.ndarray, int, float], None, None]:

@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -12,21 +13,28 @@ from numpy.typing import ArrayLike
 
 from decodec_jax import arrays, audio
 from decodec_jax import config as settings
-from decodec_jax.codec.model import DeCodecNetwork, Halves
+from decodec_jax.codec.model import DeCodecNetwork, Halves, lookahead
 from decodec_jax.config import Model
 from decodec_jax.errors import UserError
 from decodec_jax.inference import bundle
 from decodec_jax.inference.alignment import aligned
 from decodec_jax.inference.loudness import amplitude, gain_of
 from decodec_jax.inference.pieces import as_long, joined
-from decodec_jax.inference.recordings import grouped, kept
-from decodec_jax.inference.streaming import Chunked
+from decodec_jax.inference.recordings import SIDE_BY_SIDE, grouped, kept
+from decodec_jax.inference.streaming import GROUPS, Chunked
 from decodec_jax.inference.tokens import STREAMS, Tokens
 from decodec_jax.weights import BUILT_IN
 
 KEEP = ("both", "speech", "background", "semantic")  # what `decode` may keep
 
 Levels = tuple[int, int] | None  # of speech and background, coarse to fine; 0 leaves a stream out; None: all of them
+
+
+class Heard(NamedTuple):
+    """One channel of a recording as a model hears it."""
+
+    wave: np.ndarray  # float32 [t] at the model's rate
+    gain: float  # dB by which it is louder than the recording
 
 
 class DeCodec:
@@ -220,13 +228,58 @@ class DeCodec:
     def encode_batch(self, waves: Iterable[ArrayLike], sample_rate: int, levels: Levels = None) -> list[Tokens]:
         """`encode` for many recordings `[t]` of any lengths, each coded at its own level.
 
-        Recordings with equally many frames run side by side, 1, 2, 4 or 8 at a time, so few sizes are compiled.
+        Recordings of about one length (of equally many frames, if the model is not causal) run side by side, 1, 2, 4 or
+        8 at a time, so few sizes are compiled.
         """
         rows = [arrays.waveform(wave) for wave in waves]
         for row in rows:
             if row.ndim != 1:
                 raise UserError(f"each recording of a batch is one channel, [t]; this one has shape {row.shape}")
         return self._encoded(rows, sample_rate, [gain_of(row, sample_rate) for row in rows], levels)
+
+    def hear(self, wave: ArrayLike, sample_rate: int) -> Heard:
+        """What `encode` does before the model: one channel `[t]` at the level and the rate at which it is coded.
+
+        It runs in numpy alone, so threads can do it while a device codes what they have heard (`encode_heard`).
+        """
+        gain = gain_of(wave, sample_rate)
+        return Heard(self._heard(arrays.waveform(wave), sample_rate, gain), gain)
+
+    def encode_heard(
+        self, heard: Sequence[Heard], levels: Levels = None, side_by_side: int = SIDE_BY_SIDE
+    ) -> list[Tokens]:
+        """`encode_batch` of what `hear` returned; side_by_side: how many recordings run in a batch at the most."""
+        hop = self.config.hop
+        tokens: dict[int, Tokens] = {}
+        for frames, alike in grouped((self.frames_run(each.wave) for each in heard), side_by_side):
+            batch = np.stack([np.pad(heard[i].wave, (0, frames * hop - len(heard[i].wave))) for i in alike])
+            codes = joined(self._codes([batch]), axis=2)
+            for row, i in enumerate(alike):
+                own = Halves(*(c[row, :, : len(heard[i].wave[::hop])] for c in codes))
+                tokens[i] = self._tokens(own, len(heard[i].wave), heard[i].gain, levels)
+        return [tokens[i] for i in range(len(heard))]
+
+    def frames_run(self, wave: np.ndarray) -> int:
+        """How many frames the model runs for a waveform `[t]` at its own rate; those with equally many share a batch.
+
+        A causal model runs groups of frames and fills the last one up with silence, which changes no code before it.
+        Another one must not hear more silence than there is.
+        """
+        frames = -(-len(wave) // self.config.hop)
+        if not self.config.causal:
+            return frames
+        late = lookahead(self.config)
+        return -(-(frames + late) // GROUPS[1]) * GROUPS[1] - late
+
+    def on(self, device: jax.Device) -> "DeCodec":
+        """The same model with its weights on a device, on which it then runs."""
+        params, codebook = jax.device_put((self.params, self.codebook), device)
+        return DeCodec(self.config, params, codebook, self.quantized, self.step)
+
+    def checked_levels(self, levels: Levels) -> tuple[int, int]:
+        """How many levels of each stream `levels` keeps. Raises UserError if the model has fewer, or no codes."""
+        self._check_quantized()
+        return self._levels(levels)
 
     def encode_stream(
         self, pieces: Iterable[ArrayLike], sample_rate: int, levels: Levels = None, gain: float = 0.0,
@@ -322,15 +375,9 @@ class DeCodec:
         self, waves: Iterable[np.ndarray], sample_rate: int, gains: Sequence[float], levels: Levels = None
     ) -> list[Tokens]:
         """`encode_batch` of float32 `[t]`, each with its gain."""
-        hop = self.config.hop
-        rows = [self._heard(wave, sample_rate, gain) for wave, gain in zip(waves, gains, strict=True)]
-        tokens: dict[int, Tokens] = {}
-        for frames, alike in grouped(len(row[::hop]) for row in rows):
-            batch = np.stack([np.pad(rows[i], (0, frames * hop - len(rows[i]))) for i in alike])
-            codes = joined(self._codes([batch]), axis=2)
-            for row, i in enumerate(alike):
-                tokens[i] = self._tokens(Halves(*(c[row] for c in codes)), len(rows[i]), gains[i], levels)
-        return [tokens[i] for i in range(len(rows))]
+        return self.encode_heard(
+            [Heard(self._heard(wave, sample_rate, gain), gain) for wave, gain in zip(waves, gains, strict=True)], levels
+        )
 
     def _heard(self, wave: np.ndarray, sample_rate: int, gain: float) -> np.ndarray:
         """A waveform at the model's rate, as loud as it is coded."""

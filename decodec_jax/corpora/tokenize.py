@@ -1,0 +1,227 @@
+"""A corpus to token shards, with every device of every host: `decodec tokenize`.
+
+Each host takes every n-th part (`parts.py`). Threads read and resample, ahead of the devices, and recordings of about
+one length run side by side, so that the codes are those of `codec.encode`. A long recording is read in pieces; only
+its codes are in memory.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import grain
+import jax
+import numpy as np
+
+from decodec_jax import audio
+from decodec_jax.corpora import items, parts, shards, storage
+from decodec_jax.corpora.items import Item
+from decodec_jax.errors import UserError
+from decodec_jax.inference.codec import DeCodec, Heard, Levels
+from decodec_jax.inference.loudness import gain_of_pieces
+from decodec_jax.inference.recordings import SIDE_BY_SIDE, grouped
+from decodec_jax.inference.tokens import Tokens, join
+
+LONG = 60.0  # s; longer recordings are read in pieces, one at a time
+WINDOW = 1800.0  # s of sound that are sorted by length together: 115 MB at 16 kHz
+AHEAD = 32  # recordings read before they are needed, of up to LONG: 120 MB
+QUIET = 20.0  # s between lines of progress
+
+
+class Read(NamedTuple):
+    """What a reading thread makes of an item: sound, or a long recording that it leaves alone, or an error."""
+
+    item: Item
+    heard: Heard | None = None
+    seconds: float = 0.0
+    error: str = ""
+
+
+def tokenize(
+    codec: DeCodec, source: str, out: str, form: str = "parquet", levels: Levels = None, shard_mb: float = 256,
+    side_by_side: int = SIDE_BY_SIDE, threads: int | None = None, say: Callable[[str], None] = lambda line: None,
+) -> dict:  # fmt: skip
+    """Code every recording of a folder, manifest or output of `decodec prepare`, mixed down to one channel.
+
+    form:         "parquet" or "array_record"; shards.py describes both.
+    levels:       of speech and background to keep, as in `DeCodec.encode`.
+    shard_mb:     MB of recordings, as FLAC, that make a shard; a run that stops loses at most one shard of each host.
+    side_by_side: recordings in a batch, a power of two; more make accelerators faster.
+    threads:      that read; None: as many as there are cores.
+
+    Recordings that cannot be read are named in report.json. Run again, it does the shards that are missing. Returns
+    the report: recordings, seconds, and failed [[id, reason]]. Raises UserError if nothing can be read or written.
+    """
+    shards.require(form)
+    found, twice = unique(items.listed(source))
+    if any(item.member and item.path.endswith(items.ARCHIVES) for item in found):
+        raise UserError(f"{source} holds archives, which have no random access; run `decodec prepare` on it first")
+    every = parts.cut("tokens", found, round(shard_mb * 1e6))
+    about = {
+        "format": form, "fingerprint": codec.fingerprint, "sample_rate": codec.config.sample_rate,
+        "hop": codec.config.hop, "entries": [codec.config.speech.entries, codec.config.background.entries],
+        "levels": list(codec.checked_levels(levels)), "shard_mb": shard_mb,
+    }  # fmt: skip
+    parts.begin(out, about, {"recordings": parts.digest(found)})
+    codecs = [codec.on(device) for device in jax.local_devices()] if jax.local_device_count() > 1 else [codec]
+    todo = parts.left(out, every[jax.process_index() :: jax.process_count()])
+    progress = Progress([item for part in todo for item in part.items], say)
+    with ThreadPoolExecutor(len(codecs)) as devices:
+        for part in todo:
+            rows, failed = coded(codecs, devices, part.items, levels, side_by_side, threads, progress)
+            with storage.writing(out, part.name + shards.FORMS[form]) as path:
+                shards.write(path, form, rows, about)
+            seconds = sum(row["length"] for row in rows) / codec.config.sample_rate
+            parts.finish(out, part, {"recordings": len(rows), "seconds": seconds, "failed": failed})
+    return report(out, every, twice)
+
+
+def unique(found: Sequence[Item]) -> tuple[list[Item], list[list[str]]]:
+    """The items without those whose id another has taken, and why these are left out: [id, reason]."""
+    first: dict[str, Item] = {}
+    for item in found:
+        first.setdefault(item.id, item)
+    twice = [[item.id, "another recording has this id"] for item in found if first[item.id] is not item]
+    return list(first.values()), twice
+
+
+def report(out: str, every: Sequence[parts.Part], twice: list[list[str]]) -> dict:
+    """Sum up the parts that are done, and write report.json if all are."""
+    waiting = {part.name for part in parts.left(out, every)}
+    facts = [parts.facts_of(out, part) for part in every if part.name not in waiting]
+    summed = {key: sum(each[key] for each in facts) for key in ("recordings", "seconds")}
+    summed |= {"failed": twice + [row for each in facts for row in each["failed"]], "shards_left": len(waiting)}
+    if not waiting and jax.process_index() == 0:
+        storage.write(out, "report.json", json.dumps(summed, indent=2, ensure_ascii=False) + "\n")
+    if not waiting and jax.process_count() == 1:
+        storage.remove_leftovers(out)
+    return summed
+
+
+def coded(
+    codecs: Sequence[DeCodec], devices: ThreadPoolExecutor, chosen: Sequence[Item], levels: Levels, side_by_side: int,
+    threads: int | None, progress: "Progress",
+) -> tuple[list[shards.Row], list[list[str]]]:  # fmt: skip
+    """The rows of some items, in their order, and [id, reason] of those that cannot be coded."""
+    made: dict[str, Tokens] = {}
+    failed = []
+    for window in _windows(_read(codecs[0], chosen, threads)):
+        for read in window:
+            if read.error:
+                failed.append([read.item.id, read.error])
+                progress.advance(read.item, 0.0)
+        short = [read for read in window if read.heard]
+        groups = grouped((codecs[0].frames_run(read.heard.wave) for read in short), side_by_side)
+
+        def code(number: int, alike: list[int], short=short) -> list[tuple[Item, Tokens]]:
+            codec = codecs[number % len(codecs)]
+            tokens = codec.encode_heard([short[i].heard for i in alike], levels, side_by_side)
+            return [(short[i].item, each) for i, each in zip(alike, tokens, strict=True)]
+
+        for pairs in devices.map(code, range(len(groups)), [alike for _, alike in groups]):
+            for item, tokens in pairs:
+                if item.id not in made:  # a group is filled up with its last recording
+                    made[item.id] = tokens
+                    progress.advance(item, tokens.seconds)
+        for read in window:
+            if read.heard is None and not read.error:
+                try:
+                    made[read.item.id] = _streamed(codecs[0], read.item, levels)
+                    progress.advance(read.item, read.seconds)
+                except UserError as error:
+                    failed.append([read.item.id, str(error)])
+                    progress.advance(read.item, 0.0)
+    return [_row(item, made[item.id]) for item in chosen if item.id in made], sorted(failed)
+
+
+def _read(codec: DeCodec, chosen: Sequence[Item], threads: int | None) -> Iterator[Read]:
+    """All items, in order, read by threads."""
+
+    def read(item: Item) -> Read:
+        try:
+            source = _located(item)
+            seconds = audio.info(source, item.id).seconds
+            if seconds > LONG:
+                return Read(item, seconds=seconds)
+            wave, rate = audio.read(source, name=item.id)
+            return Read(item, codec.hear(audio.mono(wave), rate), seconds)
+        except UserError as error:
+            return Read(item, error=str(error))
+
+    options = grain.ReadOptions(threads or os.cpu_count() or 1, AHEAD)
+    return iter(grain.MapDataset.source(list(chosen)).map(read).to_iter_dataset(options))
+
+
+def _located(item: Item):
+    source = items.located(item)
+    if isinstance(source, UserError):
+        raise source
+    return source
+
+
+def _windows(reads: Iterator[Read]) -> Iterator[list[Read]]:
+    """Some reads at a time, of WINDOW seconds together."""
+    window, seconds = [], 0.0
+    for read in reads:
+        window.append(read)
+        seconds += min(read.seconds, LONG)
+        if seconds > WINDOW:
+            yield window
+            window, seconds = [], 0.0
+    if window:
+        yield window
+
+
+def _streamed(codec: DeCodec, item: Item, levels: Levels) -> Tokens:
+    """A long recording, read in pieces: once for its loudness and once for its codes."""
+    with audio.reading(_located(item)) as (info, pieces):
+        gain = gain_of_pieces(_mono(pieces), info.rate)
+    with audio.reading(_located(item)) as (info, pieces):
+        return join(list(codec.encode_stream(_mono(pieces), info.rate, levels, gain, at_once=False)))
+
+
+def _mono(pieces: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    return (audio.mono(piece)[None] for piece in pieces)
+
+
+def _row(item: Item, tokens: Tokens) -> shards.Row:
+    return {
+        "id": item.id, "speech": tokens.speech.astype(np.uint16), "background": tokens.background.astype(np.uint16),
+        "length": tokens.length, "gain": tokens.gain, "kind": item.kind, "speaker": item.speaker, "split": item.split,
+        "transcript": item.transcript,
+        "metadata": json.dumps(item.more | ({"licence": item.licence} if item.licence else {}), ensure_ascii=False),
+    }  # fmt: skip
+
+
+class Progress:
+    """A line now and then: how fast it goes and how long it will take, by the bytes that are done."""
+
+    def __init__(self, todo: Sequence[Item], say: Callable[[str], None]):
+        self._say, self._total = say, sum(max(1, parts.weight(item)) for item in todo)
+        self._count, self._done, self._weight, self._seconds = len(todo), 0, 0, 0.0
+        self._begun = self._told = time.monotonic()
+
+    def advance(self, item: Item, seconds: float) -> None:
+        """One more item is done; it lasts `seconds`."""
+        self._done += 1
+        self._weight += max(1, parts.weight(item))
+        self._seconds += seconds
+        now = time.monotonic()
+        if now - self._told > QUIET or self._done == self._count:
+            self._told = now
+            elapsed = now - self._begun
+            left = elapsed * (self._total / self._weight - 1)
+            self._say(f"{self._done} of {self._count} recordings, {self._seconds / 3600:.2f} h of sound; "
+                      f"{self._seconds / elapsed:.1f} audio-seconds per second; {left / 3600:.2f} h left")  # fmt: skip
+
+
+def connect() -> None:
+    """Find the other hosts of a TPU pod, Slurm job or Kubernetes job; a machine alone stays alone."""
+    try:
+        jax.distributed.initialize()
+    except ValueError:
+        if "JAX_COORDINATOR_ADDRESS" in os.environ:
+            raise
