@@ -38,7 +38,7 @@ def loading(path: Path) -> Iterator[None]:
         yield
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, pickle.UnpicklingError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(":. ")
-        raise UserError(f"{path} does not hold what it should: {reason}") from None
+        raise UserError(f"{path} has no usable weights: {reason}") from None
 
 
 def folder(path: str | Path) -> Path:

@@ -30,7 +30,7 @@ class Tools(NamedTuple):
 def tools(whisper: str = "", embedder: str = "") -> Tools:
     """All whose packages are installed; Whisper and a speaker embedder of these folders, or else of packages.
 
-    Raises UserError where such a folder does not hold what it should.
+    Raises UserError for a folder without usable weights.
     """
     missing = []
 

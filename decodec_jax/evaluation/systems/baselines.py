@@ -61,7 +61,7 @@ def find(spec: str) -> System:
         raise UserError(f"{spec!r} is no baseline; choose from {', '.join(NAMES)}")
     values = rest.rsplit(":", pattern.count(":") - 1) if rest else []
     if len(values) != pattern.count(":") or not all(values):
-        raise UserError(f"{spec!r} is to be given as {pattern}")
+        raise UserError(f"{spec!r} should be written {pattern}")
     names = [Path(value).name if "PATH" in pattern and not n else value for n, value in enumerate(values)]
     return MAKERS[kind](*values)._replace(name=":".join([kind, *names]))
 
@@ -279,7 +279,7 @@ def number(text: str, name: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise UserError(f"{name}: {text!r} is no number of kbps") from None
+        raise UserError(f"{name}: {text!r} is not a bitrate in kbit/s") from None
 
 
 def levels_for(kbps: str, frame_rate: float, entries: int, most: int, name: str) -> int:

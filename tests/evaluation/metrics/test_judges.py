@@ -81,7 +81,7 @@ def test_folders_that_are_no_whisper_are_one_line(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"lacks tokenizer\.json"):
         judges.whisper(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(UserError, match="does not hold what it should") as caught:
+    with pytest.raises(UserError, match="has no usable weights") as caught:
         judges.whisper(tmp_path)
     assert "\n" not in str(caught.value)
     monkeypatch.setitem(sys.modules, "faster_whisper", None)

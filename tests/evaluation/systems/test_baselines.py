@@ -53,14 +53,14 @@ def test_of_a_path_the_name_keeps_the_last_part(monkeypatch):
     ("speex:8", "'speex:8' is no baseline; choose from mixture, silence, oracle, opus:KBPS, .*DENOISER.CODEC"),
     ("", "'' is no baseline"),
     ("DENOISER+CODEC", "'DENOISER.CODEC' is no baseline"),
-    ("opus", "'opus' is to be given as opus:KBPS"),
-    ("opus:", "'opus:' is to be given as opus:KBPS"),
-    ("mixture:8", "'mixture:8' is to be given as mixture"),
-    ("dac:8", "'dac:8' is to be given as dac:PATH:KBPS"),
-    ("opus:much", "'much' is no number of kbps"),
+    ("opus", "'opus' should be written opus:KBPS"),
+    ("opus:", "'opus:' should be written opus:KBPS"),
+    ("mixture:8", "'mixture:8' should be written mixture"),
+    ("dac:8", "'dac:8' should be written dac:PATH:KBPS"),
+    ("opus:much", "'much' is not a bitrate in kbit/s"),
     ("opus:2", "Opus codes at 6 to 256 kbps"),
     ("opus:8+opus:8", "opus:8 cannot enhance"),
-    ("mixture+silence:3", "'silence:3' is to be given as silence"),
+    ("mixture+silence:3", "'silence:3' should be written silence"),
 ])  # fmt: skip
 def test_what_cannot_be_found_is_said(name, message):
     with pytest.raises(UserError, match=message):
@@ -150,5 +150,5 @@ def test_speechtokenizer_s_package_is_asked_for(monkeypatch, tmp_path):
     with pytest.raises(UserError, match="speechtokenizer is not installed; pip install speechtokenizer"):
         baselines.find(f"speechtokenizer:{tmp_path}")
     monkeypatch.setitem(sys.modules, "speechtokenizer", ModuleType("speechtokenizer"))
-    with pytest.raises(UserError, match=r"does not hold what it should: .*No such file"):
+    with pytest.raises(UserError, match=r"has no usable weights: .*No such file"):
         baselines.find(f"speechtokenizer:{tmp_path}")
