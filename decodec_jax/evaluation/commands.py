@@ -103,7 +103,7 @@ def distinct(measured: Sequence[System]) -> list[System]:
     names = [system.name for system in measured]
     for name in names:
         if names.count(name) > 1:
-            raise UserError(f"two models or systems are called {name!r}; list each once, or name models with NAME=MODEL")
+            raise UserError(f"two models or systems are called {name!r}; list each once, or rename one: NAME=MODEL")
     return list(measured)
 
 
