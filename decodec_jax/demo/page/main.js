@@ -219,7 +219,10 @@ function applyGains() {
 
 // --- what people do ---
 
-find("#file").addEventListener("change", ({ target }) => take(target.files[0]));
+find("#file").addEventListener("change", ({ target }) => {
+  take(target.files[0]);
+  target.value = ""; // so that the same file may be chosen again
+});
 find("#record").addEventListener("click", toggleRecording);
 find("#cancel").addEventListener("click", () => worker.postMessage({ kind: "cancel" }));
 find("#mix").addEventListener("click", () => (mixer ? stopMix() : startMix()));
