@@ -45,6 +45,7 @@ MODELS = {
     "demo": Command("a web page that runs the codec in your browser", "--model runs/small"),
 }
 CORPORA = {
+    "prepare": Command("archives and folders to shards for training (extra [beam])", "vctk=/data/VCTK SHARDS"),
     "tokenize": Command("a corpus to shards of tokens, for language models", "recordings tokens"),
 }
 MEASURE = {
@@ -150,8 +151,8 @@ def parser() -> argparse.ArgumentParser:
     options["export"]("--half", action="store_true", help="store weights in half precision: half the size")
     options["export"]("--onnx", action="store_true", help="also write ONNX graphs, and check that they give what JAX "
                       "gives (needs the extra [onnx])")  # fmt: skip
-    options["export"]("--int8", action="store_true", help="weights of the ONNX graphs in 8 bits: a third of the size "
-                      "of half precision or more; implies --onnx")  # fmt: skip
+    options["export"]("--int8", action="store_true", help="weights of the ONNX graphs in 8 bits: 14 MB in place of "
+                      "25 for the package's model; implies --onnx")  # fmt: skip
     options["export"]("--check", nargs="+", default=[], metavar="FILE",
                       help="also check that PyTorch gives the same codes and samples for these recordings; "
                       "ONNX is checked with them too")  # fmt: skip
@@ -161,9 +162,26 @@ def parser() -> argparse.ArgumentParser:
                     "takes, and serve nothing")  # fmt: skip
     options["demo"]("--port", type=int, default=0, help="default: a free one")
     options["demo"]("--no-browser", action="store_true", help="say the address, but open no browser")
+    _preparing(options["prepare"])
     _tokenizing(options["tokenize"])
     _measuring(options["evaluate"], options["page"])
     return top
+
+
+def _preparing(prepare) -> None:
+    """The options of the command that makes a corpus."""
+    prepare("sources", nargs="+", metavar="SOURCE", help="folder, archive (.tar, .tar.gz; WebDataset), TFDS folder, "
+            "or a bucket's pattern such as gs://bucket/*.tar; RECIPE=SOURCE for a corpus that is known by name: "
+            "aishell3, libritts, vctk, wsj, esc50, dns_noise, librispeech, musan, demand, rirs")  # fmt: skip
+    prepare("output", metavar="OUT", help="folder or bucket for the shards; run again, it does those that are missing")
+    prepare("--kind", default="speech", choices=("speech", "background", "room"),
+            help="of recordings whose source does not tell (default speech)")  # fmt: skip
+    prepare("--rate", type=_positive, default=16_000, metavar="HZ", help="of the clips (default 16000)")
+    prepare("--shard_mb", type=_positive, default=200, metavar="MB", help="about how large a shard is (default 200)")
+    prepare("--longest", type=float, default=30.0, metavar="S", help="split longer recordings at pauses (default 30)")
+    prepare("--workers", type=_positive, metavar="N", help="processes on this machine; default: as many as cores")
+    prepare("--runner", metavar="NAME", help="Beam's DirectRunner (default), DataflowRunner, FlinkRunner, SparkRunner; "
+            "all other options of Beam may follow, written --name=value")  # fmt: skip
 
 
 def _tokenizing(tokenize) -> None:
@@ -210,11 +228,14 @@ def _measuring(evaluate, page) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 2 after a line for each error, 130 after Ctrl-C."""
-    arguments = parser().parse_args(argv)
+    arguments, others = parser().parse_known_args(argv)
+    if others and arguments.command != "prepare":  # whose others are Beam's
+        parser().error(f"unrecognized arguments: {' '.join(others)}")
+    arguments.others = others
     logging.getLogger("absl").setLevel(logging.ERROR)
     compiled.keep()
     commands = {"info": _info, "export": _export, "demo": _demo, "evaluate": _evaluate, "page": _page}
-    commands |= {"tokenize": _tokenize}
+    commands |= {"prepare": _prepare, "tokenize": _tokenize}
     command = commands.get(arguments.command, _process)
     try:
         result, errors = command(arguments)
@@ -319,6 +340,20 @@ def _page(arguments: argparse.Namespace) -> tuple[dict, list[str]]:
     )  # fmt: skip
     _say(f"open {index} in a browser")
     return {"page": str(index)}, []
+
+
+def _prepare(arguments: argparse.Namespace) -> tuple[dict, list[str]]:
+    """The report, and a line for each source that cannot be read."""
+    from decodec_jax.corpora import beam, prepare, screen
+
+    settings = prepare.Settings(arguments.rate, arguments.shard_mb, screen.Limits(longest=arguments.longest))
+    options = ([f"--runner={arguments.runner}"] if arguments.runner else []) + arguments.others
+    run = beam.runner(arguments.output, arguments.workers, options, _say)
+    report = prepare.prepare(arguments.sources, arguments.output, settings, run, arguments.kind, _say)
+    _say(f"{arguments.output} holds {report['clips']} clips, {report['hours']:.2f} h")
+    for reason, each in report["dropped"].items():
+        _say(f"left out, {reason}: {each['recordings']} recordings, {each['hours']:.2f} h")
+    return {"output": arguments.output, **report}, [reason for _, reason in report["unreadable"]]
 
 
 def _tokenize(arguments: argparse.Namespace) -> tuple[dict, list[str]]:

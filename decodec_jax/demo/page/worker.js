@@ -11,17 +11,22 @@ import { wavFile, to16Bit } from "./wav.js";
 const FRAMES = 100; // of a piece: 2 s
 const PARTS = ["reconstruction", "speech", "background"];
 const COLUMNS = 640; // of a spectrogram
-let model, coded, wanted = 0; // `wanted` counts requests: older ones stop at their next piece
+let model, coded, levels;
+let wanted = 0; // counts requests: older ones stop at their next piece
+let coding = 0; // the request that makes codes, which new levels do not stop
 
 onmessage = async ({ data }) => {
+  levels = data.levels ?? levels;
+  if (data.kind === "decode" && coding === wanted) return;
   const request = ++wanted;
   const current = () => request === wanted;
   if (data.kind === "cancel") return postMessage({ kind: "cancelled" });
   try {
     if (data.kind === "load") await load();
     if (data.kind === "code") await code(data, current);
-    if (data.kind === "decode") await decode(data.levels, current);
+    if (data.kind === "decode") await decode(current);
   } catch (error) {
+    coding = 0;
     if (current()) postMessage({ kind: "error", text: sentence(error) });
   }
 };
@@ -74,7 +79,9 @@ const carried = (outputs, state) =>
   Object.fromEntries(Object.keys(state).map((name) => [name, outputs[name.replace("state", "next")]]));
 
 // A recording to codes: of itself and, beside it, of silence, which takes the place of a part that is left out.
-async function code({ file, samples, levels }, current) {
+async function code({ file, samples }, current) {
+  coding = wanted;
+  coded = null;
   const begun = performance.now();
   const source = await openSource(file, samples, model.sample_rate);
   const { hop, lookahead } = model, frames = Math.ceil(source.length / hop);
@@ -113,12 +120,14 @@ async function code({ file, samples, levels }, current) {
   }
   coded = { codes, blank, gain, frames, length: source.length };
   postMessage({ kind: "part", name: "original", file: wavFile(original, source.length, model.sample_rate) });
-  await decode(levels, current, begun);
+  coding = 0;
+  await decode(current, begun);
 }
 
 // The codes to their sound, whole and in parts. Fewer levels give a lower bitrate; -1 leaves a level out.
-async function decode(levels, current, begun = performance.now()) {
-  if (!coded) return;
+async function decode(current, begun = performance.now()) {
+  if (!coded) return postMessage({ kind: "cancelled" });
+  const kept = levels;
   const { hop } = model, { frames, length } = coded, quieter = amplitude(-coded.gain);
   const pieces = PARTS.map(() => []);
   let state = zeros("decode_step", PARTS.length), first = true;
@@ -133,15 +142,15 @@ async function decode(levels, current, begun = performance.now()) {
         for (let level = 0; level < k; level++)
           for (let n = 0; n < count; n++)
             values[(row * k + level) * count + n] =
-              silent || level < levels[i] ? BigInt(from[(at + n) * k + level]) : -1n;
+              silent || level < kept[i] ? BigInt(from[(at + n) * k + level]) : -1n;
       }
       inputs[part] = new ort.Tensor("int64", values, [PARTS.length, k, count]);
     }
     const outputs = await model.decoder.run({ ...inputs, ...state });
     state = carried(outputs, state);
-    const wave = outputs.wave.data, size = count * hop, kept = Math.min(size, length - at * hop);
+    const wave = outputs.wave.data, size = count * hop, there = Math.min(size, length - at * hop);
     for (const [row, part] of PARTS.entries()) {
-      const samples = wave.slice(row * size, row * size + kept).map((x) => x * quieter);
+      const samples = wave.slice(row * size, row * size + there).map((x) => x * quieter);
       pieces[row].push(new Blob([to16Bit(samples)]));
       show(part, samples, at * hop, length);
     }
@@ -151,8 +160,8 @@ async function decode(levels, current, begun = performance.now()) {
   }
   for (const [row, name] of PARTS.entries())
     postMessage({ kind: "part", name, file: wavFile(pieces[row], length, model.sample_rate) });
-  const file = await dccFile(model, coded, levels);
-  postMessage({ kind: "done", tokens: file, levels, milliseconds: performance.now() - begun, length });
+  const file = await dccFile(model, coded, kept);
+  postMessage({ kind: "done", tokens: file, levels: kept, milliseconds: performance.now() - begun, length });
 }
 
 // The columns of a picture of the whole recording that lie within a piece of it.
