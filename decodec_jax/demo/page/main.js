@@ -131,6 +131,7 @@ function code(what) {
   page.results = null;
   find("#progress").value = 0;
   busy(true);
+  say("Measuring how loud the recording is…");
   worker.postMessage({ kind: "code", levels: levels(), ...what });
 }
 
