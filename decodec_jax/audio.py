@@ -214,9 +214,11 @@ def sixteen_bits(wave: np.ndarray) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def reading(path: str | os.PathLike, seconds: float = 5.0) -> Iterator[tuple[AudioInfo, Iterator[np.ndarray]]]:
+def reading(
+    source: Source, seconds: float = 5.0, name: str = ""
+) -> Iterator[tuple[AudioInfo, Iterator[np.ndarray]]]:
     """`read` for files of any length: yields the header and an iterator over pieces of `seconds`."""
-    with _opened(path, "") as (file, name):
+    with _opened(source, name) as (file, name):
         yield AudioInfo(file.samplerate, file.channels, file.frames), _pieces(file, name, seconds)
 
 

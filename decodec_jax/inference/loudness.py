@@ -32,15 +32,20 @@ def gain_of(wave: ArrayLike, sample_rate: int) -> float:
 
 def gain_of_pieces(pieces: Iterable[ArrayLike], sample_rate: int) -> float:
     """`gain_of` for a recording in pieces `[channels, n]`, with the same result and two numbers kept for each block."""
+    level = level_of_pieces(pieces, sample_rate)
+    return float(np.float32(np.clip(LEVEL - level, *GAINS))) if np.isfinite(level) else 0.0  # as a file holds it
+
+
+def level_of_pieces(pieces: Iterable[ArrayLike], sample_rate: int) -> float:
+    """The level (dB of full scale) of a recording in pieces `[channels, n]`, as in `gain_of`; -inf for silence."""
     size = max(1, round(BLOCK * arrays.checked_rate(sample_rate)))
     blocks = [(_power(block), block.shape[1]) for block in _blocks(arrays.pieces(pieces), size)]
     power, samples = np.array(blocks, np.float64).reshape(-1, 2).T  # the last block may be short: it weighs less
     heard = power > SILENCE
     if not heard.any():
-        return 0.0
+        return -np.inf
     active = heard & (power > PAUSE * np.average(power[heard], weights=samples[heard]))
-    level = 10 * np.log10(np.average(power[active], weights=samples[active]))
-    return float(np.float32(np.clip(LEVEL - level, *GAINS)))  # as a file holds it
+    return float(10 * np.log10(np.average(power[active], weights=samples[active])))
 
 
 def amplitude(gain: float) -> float:

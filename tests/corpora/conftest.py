@@ -5,16 +5,10 @@ import functools
 
 import numpy as np
 import pytest
+from made import RATE, clip
 
 from decodec_jax import audio, testing
 from decodec_jax.inference.codec import DeCodec
-
-RATE = 16_000
-
-
-def clip(t, seed=0):
-    """Speech-like over noise, float32 [t]; no two seeds are alike."""
-    return (testing.speech_clips(1, t, seed) + 0.2 * testing.background_clips(1, t, seed))[0]
 
 
 @pytest.fixture

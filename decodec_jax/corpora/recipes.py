@@ -1,0 +1,180 @@
+"""Recipes of known corpora: what the folders and texts of each say about speakers, splits, transcripts and licence.
+
+`decodec prepare librispeech=/data/LibriSpeech ... OUT` names a recipe and where its corpus lies: a folder as the corpus
+unpacks, or its archives. The paper trains on AISHELL-3, LibriTTS, VCTK and WSJ0/1 with noises of ESC-50 and DNS.
+
+A recipe gives for each recording its fields, or None for one that is not to be used. Licences are those that the
+publishers name; read them before you use a corpus.
+"""
+
+import csv
+import os
+import re
+import tarfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath
+
+from decodec_jax.corpora import items, storage
+from decodec_jax.corpora.items import ARCHIVES, Item
+from decodec_jax.errors import UserError
+
+Texts = Mapping[str, str]  # what `Recipe.told` makes of the texts: transcripts or other facts by a recording's key
+Fields = dict[str, str]  # of an item
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A corpus: where it is published, its licence, which texts it needs, and what it makes of each recording."""
+
+    url: str
+    licence: str
+    describe: Callable[[PurePosixPath, Texts], Fields | None]  # by the path below the source
+    texts: Sequence[str] = ()  # patterns of the names of text files
+    told: Callable[[dict[str, str]], Texts] = dict  # from name -> content
+
+
+def listed(source: str, kind: str = "speech") -> list[Item]:
+    """`items.listed`, with RECIPE=SOURCE read by a recipe. Raises UserError for an unknown recipe or a wrong layout."""
+    name, equals, place = source.partition("=")
+    if not equals or "/" in name or os.path.exists(source):
+        return items.listed(source, kind)
+    if name not in RECIPES:
+        raise UserError(f"{name!r} is no recipe of a corpus; there are {', '.join(RECIPES)}")
+    recipe = RECIPES[name]
+    told = recipe.told(texts(place, recipe.texts)) if recipe.texts else {}
+    found = []
+    for item in items.listed(place, kind):
+        fields = recipe.describe(PurePosixPath(item.id), told)
+        if fields is not None:
+            found.append(replace(item, **{"licence": recipe.licence, "speaker": ""} | fields))
+    if not found:
+        raise UserError(f"{place} holds no recording where {name} has them; unpack it as published ({recipe.url})")
+    return found
+
+
+def texts(source: str, patterns: Sequence[str]) -> dict[str, str]:
+    """The text files of a source whose names match, also those in its archives: name -> content."""
+    def wanted(name: str) -> bool:
+        return any(fnmatch(PurePosixPath(name).name, pattern) for pattern in patterns)
+
+    if storage.is_url(source):
+        files = [path for path, _ in storage.listed(source)]
+    elif os.path.isdir(source):
+        files = [str(path) for path in sorted(Path(source).rglob("*")) if path.is_file()]
+    else:
+        files = [source]
+    found = {path: storage.read(path).decode("utf-8", "replace") for path in files if wanted(path)}
+    for path in files:
+        if path.lower().endswith(ARCHIVES):
+            try:
+                with storage.opened(path) as file, tarfile.open(fileobj=file, mode="r|*") as archive:
+                    for member in archive:
+                        if member.isfile() and wanted(member.name):
+                            found[member.name] = archive.extractfile(member).read().decode("utf-8", "replace")
+            except (tarfile.TarError, EOFError, OSError):
+                continue  # the recordings of what is missing are reported when they are read
+    return found
+
+
+# --- layouts ----------------------------------------------------------------------------------------------------------
+
+
+def _split(folder: str) -> str:
+    """The split that a folder's name tells: dev-clean is "valid", test-other is "test", the rest is "train"."""
+    return "valid" if re.match(r"dev|val|cv|si_dt", folder) else "test" if re.match(r"test|si_et", folder) else "train"
+
+
+def _lines(contents: dict[str, str]) -> Texts:
+    """Transcripts of files whose lines are a key and its words."""
+    pairs = (line.split(None, 1) for text in contents.values() for line in text.splitlines())
+    return {pair[0]: pair[1].strip() for pair in pairs if len(pair) == 2}
+
+
+def _by_stem(contents: dict[str, str]) -> Texts:
+    """Transcripts of files that hold one each: a.txt or a.normalized.txt beside or for a.wav."""
+    return {PurePosixPath(name).name.split(".")[0]: text.strip() for name, text in contents.items()}
+
+
+def _librispeech(path: PurePosixPath, told: Texts) -> Fields | None:
+    if len(path.parts) < 4:  # .../train-clean-100/19/198/19-198-0000.flac
+        return None
+    return {"kind": "speech", "speaker": path.parts[-3], "split": _split(path.parts[-4]),
+            "transcript": told.get(path.stem, "")}  # fmt: skip
+
+
+def _vctk(path: PurePosixPath, told: Texts) -> Fields | None:
+    key = re.fullmatch(r"((p|s)\d+)_\d+(_mic1)?", path.stem)  # wav48_silence_trimmed/p225/p225_001_mic1.flac
+    return key and {"kind": "speech", "speaker": key[1], "transcript": told.get(path.stem.removesuffix("_mic1"), "")}
+
+
+def _aishell3(path: PurePosixPath, told: Texts) -> Fields | None:
+    if not re.fullmatch(r"SSB\d{8}", path.stem):  # train/wav/SSB0005/SSB00050001.wav
+        return None
+    split = "test" if "test" in path.parts else "train"
+    return {"kind": "speech", "speaker": path.stem[:7], "split": split, "transcript": told.get(path.name, "")}
+
+
+def _aishell3_told(contents: dict[str, str]) -> Texts:
+    """Lines "SSB00050001.wav<tab>guang3-character guang3 zhou1-character zhou1 ...": every second word is a reading."""
+    return {name: "".join(words.split()[::2]) for name, words in _lines(contents).items()}
+
+
+def _wsj(path: PurePosixPath, told: Texts) -> Fields | None:
+    if len(path.parts) < 3:  # si_tr_s/011/011c0201.wav
+        return None
+    return {"kind": "speech", "speaker": path.parts[-2], "split": _split(path.parts[-3]),
+            "transcript": told.get(path.stem.lower(), "")}  # fmt: skip
+
+
+def _wsj_told(contents: dict[str, str]) -> Texts:
+    """Lines "words (011c0201)"."""
+    found = re.findall(r"^(.*?)\s*\((\w+)\)\s*$", "\n".join(contents.values()), re.MULTILINE)
+    return {key.lower(): words for words, key in found}
+
+
+def _esc50(path: PurePosixPath, told: Texts) -> Fields | None:
+    if not re.fullmatch(r"\d-\d+-[A-Z]-\d+", path.stem):  # audio/5-9032-A-0.wav, which begins with its fold
+        return None
+    licence = {"licence": "CC BY 3.0"} if told.get(path.name) == "True" else {}
+    return {"kind": "background", "split": "test" if path.name.startswith("5-") else "train"} | licence
+
+
+def _esc50_told(contents: dict[str, str]) -> Texts:
+    """Whether a clip belongs to ESC-10, which has a freer licence."""
+    return {row["filename"]: row["esc10"] for text in contents.values() for row in csv.DictReader(text.splitlines())}
+
+
+def _background(path: PurePosixPath, told: Texts) -> Fields | None:
+    return {"kind": "background"}
+
+
+def _musan(path: PurePosixPath, told: Texts) -> Fields | None:
+    if len(path.parts) > 1 and "speech" in path.parts[:-1]:  # musan/speech/librivox/speech-librivox-0000.wav
+        return {"kind": "speech", "speaker": path.stem}
+    return {"kind": "background"}
+
+
+def _demand(path: PurePosixPath, told: Texts) -> Fields | None:
+    return {"kind": "background"} if path.stem == "ch01" else None  # DKITCHEN/ch01.wav; 15 more hear the same
+
+
+def _rirs(path: PurePosixPath, told: Texts) -> Fields | None:
+    if "pointsource_noises" in path.parts or "noise" in path.stem:
+        return {"kind": "background"}
+    return {"kind": "room"}  # RIRS_NOISES/simulated_rirs/smallroom/Room001/Room001-00001.wav
+
+
+RECIPES = {
+    "aishell3": Recipe("https://www.openslr.org/93", "Apache-2.0", _aishell3, ("content.txt",), _aishell3_told),
+    "libritts": Recipe("https://www.openslr.org/60", "CC BY 4.0", _librispeech, ("*.normalized.txt",), _by_stem),
+    "vctk": Recipe("https://doi.org/10.7488/ds/2645", "CC BY 4.0", _vctk, ("p*.txt", "s*.txt"), _by_stem),
+    "wsj": Recipe("https://catalog.ldc.upenn.edu/LDC93S6A", "LDC user agreement", _wsj, ("*.dot", "*.lsn"), _wsj_told),
+    "esc50": Recipe("https://github.com/karolpiczak/ESC-50", "CC BY-NC 3.0", _esc50, ("esc50.csv",), _esc50_told),
+    "dns_noise": Recipe("https://github.com/microsoft/DNS-Challenge", "AudioSet and Freesound, per clip", _background),
+    "librispeech": Recipe("https://www.openslr.org/12", "CC BY 4.0", _librispeech, ("*.trans.txt",), _lines),
+    "musan": Recipe("https://www.openslr.org/17", "CC BY 4.0", _musan),
+    "demand": Recipe("https://zenodo.org/records/1227121", "CC BY-SA 3.0", _demand),
+    "rirs": Recipe("https://www.openslr.org/28", "Apache-2.0", _rirs),
+}

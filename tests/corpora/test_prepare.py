@@ -1,0 +1,241 @@
+"""Shards for training hold what the folders hold, less what is broken, whatever happens on the way."""
+
+import csv
+import importlib.util
+import json
+import resource
+import shutil
+from functools import partial
+
+import numpy as np
+import pytest
+import soundfile
+from made import clip, tarred
+
+from decodec_jax import audio, cli
+from decodec_jax.config import Data
+from decodec_jax.corpora import items, parts, prepare, screen
+from decodec_jax.data.mixing import Mixer
+from decodec_jax.data.sources import open_source
+from decodec_jax.errors import UserError
+
+RATE = 16_000
+SMALL = prepare.Settings(shard_mb=0.02, limits=screen.Limits(shortest=0.05))
+BEAM = importlib.util.find_spec("apache_beam")
+
+
+def here(work, todo):
+    """What runs the parts, without Beam."""
+    for part in todo:
+        work(part)
+
+
+def run(sources, out, settings=SMALL, **options):
+    return prepare.prepare([str(source) for source in sources], str(out), settings, options.pop("run", here), **options)
+
+
+def table(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def bytes_of(out):
+    return {path.name: path.read_bytes() for path in sorted(out.iterdir())}
+
+
+def test_shards_hold_what_the_folder_holds(folder, tmp_path):
+    lines = []
+    report = run([folder], tmp_path / "out", say=lines.append)
+    rows = table(tmp_path / "out/manifest.csv")
+    assert [row["id"] for row in rows] == [
+        f"corpus/{name}" for name in
+        ("background/n.flac", "speech/s0/a.flac", "speech/s0/b.wav", "speech/s1/a.flac", "speech/s1/b.flac")
+    ]  # fmt: skip
+    assert len({row["path"].split("#")[0] for row in rows}) > 1
+    for row, item in zip(rows, items.listed(str(tmp_path / "out")), strict=True):
+        wave, rate = audio.read(items.located(item))
+        assert (rate, len(wave), wave.shape[1] / rate) == (RATE, 1, pytest.approx(float(row["duration"])))
+        source, _ = audio.read(folder / row["id"].removeprefix("corpus/"), RATE)
+        np.testing.assert_allclose(wave[0], audio.mono(source), atol=1 / 32768)
+    assert report["clips"] == 5 and report["kinds"]["speech, train"]["speakers"] == 2 and not report["dropped"]
+    assert lines[0] == "corpus: 5 recordings; licences: not given (5)"
+    assert json.loads((tmp_path / "out/report.json").read_text()) == report
+
+
+def test_training_sees_the_examples_of_the_folder(tmp_path):
+    for seed in range(8):
+        name = f"speech/s{seed % 2}/{seed}.flac" if seed < 4 else f"background/{seed}.flac"
+        (tmp_path / "corpus" / name).parent.mkdir(parents=True, exist_ok=True)
+        audio.write(tmp_path / "corpus" / name, clip(6000 + 500 * seed, seed), RATE)
+    run([tmp_path / "corpus"], tmp_path / "out")
+    mixers = []
+    for root in (tmp_path / "corpus", tmp_path / "out"):
+        data = Data(root=str(root), holdout=0.0, seconds=0.25)
+        mixers.append(Mixer(open_source(data, RATE), data))
+    for index in range(10):
+        ours, theirs = (mixer(index, np.random.default_rng(index)) for mixer in mixers)
+        assert ours.keys() == theirs.keys()
+        for name in ours:
+            np.testing.assert_array_equal(ours[name], theirs[name])
+
+
+def bad_files(root):
+    """Ten recordings that are of no use: name -> the reason."""
+    root.mkdir(parents=True)
+    whole = clip(8000, 99)
+    audio.write(root / "whole.wav", whole, RATE)
+    audio.write(root / "whole.flac", whole, RATE)
+    data = {suffix: (root / f"whole.{suffix}").read_bytes() for suffix in ("wav", "flac")}
+    (root / "text.wav").write_text("not audio")
+    (root / "empty.flac").write_bytes(b"")
+    (root / "header.wav").write_bytes(data["wav"][:30])
+    (root / "cut.wav").write_bytes(data["wav"][:9000])
+    (root / "cut.flac").write_bytes(data["flac"][: len(data["flac"]) // 2])
+    soundfile.write(root / "nan.wav", np.full(8000, np.nan), RATE, subtype="FLOAT")
+    audio.write(root / "slow.wav", whole, 8000)
+    audio.write(root / "short.wav", whole[:100], RATE)
+    audio.write(root / "silent.wav", 0 * whole, RATE)
+    audio.write(root / "loud.wav", np.clip(20 * whole, -1, 1), RATE)
+    (root / "whole.wav").unlink()  # the same as whole.flac
+    return {
+        "text.wav": "broken", "empty.flac": "broken", "header.wav": "broken", "cut.wav": "broken", "cut.flac": "broken",
+        "nan.wav": "broken", "slow.wav": "below the rate", "short.wav": "too short", "silent.wav": "too quiet",
+        "loud.wav": "clipped",
+    }  # fmt: skip
+
+
+def test_ten_broken_in_ten_ways_duplicates_and_ids_taken(folder, tmp_path, manifest):
+    wanted = bad_files(folder / "speech/bad")
+    shutil.copy(folder / "speech/s0/a.flac", folder / "speech/s1/copy.flac")
+    report = run([folder], tmp_path / "out")
+    assert report["clips"] == 6  # the folder's five, and whole.flac
+    dropped = {row["id"]: row for row in table(tmp_path / "out/dropped.csv")}
+    assert {name: row["reason"] for name, row in dropped.items()} == {
+        f"corpus/speech/bad/{name}": reason for name, reason in wanted.items()
+    } | {"corpus/speech/s1/copy.flac": "duplicate"}
+    assert dropped["corpus/speech/s1/copy.flac"]["detail"] == "of corpus/speech/s0/a.flac"
+    assert "truncated" in dropped["corpus/speech/bad/cut.wav"]["detail"]
+    assert report["dropped"]["broken"]["recordings"] == 6
+    card = (tmp_path / "out/README.md").read_text()
+    assert "| broken | 6 |" in card and "| duplicate | 1 |" in card
+    manifest(("speech/s0/a.flac", "speech", "", "", "", ""), ("speech/s0/a.flac", "speech", "", "", "", ""),
+             ("speech/s0/b.wav", "babble", "", "", "", ""), ("none.wav", "speech", "", "", "", ""))  # fmt: skip
+    report = run([folder], tmp_path / "twice")
+    assert {reason: each["recordings"] for reason, each in report["dropped"].items()} == {
+        "broken": 1, "id taken": 1, "other kind": 1,
+    }  # fmt: skip
+
+
+def test_long_recordings_are_split_and_transcripts_stay_with_whole_ones(folder, tmp_path, manifest):
+    manifest(*[(f"speech/s0/{name}", "speech", "ann", "a word", "", "") for name in ("a.flac", "b.wav")])
+    run([folder], tmp_path / "out", prepare.Settings(limits=screen.Limits(longest=0.12, shortest=0.01)))
+    rows = table(tmp_path / "out/manifest.csv")
+    assert [(row["id"].split("/")[-1], row["transcript"]) for row in rows] == [
+        ("a.flac", "a word"), ("b.wav:0", ""), ("b.wav:1", ""),
+    ]  # fmt: skip
+
+
+def test_it_goes_on_where_it_was_with_the_same_bytes(folder, tmp_path):
+    run([folder], tmp_path / "whole")
+
+    def stopped(work, todo, after):
+        here(work, todo[:after])
+        raise KeyboardInterrupt
+
+    done = 0
+    for _ in range(10):
+        try:
+            run([folder], tmp_path / "out", run=partial(stopped, after=1))
+        except KeyboardInterrupt:
+            done += 1
+            (tmp_path / "out/.corpus-000001.array_record.host-7.part").write_bytes(b"half")
+            assert not (tmp_path / "out/manifest.csv").exists()
+        else:
+            break
+    assert done == len(list((tmp_path / "whole").glob("*.array_record"))) > 1
+    assert bytes_of(tmp_path / "out") == bytes_of(tmp_path / "whole")
+    with pytest.raises(UserError, match=r"begun otherwise: shard_mb is 1 and was 0\.02"):
+        run([folder], tmp_path / "out", prepare.Settings(shard_mb=1, limits=SMALL.limits))
+    shutil.rmtree(folder / "background")
+    with pytest.raises(UserError, match="begun otherwise: corpus is "):
+        run([folder], tmp_path / "out")
+
+
+def test_sources_of_all_kinds_together_and_one_that_cannot_be_reached(folder, tmp_path):
+    packed = tarred(tmp_path / "more.tar.gz", {"speech/x/1.flac": (folder / "speech/s0/a.flac").read_bytes()[:-300]})
+    lines = []
+    sources = [folder, packed, "zz://bucket/none", "memory://not/there"]
+    report = run(sources, tmp_path / "out", say=lines.append)
+    assert report["clips"] == 5 and [source for source, _ in report["unreadable"]] == sources[2:]
+    assert report["dropped"] == {"broken": {"recordings": 1, "hours": 0.0}}
+    assert any("zz://bucket/none cannot be opened" in line for line in lines)
+    with pytest.raises(UserError, match="none of the sources can be read: zz://"):
+        run(["zz://bucket/none"], tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+    # a source that can be reached later is added to what is done
+    audio.write(folder / "new.wav", clip(4000, 50), RATE)
+    report = run([*sources[:2], folder / "new.wav"], tmp_path / "out2")
+    assert report["clips"] == 6
+
+
+def test_what_forbids_commercial_use_is_said_before_anything_is_written(folder, tmp_path):
+    (folder / "audio").mkdir()
+    shutil.copy(folder / "background/n.flac", folder / "audio/1-100032-A-0.flac")
+    lines, written = [], []
+
+    def say(line):
+        lines.append(line)
+        written.append((tmp_path / "out").exists())
+
+    run([f"esc50={folder}"], tmp_path / "out", say=say)
+    assert lines[:2] == [
+        "corpus: 1 recordings; licences: CC BY-NC 3.0 (1)", "corpus: NO COMMERCIAL USE under CC BY-NC 3.0",
+    ] and written[:2] == [False, False]  # fmt: skip
+    assert "| CC BY-NC 3.0 | 0.00 | **forbidden** |" in (tmp_path / "out/README.md").read_text()
+
+
+def test_a_full_disk_is_one_line_and_the_next_run_goes_on(folder, tmp_path):
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, old[1]))
+    try:
+        with pytest.raises(UserError, match=r"array_record cannot be written") as caught:
+            run([folder], tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [parts.SETTINGS]
+    run([folder], tmp_path / "out")
+    run([folder], tmp_path / "whole")
+    assert bytes_of(tmp_path / "out") == bytes_of(tmp_path / "whole")
+
+
+def test_the_command_runs_on_beam_or_says_how_to_install_it(folder, tmp_path, capsys):
+    arguments = ["prepare", str(folder), str(tmp_path / "out"), "--json", "--workers", "1"]
+    if not BEAM:
+        assert cli.main(arguments) == 2
+        assert "pip install 'decodec_jax[beam]'" in capsys.readouterr().err
+        return
+    (folder / "speech/s0/bad.wav").write_text("not audio")
+    assert cli.main([*arguments, "--wrokers=2"]) == 2
+    assert "--wrokers is no option of this command or of Beam" in capsys.readouterr().err
+    assert cli.main([*arguments, "--runner=DirectRunner", "--job_name=test"]) == 0
+    written = capsys.readouterr()
+    assert json.loads(written.out)["dropped"]["broken"]["recordings"] == 1
+    assert "left out, broken: 1 recordings" in written.err
+    settings = prepare.Settings(shard_mb=200)
+    run([folder], tmp_path / "plain", settings)
+    assert bytes_of(tmp_path / "out") == bytes_of(tmp_path / "plain")
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, old[1]))
+    try:
+        assert cli.main(["prepare", str(folder), str(tmp_path / "full"), "--workers", "1"]) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "array_record cannot be written (" in line and line.endswith("; run the same command again to go on")
+
+
+def test_options_that_nobody_knows_are_an_error(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["info", "--nonsense"])
+    assert "unrecognized arguments: --nonsense" in capsys.readouterr().err
