@@ -229,7 +229,8 @@ def _measuring(evaluate, page) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 2 after a line for each error, 130 after Ctrl-C."""
     arguments, others = parser().parse_known_args(argv)
-    if others and arguments.command != "prepare":  # whose others are Beam's
+    if others and (arguments.command != "prepare" or not all(each.startswith("--") for each in others)):
+        # what begins with -- is Beam's; two runs of sources, with options between, would put OUT among the others
         parser().error(f"unrecognized arguments: {' '.join(others)}")
     arguments.others = others
     logging.getLogger("absl").setLevel(logging.ERROR)

@@ -10,8 +10,6 @@ from functools import partial
 from decodec_jax.corpora import parts
 from decodec_jax.errors import UserError
 
-# By name, "DirectRunner" first tries a runner that it downloads.
-LOCAL = "apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner"
 QUIET = 20.0  # s between lines of progress
 
 
@@ -25,16 +23,22 @@ def runner(
     """
     logging.disable(logging.WARNING)  # Beam warns, on import, of packages for BigQuery
     try:
+        import apache_beam
         from apache_beam.options.pipeline_options import PipelineOptions
     except ImportError:
         raise UserError("preparing a corpus needs Apache Beam: pip install 'decodec_jax[beam]'") from None
     finally:
         logging.disable(logging.NOTSET)
-    asked = [option for option in options if not re.fullmatch(r"--runner=(DirectRunner|direct)", option)]
-    if not any(option.startswith("--runner") for option in asked):
+    asked = list(options)
+    if not any(option.startswith("--runner=") for option in asked):
+        asked.append("--runner=DirectRunner")
+    if "--runner=DirectRunner" in asked:
         count = workers or os.cpu_count() or 1
         mode = "in_memory" if count == 1 else "multi_processing"
-        asked += [f"--runner={LOCAL}", f"--direct_num_workers={count}", f"--direct_running_mode={mode}"]
+        asked += [f"--direct_num_workers={count}", f"--direct_running_mode={mode}"]
+        # Naming the version keeps Beam from trying a runner that it would have to download.
+        asked.append(f"--update_compatibility_version={apache_beam.__version__}")
+        asked.append("--default_sdk_harness_log_level=CRITICAL")  # of the processes
     made = PipelineOptions(asked)
     known = made.get_all_options()
     for option in asked:  # Beam ignores what it does not know

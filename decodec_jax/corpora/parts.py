@@ -62,7 +62,7 @@ def begin(out: str, settings: Mapping[str, object], sources: Mapping[str, str]) 
     known = {"settings": dict(settings), "sources": {}}
     if SETTINGS in there:
         known = json.loads(storage.read(f"{out}/{SETTINGS}"))
-    elif any(name.endswith((".array_record", ".parquet", ".csv")) for name in there):
+    elif any(not name.startswith(".") for name in there):
         raise UserError(f"{out} holds other files; choose a new folder")
     for asked, held in ((dict(settings), known["settings"]), (sources, {**sources, **known["sources"]})):
         for key in asked:

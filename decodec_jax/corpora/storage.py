@@ -53,7 +53,7 @@ def read(path: str) -> bytes:
 
 
 def names(folder: str) -> set[str]:
-    """The names of the files in a folder; none where there is no folder yet."""
+    """The names in a folder; none where there is no folder yet."""
     with _one_line(folder, "listed"):
         if not is_url(folder):
             return set(os.listdir(folder)) if os.path.isdir(folder) else set()

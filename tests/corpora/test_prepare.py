@@ -235,7 +235,17 @@ def test_the_command_runs_on_beam_or_says_how_to_install_it(folder, tmp_path, ca
     assert "array_record cannot be written (" in line and line.endswith("; run the same command again to go on")
 
 
-def test_options_that_nobody_knows_are_an_error(capsys):
+@pytest.mark.parametrize(
+    "arguments", [["info", "--nonsense"], ["prepare", "a", "b", "--workers", "1", "out"]], ids=["info", "prepare"]
+)
+def test_arguments_that_nobody_knows_are_an_error(arguments, capsys):
     with pytest.raises(SystemExit):
-        cli.main(["info", "--nonsense"])
-    assert "unrecognized arguments: --nonsense" in capsys.readouterr().err
+        cli.main(arguments)
+    assert f"unrecognized arguments: {arguments[-1]}" in capsys.readouterr().err
+
+
+def test_a_folder_of_recordings_is_never_written_to(folder, tmp_path):
+    before = bytes_of(folder / "speech/s0")
+    with pytest.raises(UserError, match="holds other files; choose a new folder"):
+        run([folder], folder / "speech/s0")
+    assert bytes_of(folder / "speech/s0") == before
