@@ -197,6 +197,8 @@ def _tokenizing(tokenize) -> None:
     tokenize("--threads", type=_positive, metavar="N", help="that read recordings; default: as many as cores")
     tokenize("--distributed", action="store_true", help="share the work with the other hosts of a TPU pod, Slurm or "
              "Kubernetes job; all run this command and write to the same OUT")  # fmt: skip
+    tokenize("--share", type=_share, default=(0, 1), metavar="I/N", help="do share I, from 0, of N, where JAX "
+             "does not know of hosts; on CPUs, two processes are faster than one")  # fmt: skip
 
 
 def _measuring(evaluate, page) -> None:
@@ -362,12 +364,11 @@ def _tokenize(arguments: argparse.Namespace) -> tuple[dict, list[str]]:
     from decodec_jax.corpora import tokenize
     from decodec_jax.inference.codec import DeCodec
 
-    if arguments.distributed:
-        tokenize.connect()
+    share = tokenize.shared() if arguments.distributed else arguments.share
     codec = DeCodec.load(arguments.model)
     report = tokenize.tokenize(
         codec, arguments.source, arguments.output, arguments.format, arguments.levels, arguments.shard_mb,
-        arguments.batch, arguments.threads, _say,
+        arguments.batch, arguments.threads, share, _say,
     )  # fmt: skip
     _say(f"{arguments.output} holds the tokens of {report['recordings']} recordings, {report['seconds'] / 3600:.2f} h")
     errors = [f"{name}: {reason}" if name not in reason else reason for name, reason in report["failed"]]
@@ -448,6 +449,13 @@ def _power_of_two(text: str) -> int:
     if number & (number - 1):
         raise argparse.ArgumentTypeError(f"{text} is not a power of two such as 8 or 64")
     return number
+
+
+def _share(text: str) -> tuple[int, int]:
+    index, _, count = text.partition("/")
+    if not index.isdecimal() or not count.isdecimal() or not int(index) < int(count):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share such as 0/2, the first of two, or 1/2")
+    return int(index), int(count)
 
 
 def _say(line: str) -> None:

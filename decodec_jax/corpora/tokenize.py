@@ -42,7 +42,8 @@ class Read(NamedTuple):
 
 def tokenize(
     codec: DeCodec, source: str, out: str, form: str = "parquet", levels: Levels = None, shard_mb: float = 256,
-    side_by_side: int = SIDE_BY_SIDE, threads: int | None = None, say: Callable[[str], None] = lambda line: None,
+    side_by_side: int = SIDE_BY_SIDE, threads: int | None = None, share: tuple[int, int] = (0, 1),
+    say: Callable[[str], None] = lambda line: None,
 ) -> dict:  # fmt: skip
     """Code every recording of a folder, manifest or output of `decodec prepare`, mixed down to one channel.
 
@@ -51,6 +52,7 @@ def tokenize(
     shard_mb:     MB of recordings, as FLAC, that make a shard; a run that stops loses at most one shard of each host.
     side_by_side: recordings in a batch, a power of two; more make accelerators faster.
     threads:      that read; None: as many as there are cores.
+    share:        which share of the shards to make, from 0, and of how many: one for each host. `shared` knows it.
 
     Recordings that cannot be read are named in report.json. Run again, it does the shards that are missing. Returns
     the report: recordings, seconds, and failed [[id, reason]]. Raises UserError if nothing can be read or written.
@@ -67,7 +69,7 @@ def tokenize(
     }  # fmt: skip
     parts.begin(out, about, {"recordings": parts.digest(found)})
     codecs = [codec.on(device) for device in jax.local_devices()] if jax.local_device_count() > 1 else [codec]
-    todo = parts.left(out, every[jax.process_index() :: jax.process_count()])
+    todo = parts.left(out, every[share[0] :: share[1]])
     progress = Progress([item for part in todo for item in part.items], say)
     with ThreadPoolExecutor(len(codecs)) as devices:
         for part in todo:
@@ -76,7 +78,7 @@ def tokenize(
                 shards.write(path, form, rows, about)
             seconds = sum(row["length"] for row in rows) / codec.config.sample_rate
             parts.finish(out, part, {"recordings": len(rows), "seconds": seconds, "failed": failed})
-    return report(out, every, twice)
+    return report(out, every, twice, alone=share[1] == 1)
 
 
 def unique(found: Sequence[Item]) -> tuple[list[Item], list[list[str]]]:
@@ -88,16 +90,16 @@ def unique(found: Sequence[Item]) -> tuple[list[Item], list[list[str]]]:
     return list(first.values()), twice
 
 
-def report(out: str, every: Sequence[parts.Part], twice: list[list[str]]) -> dict:
-    """Sum up the parts that are done, and write report.json if all are."""
+def report(out: str, every: Sequence[parts.Part], twice: list[list[str]], alone: bool) -> dict:
+    """Sum up the parts that are done, and write report.json if all are. alone: nobody else writes to `out`."""
     waiting = {part.name for part in parts.left(out, every)}
     facts = [parts.facts_of(out, part) for part in every if part.name not in waiting]
     summed = {key: sum(each[key] for each in facts) for key in ("recordings", "seconds")}
     summed |= {"failed": twice + [row for each in facts for row in each["failed"]], "shards_left": len(waiting)}
-    if not waiting and jax.process_index() == 0:
+    if not waiting:
         storage.write(out, "report.json", json.dumps(summed, indent=2, ensure_ascii=False) + "\n")
-    if not waiting and jax.process_count() == 1:
-        storage.remove_leftovers(out)
+        if alone:
+            storage.remove_leftovers(out)
     return summed
 
 
@@ -218,10 +220,13 @@ class Progress:
                       f"{self._seconds / elapsed:.1f} audio-seconds per second; {left / 3600:.2f} h left")  # fmt: skip
 
 
-def connect() -> None:
-    """Find the other hosts of a TPU pod, Slurm job or Kubernetes job; a machine alone stays alone."""
+def shared() -> tuple[int, int]:
+    """This host's share of the work in a TPU pod, Slurm job or Kubernetes job, of which JAX finds the other hosts.
+
+    Raises UserError anywhere else.
+    """
     try:
         jax.distributed.initialize()
-    except ValueError:
-        if "JAX_COORDINATOR_ADDRESS" in os.environ:
-            raise
+    except ValueError as error:
+        raise UserError(f"JAX finds no other hosts ({error}); say --share 0/2 and so on instead") from None
+    return jax.process_index(), jax.process_count()
