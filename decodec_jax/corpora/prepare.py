@@ -128,29 +128,32 @@ def _clips(item: Item, source, settings: Settings, dropped: list) -> list[tuple[
     if item.kind not in KINDS.values():
         dropped.append([item.id, "other kind", f"its kind is {item.kind!r}", item.seconds])
         return []
+    made, unfit = [], []
     try:
         if isinstance(source, UserError):
             raise source
-        waves = _decoded(source, item, settings)
+        for number, wave in enumerate(_decoded(source, item, settings)):
+            level = level_of_pieces([wave[None]], settings.rate)
+            seconds = round(len(wave) / settings.rate, 6)
+            fault = screen.fault(wave, settings.rate, item.kind, level, settings.limits)
+            if fault:
+                unfit.append([number, fault, seconds])
+                continue
+            facts = {
+                "id": number, "kind": item.kind, "split": item.split, "speaker": item.speaker,
+                "licence": item.licence, "transcript": item.transcript, "seconds": seconds, "level": round(level, 2),
+                "digest": hashlib.blake2b(audio.sixteen_bits(wave).tobytes(), digest_size=12).hexdigest(),
+            }  # fmt: skip
+            made.append((facts, audio.encode(wave, settings.rate, ".flac", item.id)))
     except UserError as error:
         reason = "below the rate" if isinstance(error, _BelowRate) else "broken"
         dropped.append([item.id, reason, str(error), item.seconds])
         return []
-    made = []
-    for number, wave in enumerate(waves):
-        name = f"{item.id}:{number}" if len(waves) > 1 else item.id
-        level = level_of_pieces([wave[None]], settings.rate)
-        fault = screen.fault(wave, settings.rate, item.kind, level, settings.limits)
-        seconds = round(len(wave) / settings.rate, 6)
-        if fault:
-            dropped.append([name, fault, "", seconds])
-            continue
-        facts = {
-            "id": name, "kind": item.kind, "split": item.split, "speaker": item.speaker, "licence": item.licence,
-            "transcript": item.transcript if len(waves) == 1 else "", "seconds": seconds, "level": round(level, 2),
-            "digest": hashlib.blake2b(audio.sixteen_bits(wave).tobytes(), digest_size=12).hexdigest(),
-        }  # fmt: skip
-        made.append((facts, audio.encode(wave, settings.rate, ".flac", name)))
+    several = len(made) + len(unfit) > 1
+    dropped += [[f"{item.id}:{number}" if several else item.id, fault, "", seconds] for number, fault, seconds in unfit]
+    for facts, _ in made:
+        facts["id"] = f"{item.id}:{facts['id']}" if several else item.id
+        facts["transcript"] = "" if several else item.transcript  # nobody knows which words are in which piece
     return made
 
 
@@ -158,14 +161,17 @@ class _BelowRate(UserError):
     """A recording has a lower sample rate than the clips."""
 
 
-def _decoded(source: str | io.BytesIO, item: Item, settings: Settings) -> list[np.ndarray]:
-    """A recording as clips, float32 [t] at the rate of the settings. Raises UserError if any of it cannot be read."""
+def _decoded(source: str | io.BytesIO, item: Item, settings: Settings) -> Iterator[np.ndarray]:
+    """A recording as clips, float32 [t] at the rate of the settings, a clip in memory at a time.
+
+    Raises UserError if any of it cannot be read.
+    """
     with audio.reading(source, name=item.id) as (info, pieces):
         if info.rate < settings.rate:
             raise _BelowRate(f"{item.id} is at {info.rate} Hz, below {settings.rate} Hz")
         mono = (audio.mono(piece)[None] for piece in pieces)
         resampled = (piece[0] for piece in audio.resampled(mono, info.rate, settings.rate))
-        return list(screen.split(resampled, settings.rate, settings.limits.longest))
+        yield from screen.split(resampled, settings.rate, settings.limits.longest)
 
 
 # --- all of it --------------------------------------------------------------------------------------------------------
