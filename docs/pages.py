@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mkdocs.structure.files import File
 
-from decodec_jax import cli
+from decodec_jax import arguments
 from decodec_jax.weights import BUILT_IN
 
 ROOT = Path(__file__).parents[1]
@@ -46,8 +46,8 @@ def notebook(cells: dict) -> str:
 
 def commands() -> str:
     """`decodec --help`, and that of every command."""
-    page = ["# Command line", cli.PAGE.format(commands="", BUILT_IN=BUILT_IN)]
-    for title, group in cli.GROUPS.items():
+    page = ["# Command line", arguments.PAGE.format(commands="", BUILT_IN=BUILT_IN)]
+    for title, group in arguments.GROUPS.items():
         page.append(f"## {title.capitalize()}")
         page += [f"### decodec {name}\n\n```text\n{help_of(name)}```" for name in group]
     return "\n\n".join(page)
@@ -56,7 +56,7 @@ def commands() -> str:
 def help_of(command: str) -> str:
     os.environ["COLUMNS"] = "90"  # as wide as argparse writes it
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.suppress(SystemExit):
-        cli.parser().parse_args([command, "--help"])
+        arguments.parser().parse_args([command, "--help"])
     return out.getvalue()
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sounds import RATE, assert_holds, clips, streamed
 
-from decodec_jax import audio, cli, testing, weights
+from decodec_jax import arguments, audio, testing, weights
 from decodec_jax.inference import bundle, container, files
 from decodec_jax.inference.codec import DeCodec
 from decodec_jax.inference.loudness import gain_of
@@ -180,9 +180,9 @@ def test_export_in_half_precision_keeps_a_card_that_people_wrote(decodec, codec,
 
 
 def test_the_page_has_an_example_of_every_command_and_all_of_them_parse(capsys):
-    parser = cli.parser()
+    parser = arguments.parser()
     page = parser.format_help()
-    for group in cli.GROUPS.values():
+    for group in arguments.GROUPS.values():
         for name, command in group.items():
             assert f"decodec {name} {command.example}\n" in page
             assert parser.parse_args([name, *command.example.split()]).command == name

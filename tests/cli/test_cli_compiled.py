@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from decodec_jax import cli
+from decodec_jax import arguments
 from decodec_jax.inference import compiled
 
 CACHE = "decodec_jax/compiled"
@@ -63,7 +63,7 @@ def test_the_folder_is_made_unless_something_speaks_against_it(monkeypatch, tmp_
 
 
 def test_the_help_says_so():
-    assert f"{compiled.SWITCH}=off" in cli.PAGE and f"up to {compiled.LIMIT >> 20} MB" in cli.PAGE
+    assert f"{compiled.SWITCH}=off" in arguments.PAGE and f"up to {compiled.LIMIT >> 20} MB" in arguments.PAGE
 
 
 def test_it_lies_at_home_where_there_is_one(monkeypatch, tmp_path):

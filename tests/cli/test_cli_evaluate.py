@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from decodec_jax import cli
+from decodec_jax import arguments, cli
 from decodec_jax.evaluation import commands
 from decodec_jax.evaluation.reports import page
 from decodec_jax.evaluation.suites import scoring
@@ -121,4 +121,4 @@ def test_a_suite_that_does_not_exist_is_refused_by_the_parser(run):
 
 
 def test_the_suites_are_those_that_there_are():
-    assert set(cli.SUITES) == set(commands.suite.SUITES)
+    assert set(arguments.SUITES) == set(commands.suite.SUITES)
