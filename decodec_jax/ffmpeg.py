@@ -1,6 +1,6 @@
 """m4a, aac, webm, wma and other sound that libsndfile does not know, through PyAV, which brings FFmpeg's libraries.
 
-Only `audio.py` uses this file. PyAV is optional: pip install 'decodec_jax[av]'.
+`audio.py` reads through this file. PyAV is optional: pip install 'decodec_jax[av]'.
 """
 
 import functools

@@ -9,11 +9,12 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from decodec_jax import ffmpeg
 from decodec_jax.corpora import storage
 from decodec_jax.corpora.items import Item
 from decodec_jax.errors import UserError
 
-LOSSY = (".mp3", ".ogg", ".oga", ".opus", ".m4a", ".mp4", ".aac", ".webm", ".mka", ".mkv", ".wma", ".amr", ".3gp")
+LOSSY = (".mp3", ".ogg", ".oga", ".opus", *ffmpeg.SUFFIXES)
 SETTINGS = "settings.json"
 
 

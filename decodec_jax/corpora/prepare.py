@@ -17,11 +17,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
 
 import numpy as np
-from array_record.python import array_record_module
 
 from decodec_jax import audio
 from decodec_jax.corpora import items, parts, recipes, screen, storage
 from decodec_jax.corpora.items import Item
+from decodec_jax.data import records
 from decodec_jax.data.clips import KINDS, NAMED
 from decodec_jax.errors import UserError
 from decodec_jax.inference.loudness import level_of_pieces
@@ -109,17 +109,15 @@ def make(part: parts.Part, settings: Settings, out: str) -> None:
     Nothing in the recordings can end it: those that are no use are dropped, with the reason.
     """
     clips, dropped = [], []
+
+    def packed() -> Iterator[bytes]:
+        for item, source in items.contents(part.items):
+            for clip, record in _clips(item, source, settings, dropped):
+                clips.append(clip)
+                yield record
+
     with storage.writing(out, f"{part.name}.array_record") as path:
-        try:
-            # One record a chunk: a random read then decompresses nothing but its own record.
-            writer = array_record_module.ArrayRecordWriter(str(path), "group_size:1")
-            for item, source in items.contents(part.items):
-                for clip, record in _clips(item, source, settings, dropped):
-                    writer.write(record)
-                    clips.append(clip)
-            writer.close()
-        except RuntimeError as error:
-            raise OSError(str(error).splitlines()[0]) from None
+        records.write(path, packed())
     parts.finish(out, part, {"clips": clips, "dropped": dropped})
 
 

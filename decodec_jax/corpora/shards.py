@@ -44,13 +44,7 @@ def write(path: Path, form: str, rows: Sequence[Row], about: dict) -> None:
     if form == "parquet":
         _write_parquet(path, rows, about)
         return
-    try:
-        writer = array_record_module.ArrayRecordWriter(str(path), "group_size:1")
-        for row in rows:
-            writer.write(_record(row))
-        writer.close()
-    except RuntimeError as error:
-        raise OSError(str(error).splitlines()[0]) from None
+    records.write(path, map(_record, rows))
 
 
 def _write_parquet(path: Path, rows: Sequence[Row], about: dict) -> None:

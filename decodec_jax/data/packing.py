@@ -4,9 +4,8 @@ import csv
 from collections import Counter
 from pathlib import Path
 
-from array_record.python import array_record_module
-
 from decodec_jax import audio
+from decodec_jax.data import records
 from decodec_jax.data.clips import Clip, keep_usable
 from decodec_jax.data.sources import Files, list_clips
 from decodec_jax.errors import UserError
@@ -34,8 +33,7 @@ def pack(root: Path, out: Path, clips_per_file: int = 2048) -> int:
         shard, index = divmod(counts[group], clips_per_file)
         shard_name = f"{group}-{shard:05d}.array_record"
         if shard_name not in writers:
-            # One record per chunk, so that a random read decompresses only its own record.
-            writers[shard_name] = array_record_module.ArrayRecordWriter(str(out / shard_name), "group_size:1")
+            writers[shard_name] = records.writer(out / shard_name)
         writers[shard_name].write(record)
         counts[group] += 1
         seconds = f"{wave.shape[-1] / rate:.6f}"

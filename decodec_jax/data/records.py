@@ -1,7 +1,9 @@
-"""ArrayRecord: one file that holds many encoded audio files, for random access."""
+"""ArrayRecord: one file that holds many records, such as encoded audio files, for random access."""
 
 import re
+from collections.abc import Iterable
 from functools import lru_cache
+from pathlib import Path
 
 from array_record.python import array_record_module
 
@@ -12,6 +14,22 @@ def address(name: str) -> tuple[str, int] | None:
     """("speech.array_record", 17) for "speech.array_record#17"; None for the name of an ordinary file."""
     match = re.fullmatch(r"(.+\.array_?record[^#/]*)#(\d+)", name)
     return (match[1], int(match[2])) if match else None
+
+
+def writer(path: Path) -> array_record_module.ArrayRecordWriter:
+    """A new file. Each record is a chunk, so that a random read decompresses nothing but its own record."""
+    return array_record_module.ArrayRecordWriter(str(path), "group_size:1")
+
+
+def write(path: Path, contents: Iterable[bytes]) -> None:
+    """Write a file of records. Raises OSError if it cannot be written."""
+    try:
+        file = writer(path)
+        for record in contents:
+            file.write(record)
+        file.close()
+    except RuntimeError as error:
+        raise OSError(str(error).splitlines()[0]) from None
 
 
 def read_record(path: str, index: int) -> bytes:

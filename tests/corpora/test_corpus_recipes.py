@@ -3,6 +3,7 @@
 import pytest
 from made import tarred
 
+from decodec_jax.arguments import parser
 from decodec_jax.corpora import recipes
 from decodec_jax.errors import UserError
 
@@ -67,6 +68,12 @@ def facts(found):
 
 def test_every_recipe_is_tested():
     assert TREES.keys() == recipes.RECIPES.keys()
+
+
+def test_the_command_s_help_names_every_recipe(capsys):
+    with pytest.raises(SystemExit):
+        parser().parse_args(["prepare", "--help"])
+    assert ", ".join(recipes.RECIPES) in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize("name", TREES)

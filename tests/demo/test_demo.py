@@ -35,16 +35,21 @@ def model(tmp_path_factory):
     return testing.random_bundle(tmp_path_factory.mktemp("model"), config)
 
 
+def stand_in_for_the_runtime(cache, patch):
+    """Where onnxruntime-web is not at hand, empty files in its place."""
+    if not CAN_RUN:
+        patch.setenv("XDG_CACHE_HOME", str(cache))
+        runtime.cache().mkdir(parents=True)
+        for name in runtime.FILES:
+            (runtime.cache() / name).touch()
+
+
 @pytest.fixture(scope="module")
 def page(model, tmp_path_factory):
-    """A folder with the page; where the runtime is not at hand, with empty files in its place."""
+    """A folder with the page."""
     folder = tmp_path_factory.mktemp("page")
     with pytest.MonkeyPatch.context() as patch:
-        if not CAN_RUN:
-            patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-            runtime.cache().mkdir(parents=True)
-            for name in runtime.FILES:
-                (runtime.cache() / name).touch()
+        stand_in_for_the_runtime(folder / "cache", patch)
         assert cli.main(["demo", "--model", str(model), "--build", str(folder / "site")]) == 0
     return folder / "site"
 
@@ -85,12 +90,7 @@ def test_a_wrong_download_is_refused():
 
 def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys):
     other = testing.random_bundle(tmp_path / "model", testing.tiny_model(family="spectral", decoder_blocks=1))
-    (tmp_path / "cache").mkdir()
-    if not CAN_RUN:
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-        runtime.cache().mkdir(parents=True)
-        for name in runtime.FILES:
-            (runtime.cache() / name).touch()
+    stand_in_for_the_runtime(tmp_path / "cache", monkeypatch)
     assert cli.main(["demo", "--model", str(other), "--build", str(tmp_path / "site")]) == 2
     assert "is not causal" in capsys.readouterr().err
     with pytest.raises(UserError, match="port 70000 cannot be used"):
