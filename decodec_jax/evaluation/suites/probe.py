@@ -111,11 +111,16 @@ def first_level(model: DeCodec, spoken: Sequence[Utterance]) -> Frames:
 def taught(teacher: Teacher, spoken: Sequence[Utterance], hop: int) -> Values:
     """How well phones are read from the teacher's own targets, frames of `hop` samples: what guidance has to give."""
     targets = [np.asarray(teacher.targets(each.wave[None])[0]) for each in spoken]
+    return {"phones/vectors": read_from(targets, spoken, hop)}
+
+
+def read_from(targets: Sequence[np.ndarray], spoken: Sequence[Utterance], hop: int) -> np.ndarray:
+    """Accuracy for each utterance of phones read from its frames `[f, width]` by linear regression."""
     first = np.cumsum([0, *map(len, targets)])  # every frame is a code of its own
     numbers = {id(each): np.arange(first[n], first[n + 1]) for n, each in enumerate(spoken)}
     frames = beside(spoken, lambda each: numbers[id(each)], hop / spoken[0].rate)
     vectors = np.concatenate(targets)
-    return {"phones/vectors": tried(frames, lambda codes, phones: regressed(codes, phones, vectors))}
+    return tried(frames, lambda codes, phones: regressed(codes, phones, vectors))
 
 
 def first_vectors(model: DeCodec) -> np.ndarray:

@@ -1,0 +1,96 @@
+"""How good are Whisper's features as targets? `python launch/compare_targets.py --data FOLDER`.
+
+On clean test speech, for each layer of the encoder: the share of phones that a linear classifier reads rightly from the
+targets of whole clips, and the cosine with them of the targets of crops alone. For the last layer: the cosine of
+targets that are read at a changed speed with those of the clip played at that speed. Prints Markdown tables.
+"""
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from decodec_jax import audio
+from decodec_jax.config import Data
+from decodec_jax.data import sources
+from decodec_jax.data.targets import at_speed, clip_features
+from decodec_jax.evaluation.speed.scaling import table
+from decodec_jax.evaluation.suites import items, probe
+from decodec_jax.interop import whisper
+from decodec_jax.launching import one_line
+from decodec_jax.objective.cepstra import HOP, SAMPLE_RATE
+from decodec_jax.objective.teacher import CepstraTeacher, Teacher
+
+CROPS = (1.28, 3.0)  # s
+SPEEDS = (0.9, 0.95, 1.05, 1.1)
+
+Targets = Callable[[np.ndarray], np.ndarray]  # of a clip [t]: [ceil(t / HOP), width]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--data", required=True, help="folder with a test split of transcribed speech")
+    parser.add_argument("--clips", type=int, default=100, help="of test speech for the phones; a tenth for the cosines")
+    parser.add_argument("--whisper", default="", help="folder of a Whisper; default: the package's")
+    parser.add_argument("--phones", type=Path, default=Path("phones.json"), help="file that keeps the aligned phones")
+    arguments = parser.parse_args()
+    source = sources.open_source(Data(root=arguments.data, cache_mb=0), SAMPLE_RATE, "test")
+    spoken = probe.utterances(items.clean(source, arguments.clips), arguments.phones)
+    few = [each.wave for each in spoken[::10]]
+
+    count = whisper.load(arguments.whisper).sizes.layers
+    rows, targets = [], None
+    for layer in range(1, count + 1):
+        teacher = whisper.load(arguments.whisper, layer)
+        targets = of_whole_clips(teacher)
+        crops = [np.mean([cosine(*of_crops(teacher, targets, wave, seconds)) for wave in few]) for seconds in CROPS]
+        rows.append([f"layer {layer}", *(f"{value:.3f}" for value in (phones(targets, spoken), *crops))])
+    rows.append(["cepstra", f"{phones(of_whole_clips(CepstraTeacher()), spoken):.3f}", *("" for _ in CROPS)])
+    print(f"{len(spoken)} clips, {len({each.speaker for each in spoken})} speakers; {len(few)} clips for the cosines\n")
+    print(table(["", "phones", *(f"cosine, crops of {seconds:g} s" for seconds in CROPS)], rows), end="\n\n")
+
+    means = np.mean([[cosines_at(targets, wave, speed) for speed in SPEEDS] for wave in few], axis=0).T
+    names = ("read at the speed", "not read at the speed")
+    rows = [[name, *(f"{value:.3f}" for value in row)] for name, row in zip(names, means, strict=True)]
+    print(table(["speed", *map(str, SPEEDS)], rows))
+
+
+def of_whole_clips(teacher: Teacher) -> Targets:
+    """The targets that launch/cache_targets.py computes."""
+    compute = partial(jax.jit(lambda teacher, wave: teacher.features(wave)), jax.device_put(teacher))
+    return lambda wave: np.asarray(teacher.finished(clip_features(wave, HOP, teacher.window, compute)[None])[0])
+
+
+def of_crops(teacher: Teacher, whole: Targets, wave: np.ndarray, seconds: float) -> tuple[np.ndarray, np.ndarray]:
+    """Targets of consecutive crops alone, as a training step computes them, and those of the whole clip there."""
+    size = round(seconds * SAMPLE_RATE / HOP)
+    count = len(wave) // (size * HOP)
+    crops = wave[: count * size * HOP].reshape(count, size * HOP)
+    return np.asarray(teacher.targets(crops)).reshape(count * size, -1), whole(wave)[: count * size]
+
+
+def phones(targets: Targets, spoken: list[probe.Utterance]) -> float:
+    """The share of phones that is read rightly, mean of the clips."""
+    return float(np.mean(probe.read_from([targets(each.wave) for each in spoken], spoken, HOP)))
+
+
+def cosines_at(targets: Targets, wave: np.ndarray, speed: float) -> tuple[float, float]:
+    """Cosines with the targets of the clip played at a speed: of the clip's own read at that speed, and as they are."""
+    played = targets(audio.resample(wave, round(SAMPLE_RATE * speed), SAMPLE_RATE))
+    own = targets(wave)
+    frames = min(len(own), len(played))
+    return cosine(at_speed(own, speed, len(played)), played), cosine(own[:frames], played[:frames])
+
+
+def cosine(one: np.ndarray, other: np.ndarray) -> float:
+    """Over features, mean of the frames `[f, width]`."""
+    norms = np.linalg.norm(one, axis=-1) * np.linalg.norm(other, axis=-1)
+    return float(np.mean(np.sum(one * other, axis=-1) / (norms + 1e-6)))
+
+
+if __name__ == "__main__":
+    with one_line("compare_targets.py"):
+        main()

@@ -1,0 +1,36 @@
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from decodec_jax.objective.cepstra import HOP
+from decodec_jax.objective.teacher import CepstraTeacher
+from decodec_jax.testing import speech_clips
+
+
+@pytest.fixture(scope="module")
+def compare():
+    path = Path(__file__).parents[2] / "launch/compare_targets.py"
+    spec = importlib.util.spec_from_file_location("compare_targets", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_crops_lie_beside_their_place_in_the_whole_clip(compare):
+    (wave,) = speech_clips(1, 10 * HOP + 7)
+    whole = compare.of_whole_clips(CepstraTeacher())
+    ours, theirs = compare.of_crops(CepstraTeacher(), whole, wave, 4 * HOP / 16_000)
+    assert ours.shape == theirs.shape == (8, CepstraTeacher.width)
+    np.testing.assert_array_equal(theirs, whole(wave)[:8])
+    np.testing.assert_allclose(ours[4:], CepstraTeacher().targets(wave[None, 4 * HOP : 8 * HOP])[0], rtol=0, atol=1e-4)
+    assert 0 < compare.cosine(ours, theirs) < compare.cosine(theirs, theirs) == pytest.approx(1, abs=1e-4)
+
+
+def test_targets_of_a_changed_speed_are_nearer_when_read_at_that_speed(compare):
+    (wave,) = speech_clips(1, 32_000)
+    whole = compare.of_whole_clips(CepstraTeacher())
+    read, not_read = compare.cosines_at(whole, wave, 0.9)
+    assert read > not_read
+    assert compare.cosines_at(whole, wave, 1.0) == pytest.approx((1, 1), abs=1e-4)
