@@ -1,11 +1,11 @@
-"""Weight-norm convolutions, block down- and up-sampling, Snake, the residual unit, the dense layer.
+"""Weight-normalised convolutions, block down- and upsampling, Snake, the residual unit, the dense layer.
 
-The maths are plain functions of arrays; the linen modules below them only own names and initialisers. Activations are
-channels-last `[b, t, c]`, float32 like parameters; `precision` is that of products, see product.py.
+The maths are plain functions of arrays. The linen modules below them only own names and initialisers. Activations are
+channels-last `[b, t, c]` and float32, like the parameters. `precision` is the precision of products, see product.py.
 
-Streaming. Applied with the collection `stream` mutable, a causal module takes its input as the next piece of a longer
-signal: it reads from there what it needs of the pieces before, and leaves what the next will need. A stream begins
-with zeros, the padding of a whole signal, so pieces give together what the whole gives. See inference/streaming.py.
+Streaming. When the collection `stream` is mutable, a causal module treats its input as the next piece of a longer
+signal. The collection holds the earlier inputs that the module still needs. A stream starts from zeros, which are also
+the padding of a whole signal, so a signal gives the same output in pieces as in one. See inference/streaming.py.
 """
 
 import math
@@ -22,7 +22,7 @@ from decodec_jax.codec.product import convolution, product
 
 
 def weight_norm(direction: Array, gain: Array, kept_axis: int) -> Array:
-    """Kernel `gain * direction / |direction|`, the norm taken over every axis but `kept_axis` (torch's dim 0)."""
+    """Kernel `gain * direction / |direction|`. The norm is over all axes except `kept_axis` (torch's dim 0)."""
     axes = tuple(axis for axis in range(direction.ndim) if axis != kept_axis)
     shape = [1] * direction.ndim
     shape[kept_axis] = -1
@@ -34,8 +34,8 @@ def conv(
 ) -> Array:
     """Stride-1 convolution that keeps the length: `[b, t, c] x [k, c, d] -> [b, t, d]`.
 
-    Zeros stand in for what lies outside; a causal convolution sees them on the left only, or else there
-    past: `[b, (k - 1) dilation, c]`, the steps before x.
+    The input is padded with zeros, only on the left if causal.
+    past: `[b, (k - 1) dilation, c]`, the steps before x, in place of a causal convolution's zeros.
     """
     reach = (kernel.shape[0] - 1) * dilation
     right = 0 if causal else reach // 2
@@ -53,9 +53,8 @@ def conv(
 def conv_down(x: Array, kernel: Array, causal: bool, past: Array | None = None, precision: str = "float32") -> Array:
     """Convolution with stride s and kernel 2s: `[b, n s, c] x [2s, c, d] -> [b, n, d]`.
 
-    Written as two products of blocks of s samples, whose gradients cost no more than they do; the library's strided
-    convolution is many times slower backwards. Non-causal padding is torch's `padding=ceil(s / 2)`, plus, for odd s,
-    nothing lost at the end.
+    Computed as two products of blocks of s samples, because the backward pass of the library's strided convolution is
+    many times slower. Non-causal padding is torch's `padding=ceil(s / 2)`, but odd s lose no samples at the end.
     past: `[b, s, c]`, the steps before x, in place of a causal convolution's zeros.
     """
     b, t, c = x.shape
@@ -90,7 +89,7 @@ def conv_up(x: Array, kernel: Array, causal: bool, past: Array | None = None, pr
 
 
 def channel_sums(x: Array) -> Array:
-    """Sums over all but the last axis, in float32, as a product: on CPUs the library's are many times slower."""
+    """Sum over all axes but the last, in float32. A product, because `jnp.sum` is many times slower on CPUs."""
     flat = x.reshape(-1, x.shape[-1])
     ones = jnp.ones((1, flat.shape[0]), x.dtype)
     return jnp.matmul(ones, flat, precision=lax.Precision.HIGHEST, preferred_element_type=jnp.float32)[0]
@@ -104,7 +103,7 @@ def _series(square: Array, coefficients: list[float]) -> Array:
 
 
 def _reduced(x: Array) -> Array:
-    """x less whole turns of sin(x)^2, within +-pi / 2; beyond 1e7 nothing but rounding is left of x."""
+    """x minus whole periods of sin(x)^2, within +-pi / 2. Above 1e7, only rounding error is left of x."""
     return jnp.clip(x - math.pi * jnp.round(x * (1 / math.pi)), -math.pi / 2, math.pi / 2)
 
 
@@ -113,28 +112,28 @@ _SINE_OF_DOUBLE = [(-1) ** n * 2 ** (2 * n + 1) / math.factorial(2 * n + 1) for 
 
 
 def sine_squared(x: Array) -> Array:
-    """sin(x)^2 to 2e-6 for |x| < 20: reduced to a half period, then its Taylor series.
+    """sin(x)^2 to within 2e-6 for |x| < 20: a Taylor series after reduction to half a period.
 
-    The library's sine does not vectorise on CPU and made Snake as dear as a convolution.
+    The library's sine does not vectorise on CPUs, which made Snake as expensive as a convolution.
     """
     square = jnp.square(_reduced(x))
     return _series(square, _SINE_SQUARED) * square
 
 
 def sine_of_double(x: Array) -> Array:
-    """sin(2 x), the derivative of `sine_squared`, in the same way."""
+    """sin(2 x), the derivative of `sine_squared`, computed in the same way."""
     x = _reduced(x)
     return _series(jnp.square(x), _SINE_OF_DOUBLE) * x
 
 
 @jax.custom_vjp
 def snake(x: Array, alpha: Array) -> Array:
-    """Snake activation, x + sin(alpha x)^2 / alpha, with one alpha a channel."""
+    """Snake activation, x + sin(alpha x)^2 / alpha, with one alpha per channel."""
     return x + sine_squared(alpha * x) / (alpha + 1e-9)
 
 
-# Its gradient is made of x anew. Autodiff would keep every term of the series, and writing them down takes many times
-# as long as the activation itself.
+# The backward pass starts from x again. Autodiff would store every term of the series, and writing them to memory
+# takes many times as long as computing the activation.
 def _snake_forward(x: Array, alpha: Array):
     return snake(x, alpha), (x, alpha)
 
@@ -151,15 +150,15 @@ snake.defvjp(_snake_forward, _snake_backward)
 
 
 class Passes(NamedTuple):
-    """The stages of an encoder or decoder, for recordings in pieces: what its convolutions hear around its LSTM."""
+    """The receptive fields of a non-causal encoder or decoder, stage by stage, to process recordings in pieces."""
 
-    front: int  # frames on either side of one that its `front` hears, of a network that is not causal
-    lstm_layers: int  # between them; 0 where there is no LSTM
-    back: int  # frames that its `back` hears
+    front: int  # frames on either side of a frame that `front` sees
+    lstm_layers: int  # between `front` and `back`; 0 without an LSTM
+    back: int  # frames on either side that `back` sees
 
 
 class BothPasses(NamedTuple):
-    """Those of a codec."""
+    """The passes of a codec's two networks."""
 
     encoder: Passes
     decoder: Passes
@@ -169,12 +168,12 @@ class BothPasses(NamedTuple):
 
 
 def streaming(module: nn.Module) -> bool:
-    """Whether it is applied to the next piece of a stream."""
+    """Whether the module is being applied to the next piece of a stream."""
     return module.is_mutable_collection("stream") and not module.is_initializing()
 
 
 def stream_past(module: nn.Module, x: Array, steps: int) -> Array | None:
-    """The `steps` inputs before x, which is to be the next piece of a stream; None where it is a whole signal."""
+    """The `steps` inputs before x, if x is the next piece of a stream; None if it is a whole signal."""
     if not steps or not streaming(module):
         return None
     kept = module.variable("stream", "past", jnp.zeros, (x.shape[0], steps, x.shape[-1]), x.dtype)
@@ -183,9 +182,10 @@ def stream_past(module: nn.Module, x: Array, steps: int) -> Array | None:
     return past
 
 
-# The length of a filter's direction has no effect on the output, but it is the learning rate: Adam turns a direction
-# twice as long half as fast. Entries of one size, whatever their number, turn all filters equally fast: no wide layer
-# blows up at a rate that suits a narrow one. torch's default, a length of 1/sqrt(3), is the same for 53 channels.
+# The length of a filter's direction does not change the output, but it acts as a learning rate: Adam turns a direction
+# that is twice as long half as fast. Entries of one size turn all filters equally fast, whatever their width, so a wide
+# layer does not diverge at a rate that suits a narrow one. torch's default length of 1/sqrt(3) equals ours at 53
+# channels.
 _ENTRY = 0.03
 
 
@@ -194,13 +194,13 @@ def _direction(key: Array, shape: tuple[int, ...]) -> Array:
 
 
 def _kernel_and_bias(module: nn.Module, shape: tuple[int, ...], kept_axis: int, gain: float = 1.0):
-    """The parameters of a weight-normalised layer `[k, c, d]`; with a gain of 1 it begins by keeping signals' power."""
+    """The parameters of a weight-normalised layer `[k, c, d]`. With a gain of 1, it starts out preserving power."""
     direction = module.param("direction", _direction, shape)
     gain = module.param("gain", nn.initializers.constant(gain), (shape[kept_axis],))
     return weight_norm(direction, gain, kept_axis), module.param("bias", nn.initializers.zeros, shape[-1:])
 
 
-_QUIET = 0.15  # gain of a residual unit's convolutions, so that units begin by adding little
+_QUIET = 0.15  # initial gain of a residual unit's convolutions, so that units add little at first
 
 
 class Conv(nn.Module):
@@ -257,7 +257,7 @@ class Snake(nn.Module):
 
 
 class ResidualUnit(nn.Module):
-    """x + conv1(snake(conv_k(snake(x)))), the inner convolution dilated."""
+    """x + conv1(snake(conv_k(snake(x)))), where conv_k is dilated."""
 
     kernel: int
     dilation: int
@@ -273,7 +273,7 @@ class ResidualUnit(nn.Module):
 
 
 class Dense(nn.Module):
-    """`x @ kernel + bias`; it begins by keeping signals' power."""
+    """`x @ kernel + bias`. It starts out preserving power."""
 
     features: int
     precision: str = "float32"

@@ -1,4 +1,4 @@
-"""The LSTM: its steps as a scan with a gradient of its own, and the module that streams."""
+"""The LSTM: a scan over frames with a custom gradient, and a module that can stream."""
 
 import math
 
@@ -17,10 +17,10 @@ def lstm(
     x: Array, kernel: Array, recurrent: Array, bias: Array, reverse: bool = False, carry: Carry | None = None,
     precision: str = "float32",
 ) -> tuple[Carry, Array]:  # fmt: skip
-    """One LSTM layer over time, from a carry or from zeros: `[b, f, c]` to its last carry and `[b, f, h]`.
+    """One LSTM layer over time: `[b, f, c]` to the last carry and the outputs `[b, f, h]`.
 
-    kernel `[c, 4h]`, recurrent `[h, 4h]`, bias `[4h]`, gates in torch's order (input, forget, cell, output). The
-    product with the input is taken once for all frames, outside the scan.
+    kernel `[c, 4h]`, recurrent `[h, 4h]`, bias `[4h]`, with gates in torch's order (input, forget, cell, output). The
+    carry starts at zeros if not given. One product outside the scan multiplies the inputs of all frames.
     """
     hidden = recurrent.shape[0]
     driven = product(x, kernel, precision) + bias
@@ -32,7 +32,7 @@ def lstm(
 
 
 def _steps(driven: Array, recurrent: Array, carry: Carry, reverse: bool, precision: str) -> tuple[Carry, Array]:
-    """The steps of an LSTM layer, `driven [f, b, 4h]` by its input, from a carry: its last carry and `[f, b, h]`."""
+    """The scan of an LSTM layer; `driven` `[f, b, 4h]` is its input times the kernel, plus the bias."""
 
     def step(carry, gates):
         output, cell = carry
@@ -44,8 +44,8 @@ def _steps(driven: Array, recurrent: Array, carry: Carry, reverse: bool, precisi
     return lax.scan(step, carry, driven, reverse=reverse)
 
 
-# The gradient for `recurrent` is one product over all frames, after the scan. Left to autodiff it is summed frame by
-# frame, and where the batch is split over devices it is summed over these frame by frame, too: a hundred times a step.
+# The gradient of `recurrent` is one product over all frames, after the scan. Autodiff would add it up frame by frame,
+# and sum it over the devices that share a batch in every frame: a hundred times a step.
 _recurrence = jax.custom_vjp(_steps, nondiff_argnums=(3, 4))
 
 

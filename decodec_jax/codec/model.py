@@ -1,4 +1,4 @@
-"""DeCodec itself: encode, project, quantize, decode; and recombination, which makes one clip of two clips' parts."""
+"""DeCodec itself: encode, project, quantize, decode; and recombination, which joins the parts of two clips."""
 
 import math
 from typing import Generic, NamedTuple, TypeVar
@@ -19,25 +19,25 @@ STREAMS = ("speech_quantizer", "background_quantizer")
 
 
 class Halves(NamedTuple, Generic[T]):
-    """The same thing for the speech and for the background half."""
+    """A value for the speech half and one for the background half."""
 
     speech: T
     background: T
 
 
 def lookahead(config: Model) -> int:
-    """Frames by which the encoder's embeddings come late: the last of a recording needs as many frames after it."""
+    """Frames by which embeddings are delayed; the end of a recording must be padded by as many frames."""
     return FAMILIES[config.family].LOOKAHEAD
 
 
 def swap(background: Array) -> Array:
-    """Exchange backgrounds within pairs: `[2b, f, d] -> [2b, f, d]`, the two clips of a pair being neighbours."""
+    """Exchange backgrounds within pairs: `[2b, f, d] -> [2b, f, d]`. The two clips of a pair are neighbours."""
     pairs = background.reshape(-1, 2, *background.shape[1:])
     return pairs[:, ::-1].reshape(background.shape)
 
 
 class TakenApart(NamedTuple):
-    """Outcome of `DeCodecNetwork.take_apart`; what a caller leaves unused, the compiler leaves out."""
+    """The result of `DeCodecNetwork.take_apart`. The compiler drops fields that the caller does not use."""
 
     mixture: Array  # [b, t] reconstruction
     speech: Array  # [b, t] enhanced speech
@@ -46,10 +46,10 @@ class TakenApart(NamedTuple):
 
 
 class DeCodecNetwork(nn.Module):
-    """The network. f = ceil(t / hop) frames for a waveform of t samples, any t >= 1."""
+    """The network. A waveform of t >= 1 samples has f = ceil(t / hop) frames."""
 
     config: Model
-    # how it is computed is no part of `config`, which bundles are made of
+    # not in `config`, which bundles store: these only say how to compute
     remat: bool = False
     precision: str = "float32"  # see codec/product.py
 
@@ -75,7 +75,7 @@ class DeCodecNetwork(nn.Module):
         return self.split(self.encoder(jnp.pad(wave, ((0, 0), (0, padding))))[:, late:])
 
     def split(self, embedding: Array) -> Halves[Array]:
-        """The encoder's embedding `[b, f, latent]` in its two subspaces, `[b, f, d]` each."""
+        """Project the encoder's embedding `[b, f, latent]` onto the two subspaces, `[b, f, d]` each."""
         return Halves(*self.projection(embedding))
 
     def recombine(self, halves: Halves[Array]) -> Array:
@@ -89,7 +89,7 @@ class DeCodecNetwork(nn.Module):
     def quantize(
         self, halves: Halves[Array], active: Halves[Array] | None = None, key: Array | None = None
     ) -> Halves[Quantized]:
-        """Both quantizers, each on its half; `active` is the number of levels each item uses, `[b]` a half."""
+        """Quantize both halves. `active`: the number of levels that each item uses, `[b]` for each half."""
         active = active or Halves(None, None)
         keys = Halves(None, None) if key is None else Halves(*jax.random.split(key))
         return Halves(*(q(*arguments) for q, *arguments in zip(self.quantizers, halves, active, keys, strict=True)))
@@ -100,11 +100,11 @@ class DeCodecNetwork(nn.Module):
         return Halves(quantized.speech.codes, quantized.background.codes)
 
     def vectors(self, codes: Halves[Array]) -> Halves[Array]:
-        """Zs and Zn of codes `[b, k, f]`, any k from 1 to all levels: `[b, f, d]` twice."""
+        """Zs and Zn from codes `[b, k, f]`, for any number k of levels: `[b, f, d]` twice."""
         return Halves(*(q.vectors(c) for q, c in zip(self.quantizers, codes, strict=True)))
 
     def semantic(self, first: Array) -> Array:
-        """W Zc of equation (7): the first speech level's vectors `[b, f, d]` in the teacher's width `[b, f, w]`."""
+        """W Zc of equation (7): the first speech level's vectors `[b, f, d]`, projected to the teacher's width w."""
         return self.semantic_projection(first)
 
     def decode(self, halves: Halves[Array], length: int) -> Array:
@@ -134,7 +134,7 @@ class DeCodecNetwork(nn.Module):
         return params, {name: stack for name, stack in codebook.items() if stack}
 
     def __call__(self, wave: Array) -> Array:
-        """Reconstruction through all levels, `[b, t] -> [b, t]`; also what initialises every parameter."""
+        """Reconstruct from all levels, `[b, t] -> [b, t]`. Also touches every parameter, to initialise them."""
         quantized = self.quantize(self.embed(wave))
         if self.config.semantic:
             self.semantic(quantized.speech.first)
@@ -142,6 +142,6 @@ class DeCodecNetwork(nn.Module):
 
 
 def initialise(config: Model, key: Array) -> tuple[dict, dict]:
-    """Fresh `params` and `codebook` (empty where no codebook moves by averages)."""
+    """Fresh `params` and `codebook` (empty without moving-average codebooks)."""
     variables = DeCodecNetwork(config).init(key, jnp.zeros((1, config.hop)))
     return variables["params"], variables.get("codebook", {})

@@ -1,8 +1,8 @@
-"""Dense products and their gradients, in the precision that the machine multiplies fastest in.
+"""Dense products and their gradients, in the precision that is fastest on the machine.
 
-"float32" multiplies what it is given. "bfloat16" rounds both operands to bfloat16 and adds up in float32; the result,
-the parameters and everything between products stay float32. Accelerators and many recent CPUs multiply several times
-faster that way.
+"float32" multiplies the operands as they are. "bfloat16" rounds both operands to bfloat16 and accumulates in float32;
+the result, the parameters and everything between products stay float32. Accelerators and many recent CPUs are several
+times faster that way.
 """
 
 import time
@@ -37,14 +37,14 @@ def _rounded_product(x: Array, kernel: Array, bias: Array | None) -> Array:
 
 
 def _forward(x: Array, kernel: Array, bias: Array | None):
-    # what is kept for the backward pass takes half the memory rounded
+    # rounded, the arrays kept for the backward pass take half the memory
     x, kernel = x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)
     return _rounded_product(x, kernel, bias), (x, kernel, bias)
 
 
 def _backward(kept: tuple[Array, Array, Array | None], gradient: Array):
     x, kernel, bias = kept
-    gradient = gradient.astype(jnp.bfloat16)  # for the bias, too: nothing then reads or writes it in float32
+    gradient = gradient.astype(jnp.bfloat16)  # the bias's gradient uses it too, so that no float32 copy is stored
     rows, gradients = x.reshape(-1, x.shape[-1]), gradient.reshape(-1, gradient.shape[-1])
     for_x = _contract(gradient, kernel, (gradient.ndim - 1, 1))
     columns = lax.platform_dependent(rows, cpu=_copied_transpose, default=jnp.transpose)
@@ -56,17 +56,17 @@ _rounded_product.defvjp(_forward, _backward)
 
 
 def _copied_transpose(x: Array) -> Array:
-    """The transpose, laid out anew in memory.
+    """The transpose, as a copy in memory.
 
-    XLA's fast CPU kernels contract the last axis of the left operand only, and it folds a plain transpose back into the
-    product, which then takes the slow path. It does not look into a branch, though this one is always taken.
+    XLA's fast CPU kernels contract only the last axis of the left operand. It folds a plain transpose into the product,
+    which then takes the slow path. It does not look into a branch, even though this one is always taken.
     """
     ordered = x[0, 0] < jnp.inf
     return lax.cond(ordered, jnp.transpose, lambda x: jnp.full(x.shape[::-1], jnp.nan, x.dtype), x)
 
 
 def convolution(x: Array, kernel: Array, precision: str = "float32", **options) -> Array:
-    """`lax.conv_general_dilated` with float32 results; of float32 operands on CPUs, whose bfloat16 ones are slow."""
+    """`lax.conv_general_dilated` with float32 results. Stays in float32 on CPUs, where bfloat16 is slow."""
     convolve = partial(lax.conv_general_dilated, **options)
     if precision == "float32":
         return convolve(x, kernel)
@@ -96,7 +96,7 @@ def resolve(precision: str, before: str | None = None) -> str:
 
 @lru_cache
 def measured(rows: int = 1024, width: int = 384, calls: int = 4) -> dict[str, float]:
-    """Seconds that a dense layer's product takes forward and backward in each precision, the least of several."""
+    """Seconds for the forward and backward pass of a dense layer in each precision; the fastest of `calls`."""
     x, kernel = jnp.ones((rows, width)), jnp.ones((width, 2 * width))
 
     def seconds(precision: str) -> float:

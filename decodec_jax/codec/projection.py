@@ -8,8 +8,8 @@ from jax import Array
 def orthogonality(speech: Array, background: Array) -> Array:
     """L_perp, equation (5): the root mean square over frames of cos(S_f, N_f); `[b, f, d]` twice `-> [b]` in 0..1.
 
-    The paper leaves the axis and the scale of <S, N> open. The product over channels, frame by frame, is what
-    vanishes when the two subspaces are orthogonal; the cosine keeps the encoder from shrinking it by scale alone.
+    The paper leaves the axis and the scale of <S, N> open. The product over channels, in each frame, vanishes when the
+    two subspaces are orthogonal. With the cosine, the encoder cannot lower the loss just by shrinking its output.
     """
     dot = jnp.sum(speech * background, axis=-1)
     energy = jnp.sum(speech**2, axis=-1) * jnp.sum(background**2, axis=-1)
@@ -24,14 +24,13 @@ def _first_half(_: Array, width: int) -> Array:
 class Projection(nn.Module):
     """`[b, f, d]` embedding to its speech and background parts, and `joined` back to one for the decoder.
 
-    learned: the paper's two linear layers, held apart by `orthogonality` alone. They begin as what equations (2)-(4)
-             want, two projections that complete each other: those of the exact form.
-             Each part is `[b, f, d]`, and what is joined is their sum.
-    exact:   an orthonormal basis of the embedding split between the parts, so that P_S + P_N = I and P_S P_N^T = 0.
-             The basis is the standard one, without loss: the encoder ends in a linear layer and the decoder begins
-             with one, and these can learn any rotation of it. A part is given by its coordinates, `[b, f, d / 2]`,
-             and the sum of both is the one's coordinates beside the other's.
-    none:    both parts are the whole embedding (the paper's Ablation-2); what is joined is their sum.
+    learned: the paper's two linear layers; only the loss `orthogonality` keeps them apart. They start as two
+             complementary projections, as equations (2)-(4) ask for: those of the exact form.
+             Each part is `[b, f, d]`; `joined` adds them.
+    exact:   an orthonormal basis of the embedding, split between the parts, so that P_S + P_N = I and P_S P_N^T = 0.
+             The standard basis loses nothing: the encoder ends and the decoder begins with a linear layer, and these
+             can learn any rotation. Each part is its coordinates, `[b, f, d / 2]`; `joined` concatenates them.
+    none:    both parts are the whole embedding (the paper's Ablation-2); `joined` adds them.
     """
 
     form: str

@@ -1,14 +1,17 @@
 """Residual vector quantization: one codebook level, the residual stack as a scan, and how codebooks start and move.
 
-A `Stack` is an ordered dict of runs of levels of one codebook width, each run held as stacked arrays and scanned over:
-{"levels": ...}, or {"first": ..., "rest": ...} where the first (semantic) level has a width of its own.
+A `Stack` is an ordered dict of runs of levels. The levels of a run have one codebook width, are stored as stacked
+arrays, and are scanned over: {"levels": ...}, or {"first": ..., "rest": ...} if the first (semantic) level has its own
+width.
 
-Gradients. The quantized vector passes the reconstruction's gradient straight through, level by level, and as the
-residual is *not* detached on that path the whole stack passes it exactly once (for codebooks as wide as the latent: as
-the identity). The commitment of each level sees the residual *detached* from the levels before it; otherwise the
-straight-through terms would cancel and only the first level would pull at the encoder. It is no ratio to the latent's
-power: passed straight through, the gradient has the latent grow for ever (at what the decoder was given, moving towards
-the latent, which is larger, always looks better), and only a distance that grows with it holds against that.
+Gradients. The quantized vector passes the reconstruction's gradient straight through, level by level. The residual is
+*not* detached on that path, so the whole stack passes the gradient exactly once (as the identity, for codebooks as wide
+as the latent). The commitment term of each level sees the residual *detached* from the levels before it. Otherwise the
+straight-through terms would cancel, and only the first level would pull on the encoder.
+
+The commitment is an absolute distance, not a ratio to the latent's power. The straight-through gradient makes the
+latent grow without end: the latent is larger than its quantized value, so moving towards it always looks better to the
+decoder. Only a distance that grows with the latent stops this.
 """
 
 from typing import NamedTuple
@@ -34,10 +37,10 @@ class Affine(NamedTuple):
 
 
 class Levels(NamedTuple):
-    """k codebooks of one width, stacked on the first axis (or, inside a scan, one of them without it)."""
+    """k codebooks of one width, stacked on the first axis (inside a scan: one codebook, without that axis)."""
 
     entries: Array  # [k, n, d]
-    into: Affine | None  # latent to codebook width; None where the codebook is as wide as the latent
+    into: Affine | None  # latent to codebook width; None if the codebook is as wide as the latent
     out: Affine | None
 
 
@@ -45,23 +48,23 @@ Stack = dict[str, Levels]
 
 
 def nearest(x: Array, entries: Array, normalised: bool) -> Array:
-    """Index of the nearest entry, `[..., d] x [n, d] -> [...]` int32; by angle alone if `normalised` (DAC).
+    """Index of the nearest entry, `[..., d] x [n, d] -> [...]` int32; by angle only if `normalised` (DAC).
 
-    In float32 at full precision: bfloat16 distances change percents of the choices.
+    In float32 at full precision, because bfloat16 distances change a few percent of the choices.
     """
     if normalised:
         entries = entries * lax.rsqrt(jnp.sum(entries**2, axis=-1, keepdims=True) + 1e-12)
-        half_norms = 0.0  # all of length one, whatever the length of x
+        half_norms = 0.0  # all entries have length one, and the length of x does not matter
     else:
         half_norms = 0.5 * jnp.sum(entries**2, axis=-1)
     likeness = jnp.einsum("...d,nd->...n", x, entries, precision=lax.Precision.HIGHEST) - half_norms
-    # the first of the greatest, as `argmax` has it, which takes several times as long on CPUs
+    # the first maximum, as from `argmax`, which is several times slower on CPUs
     greatest = likeness == jnp.max(likeness, axis=-1, keepdims=True)
     return jnp.min(jnp.where(greatest, jnp.arange(len(entries)), len(entries) - 1), axis=-1).astype(jnp.int32)
 
 
 def lookup(codes: Array, level: Levels) -> Array:
-    """Latent-wide vectors of one level's codes: `[...] -> [..., c]`."""
+    """The vectors of one level's codes, at the latent's width: `[...] -> [..., c]`."""
     vectors = level.entries[codes]
     return vectors if level.out is None else level.out(vectors)
 
@@ -75,28 +78,28 @@ def unstack(stack: Stack) -> list[Levels]:
 
 
 class Tally(NamedTuple):
-    """What one batch says about k codebooks of one width; moving averages are made of it."""
+    """Statistics of one batch for k codebooks of one width, from which the moving averages are updated."""
 
     counts: Array  # [k, n] vectors that chose each entry
-    sums: Array  # [k, n, d] and their sum
-    candidates: Array  # [k, n, d] vectors of the batch at random, to replace dead entries
+    sums: Array  # [k, n, d] sums of these vectors
+    candidates: Array  # [k, n, d] random vectors of the batch, to replace dead entries
 
 
 def joined(tally: Tally, other: Tally, part: Array, parts: int) -> Tally:
-    """A tally of micro-batches before and that of number `part`; of all `parts`, entries take candidates in turn."""
+    """Add the tally of micro-batch number `part`. Each of the `parts` provides the candidates of some entries."""
     theirs = jnp.arange(tally.counts.shape[-1]) % parts == part
     candidates = jnp.where(theirs[:, None], other.candidates, tally.candidates)
     return Tally(tally.counts + other.counts, tally.sums + other.sums, candidates)
 
 
 class Quantized(NamedTuple):
-    """Outcome of quantizing `[b, f, c]` with k levels."""
+    """The result of quantizing `[b, f, c]` with k levels."""
 
     vectors: Array  # [b, f, c], straight-through
-    first: Array  # [b, f, c], the first level's part of them; where no level is used, the latent itself
+    first: Array  # [b, f, c], the first level's contribution; the latent itself for items that use no level
     codes: Array  # [b, k, f] int32
-    commitment: Array  # [b] squared distance for the encoder to close, mean of levels in use
-    codebook: Array | None  # [b] the same distance, for the codebooks to close; None where averages move them
+    commitment: Array  # [b] squared distance that trains the encoder, mean over the levels in use
+    codebook: Array | None  # [b] the same distance, to train the codebooks; None for moving averages
     tallies: dict[str, Tally]  # of each run of the stack
 
 
@@ -156,14 +159,14 @@ def _tally(z: Array, codes: Array, used: Array, entries: int, key: Array) -> Tal
     flat, chosen = z.reshape(-1, d), codes.reshape(-1)
     counts = jax.ops.segment_sum(weight, chosen, entries)
     sums = jax.ops.segment_sum(flat * weight[:, None], chosen, entries)
-    # The first of a few draws that this level is used for. Drawing by weight would gather the batch from its devices.
+    # The first of a few draws whose item uses this level. A weighted draw would gather the batch from all devices.
     draws = jax.random.randint(key, (entries, 8), 0, b * f)
     best = jnp.argmax(weight[draws], axis=-1)
     return Tally(counts, sums, flat[jnp.take_along_axis(draws, best[:, None], axis=-1)[:, 0]])
 
 
 def dequantize(codes: Array, stack: Stack) -> Array:
-    """Sum of the vectors that codes stand for, `[b, k, f] -> [b, f, c]`, for any k up to the stack's levels."""
+    """Sum of the vectors of all levels' codes, `[b, k, f] -> [b, f, c]`, for any k up to the number of levels."""
     return sum(lookup(codes[:, i], level) for i, level in enumerate(unstack(stack)[: codes.shape[1]]))
 
 
@@ -171,7 +174,7 @@ def dequantize(codes: Array, stack: Stack) -> Array:
 
 
 class Averages(NamedTuple):
-    """Moving-average codebooks: k stacked codebooks, each entry the mean of the vectors that chose it lately."""
+    """Moving-average codebooks: k stacked codebooks. Each entry is the mean of the vectors that recently chose it."""
 
     entries: Array  # [k, n, d]
     counts: Array  # [k, n]
@@ -181,10 +184,10 @@ class Averages(NamedTuple):
 def move(averages: Averages, tally: Tally, decay: float, revive: float) -> tuple[Averages, Array]:
     """One moving-average update, and the number of entries replaced, `[k]`.
 
-    An entry whose count falls below `revive` times the mean count is dead: it becomes a vector of the batch with the
-    mean count, so that the rule does not depend on batch size or codebook size.
+    An entry whose count falls below `revive` times the mean count is dead. A vector of the batch replaces it, with the
+    mean count. The rule does not depend on the size of the batch or codebook.
     """
-    seen = jnp.sum(tally.counts, axis=-1, keepdims=True) > 0  # a level nobody used stays as it is
+    seen = jnp.sum(tally.counts, axis=-1, keepdims=True) > 0  # a level that no item used stays unchanged
     counts = jnp.where(seen, decay * averages.counts + (1 - decay) * tally.counts, averages.counts)
     sums = jnp.where(seen[..., None], decay * averages.sums + (1 - decay) * tally.sums, averages.sums)
     mean = jnp.mean(counts, axis=-1, keepdims=True)
@@ -201,7 +204,7 @@ def move(averages: Averages, tally: Tally, decay: float, revive: float) -> tuple
 def kmeans(x: Array, entries: int, key: Array, iterations: int = 20) -> tuple[Array, Array]:
     """Lloyd's algorithm on `[m, d]`: centres `[entries, d]` and their counts `[entries]`.
 
-    Centres begin at random vectors; one that nobody chooses moves to another random vector.
+    Centres start at random vectors. A centre without any vectors moves to another random one.
     """
     start_key, key = jax.random.split(key)
 
@@ -224,10 +227,10 @@ def kmeans(x: Array, entries: int, key: Array, iterations: int = 20) -> tuple[Ar
 
 
 def start(stack: Stack, x: Array, normalised: bool, key: Array) -> tuple[Stack, dict[str, Averages]]:
-    """Codebooks set from latents `[m, c]`: k-means of what each level is left with, level by level.
+    """Set the codebooks from latents `[m, c]`, level by level, by k-means of each level's residual.
 
-    Where a level is narrower than the latent, its projections become the residual's principal directions, so that
-    they too begin where they keep the most. Quantizing from random codebooks instead learns many times slower.
+    If a level is narrower than the latent, its projections become the principal directions of the residual. Training
+    from random codebooks instead is many times slower.
     """
     started, averages, index, residual = {}, {}, 0, x
     for name, run in stack.items():
@@ -248,7 +251,7 @@ def start(stack: Stack, x: Array, normalised: bool, key: Array) -> tuple[Stack, 
 
 
 def _principal(x: Array, width: int) -> dict[str, Affine]:
-    """Projections of one level onto the `width` leading principal directions of `[m, c]`, and back."""
+    """Projections onto the first `width` principal directions of `[m, c]`, and back."""
     mean = jnp.mean(x, axis=0)
     _, directions = jnp.linalg.eigh(jnp.cov(x, rowvar=False))  # ascending
     basis = directions[:, -width:]
@@ -259,10 +262,10 @@ def _principal(x: Array, width: int) -> dict[str, Affine]:
 
 
 class ResidualQuantizer(nn.Module):
-    """Owns one stream's stack. Moving-average entries live in the collection `codebook`, all else in `params`."""
+    """The stack of one stream. Moving-average entries are in the collection `codebook`, the rest in `params`."""
 
     config: Quantizer
-    width: int  # of what is quantized
+    width: int  # of the latents
 
     def setup(self):
         levels, dim, first_dim = self.config.levels, self.config.dim, self.config.first_dim
@@ -297,7 +300,7 @@ class ResidualQuantizer(nn.Module):
             )
 
         levels = Levels(entries, affine("into", width, dim), affine("out", dim, width))
-        # averages cannot keep up with projections that learn: within 100 steps most of the start is lost
+        # averages cannot keep up with trained projections: most of the k-means start is lost within 100 steps
         return lax.stop_gradient(levels) if self.config.kind == "ema" else levels
 
     def __call__(self, x: Array, active: Array | None = None, key: Array | None = None) -> Quantized:
@@ -305,7 +308,7 @@ class ResidualQuantizer(nn.Module):
         return quantized._replace(codebook=None) if self.config.kind == "ema" else quantized
 
     def vectors(self, codes: Array) -> Array:
-        """Latent-wide vectors of `[b, k, f]` codes, any k from 1 to all levels: `[b, f, c]`."""
+        """The vectors of codes `[b, k, f]`, for any number k of levels: `[b, f, c]`."""
         return dequantize(codes, self.stack)
 
     def started(self, x: Array, key: Array) -> tuple[dict, dict]:

@@ -1,8 +1,8 @@
-"""The spectral family: ConvNeXt blocks between an STFT and an inverse STFT, all of it at the rate of frames.
+"""The spectral family: ConvNeXt blocks between an STFT and an inverse STFT, all at the frame rate.
 
-After Vocos (arXiv 2306.00814), whose decoder has the same blocks and the same head. Frame f of the encoder hears the
-samples from (f - 1) hop to (f + 1) hop; the decoder makes of each frame two spectra, overlapped and added from sample
-f hop on. What a frame sounds like is thus known one frame before it is heard: the network looks ahead by `LOOKAHEAD`.
+After Vocos (arXiv 2306.00814), whose decoder has the same blocks and head. Frame f of the encoder's STFT covers samples
+(f - 1) hop to (f + 1) hop. The decoder turns each frame into two spectra, which it overlaps and adds from sample f hop
+on. So the encoder sees one frame ahead of what the decoder plays: `LOOKAHEAD`.
 """
 
 import math
@@ -18,8 +18,8 @@ from decodec_jax.codec.spectrum import PARTS, compressed, log_mel, overlap_add, 
 from decodec_jax.config import Model
 
 LOOKAHEAD = 1  # frames: the codes of a frame need the samples of the next
-SCALE = 0.05  # of waveforms, which have an RMS of about 1 inside
-SPECTRUM_SCALE = 0.1  # of spectra inside: white noise of RMS 1 has magnitudes of about 1.5
+SCALE = 0.05  # waveforms are divided by this, to an RMS of about 1
+SPECTRUM_SCALE = 0.1  # of spectra: white noise of RMS 1 gets magnitudes of about 1.5
 LOUDEST = 5.0  # logarithm of the largest magnitude that the head can make
 
 
@@ -27,7 +27,7 @@ LOUDEST = 5.0  # logarithm of the largest magnitude that the head can make
 
 
 def taps(x: Array, size: int, causal: bool, past: Array | None) -> Array:
-    """`[b, f, c]` with the frames before it, `[b, f + size - 1, c]`: zeros (after it too, unless causal) or `past`."""
+    """Pad `[b, f, c]` to `[b, f + size - 1, c]`: with `past` or zeros in front, and after it too unless causal."""
     if past is not None:
         return jnp.concatenate([past, x], axis=1)
     right = 0 if causal else (size - 1) // 2
@@ -36,9 +36,9 @@ def taps(x: Array, size: int, causal: bool, past: Array | None) -> Array:
 
 @jax.custom_vjp
 def depthwise(padded: Array, kernel: Array) -> Array:
-    """Convolution over time of each channel by itself: `[b, f + k - 1, c] x [k, c] -> [b, f, c]`.
+    """Depthwise convolution over time: `[b, f + k - 1, c] x [k, c] -> [b, f, c]`.
 
-    Shifted products: libraries' depthwise convolutions are many times slower on CPUs.
+    A sum of shifted products, because the library's depthwise convolution is many times slower on CPUs.
     """
     size = kernel.shape[0]
     frames = padded.shape[1] - size + 1
@@ -54,8 +54,8 @@ def _depthwise_backward(kept: tuple[Array, Array], gradient: Array):
     def of_tap(i: Array) -> Array:
         return jnp.sum(lax.dynamic_slice_in_dim(padded, i, frames, axis=1) * gradient, axis=1)
 
-    # Tap by tap: written as one reduction, every tap becomes a copy of the input. Over the batch last: devices that
-    # share it add up once, not tap by tap.
+    # Tap by tap, because a single reduction copies the input for every tap. The sum over the batch comes last, so that
+    # devices sum once and not for each tap.
     return for_padded, jnp.sum(lax.map(of_tap, jnp.arange(size)), axis=1)
 
 
@@ -64,7 +64,7 @@ depthwise.defvjp(lambda padded, kernel: (depthwise(padded, kernel), (padded, ker
 
 @jax.checkpoint
 def gelu(x: Array) -> Array:
-    """The GELU activation, of which the backward pass keeps x alone: reading takes longer than computing anew."""
+    """The GELU activation. The backward pass only keeps x, because recomputing is faster than reading memory."""
     return jax.nn.gelu(x)
 
 
@@ -77,7 +77,7 @@ def layer_norm(x: Array, scale: Array, bias: Array) -> Array:
 def features(
     wave: Array, sample_rate: int, hop: int, bands: int, past: Array | None = None, precision: str = "float32"
 ) -> Array:
-    """What the encoder hears of a waveform: `[b, n hop]` to `[b, n, 2 (hop + 1) + bands]`.
+    """The encoder's input features: waveform `[b, n hop]` to `[b, n, 2 (hop + 1) + bands]`.
 
     Real and imaginary parts of the compressed spectrum, and half the log mel magnitudes.
     """
@@ -88,9 +88,9 @@ def features(
 
 @jax.custom_vjp
 def polar(x: Array) -> Array:
-    """Spectra of log magnitudes and phases, two a frame: `[b, f, 4 bins]` to `[b, 2 f, 2 bins]`, real then imaginary.
+    """Log magnitudes and phases to spectra, two per frame: `[b, f, 4 bins]` to `[b, 2 f, 2 bins]`, real, imaginary.
 
-    The gradient is made of what comes out, as autodiff would keep every term of the series.
+    The gradient is computed from the output. Autodiff would store every term of the series.
     """
     magnitude, phase = _split(x.reshape(x.shape[0], -1, x.shape[-1] // 2))
     size = jnp.exp(jnp.minimum(magnitude - 1, LOUDEST))
@@ -124,7 +124,7 @@ def _split(x: Array) -> list[Array]:
 
 
 class Features(nn.Module):
-    """`features` of a whole waveform or of a stream's next piece; it has no parameters."""
+    """`features` of a whole waveform or of the next piece of a stream, without parameters."""
 
     sample_rate: int
     hop: int
@@ -139,7 +139,7 @@ class Features(nn.Module):
 
 
 class OverlapAdd(nn.Module):
-    """`overlap_add`, of a whole or of a stream's next piece; it has no parameters."""
+    """`overlap_add` of a whole signal or of the next piece of a stream, without parameters."""
 
     @nn.compact
     def __call__(self, frames: Array) -> Array:
@@ -157,7 +157,7 @@ class LayerNorm(nn.Module):
 
 
 def _depthwise_start(causal: bool):
-    """Initialiser of a depthwise kernel `[k, c]`: noise, and half of the present frame."""
+    """Initialiser of a depthwise kernel `[k, c]`: noise plus half the current frame."""
 
     def draw(key: Array, shape: tuple[int, int]) -> Array:
         present = shape[0] - 1 if causal else shape[0] // 2
@@ -172,7 +172,7 @@ class ConvNeXtBlock(nn.Module):
     expansion: int
     kernel: int
     causal: bool
-    layer_scale: float  # at the start
+    layer_scale: float  # initial
     precision: str = "float32"
 
     @nn.compact
@@ -198,9 +198,9 @@ def _blocks(config: Model, count: int, remat: bool, precision: str) -> list[Conv
 
 
 class Encoder(nn.Module):
-    """`[b, n hop]` waveform to `[b, n, latent]`, embedding i being that of frame i - `LOOKAHEAD`.
+    """Waveform `[b, n hop]` to `[b, n, latent]`; embedding i belongs to frame i - `LOOKAHEAD`.
 
-    In the stages that a bidirectional LSTM over long recordings needs: `front`, `lstm`, `back`.
+    Its stages `front`, `lstm` and `back` can run one by one, as a bidirectional LSTM over a long recording requires.
     """
 
     config: Model
@@ -235,7 +235,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """`[b, f, latent]` to a float32 waveform `[b, f hop]` in [-1, 1], in stages as the encoder."""
+    """`[b, f, latent]` to a float32 waveform `[b, f hop]` in [-1, 1], in stages like the encoder."""
 
     config: Model
     remat: bool = False
@@ -269,9 +269,9 @@ class Decoder(nn.Module):
 
 
 def passes(config: Model) -> BothPasses:
-    """How far the stages of a non-causal network hear, in frames.
+    """The receptive fields of the stages of a non-causal network, in frames.
 
-    The blocks, the frame that an STFT shares with the one before, and those whose inverse transforms overlap.
+    They add up the blocks, the overlap of the STFT's frames, and that of the inverse STFT's.
     """
     spectral = config.spectral
     reach = math.ceil((spectral.kernel - 1) / 2)

@@ -1,10 +1,10 @@
-"""STFT, inverse STFT by overlap-add, and mel filters, for waveforms that may come in pieces.
+"""STFT, inverse STFT by overlap-add, and mel filters, for whole waveforms or pieces of a stream.
 
-The window is a Hann window of two hops for analysis. Transforms are products with fixed matrices: under a mesh
-`jnp.fft` may gather the batch, and every runtime that a model is exported to knows products.
+Analysis uses a Hann window of two hops. Transforms are products with fixed matrices, because `jnp.fft` may gather the
+batch under a mesh, and every runtime that a model is exported to can multiply matrices.
 
-`past` arguments hold what came before a piece of a stream; a stream begins with zeros, which a whole signal is padded
-with, so pieces give together what the whole gives.
+The arguments `past` hold what came before a piece of a stream. A stream starts from zeros, which are also the padding
+of a whole signal, so a signal gives the same result in pieces as in one.
 """
 
 import math
@@ -33,20 +33,23 @@ def stft(wave: Array, hop: int, past: Array | None = None, precision: str = "flo
 
 
 def synthesis_frames(spectra: Array, precision: str = "float32") -> Array:
-    """Windowed inverse transforms and a one: `[b, n, w + 2]`, real parts then imaginary, to `[b, n, w + 1]`."""
+    """Windowed inverse transforms: `[b, n, w + 2]`, real parts then imaginary, to `[b, n, w + 1]`.
+
+    The last entry is a one. It marks a frame of the signal, unlike the zeros before the start of a stream.
+    """
     frames = _transformed(spectra, synthesis_matrix(spectra.shape[-1] - 2), precision)
     return jnp.concatenate([frames, jnp.ones_like(frames[..., :1])], axis=-1)
 
 
 def _transformed(x: Array, matrix: np.ndarray, precision: str) -> Array:
-    with jax.default_matmul_precision("highest"):  # float32 is no less on accelerators
+    with jax.default_matmul_precision("highest"):  # so that float32 stays float32 on accelerators
         return product(x, matrix, precision)
 
 
 def overlap_add(frames: Array, past: Array | None = None) -> Array:
-    """The inverse STFT's sum: `[b, n, w + 1]` from `synthesis_frames` to `[b, n w / 4]`, frame j from j w / 4 on.
+    """The inverse STFT's sum: `[b, n, w + 1]` of `synthesis_frames` to `[b, n w / 4]`; frame j starts at j w / 4.
 
-    It is divided by that of the squared windows which are there, so that a signal does not fade in.
+    The sum is divided by that of the squared windows of frames within the signal, so that a signal does not fade in.
 
     past: `[b, PARTS - 1, w + 1]`, the frames before.
     """
@@ -55,19 +58,19 @@ def overlap_add(frames: Array, past: Array | None = None) -> Array:
     squares = hann(window).reshape(PARTS, hop) ** 2
     if past is None:
         past = jnp.zeros((b, PARTS - 1, size), frames.dtype)
-    # split and padded, as the gradients of these are cheap; that of a slice is an array of zeros as large as the whole
+    # splits and pads have cheap gradients; the gradient of a slice is an array of zeros as large as the whole
     *parts, present = lax.split(jnp.concatenate([past, frames], axis=1), (*[hop] * PARTS, 1), axis=2)
     total, weight = 0.0, 0.0
     for part, (samples, square) in enumerate(zip(parts, squares, strict=True)):
         cut = ((0, 0, 0), (part - PARTS + 1, -part, 0), (0, 0, 0))
         total += lax.pad(samples, 0.0, cut)
         weight += lax.pad(present, 0.0, cut) * square
-    # the first samples of a signal lie under the foot of one window alone: dividing by so little would raise noise
+    # only the foot of one window covers the first samples; dividing by its small values would amplify noise
     return (total / jnp.maximum(weight, 0.03)).reshape(b, n * hop)
 
 
 def compressed(spectra: Array, power: float = 0.3, floor: float = 1e-5) -> Array:
-    """Spectra `[..., 2, bins]` whose magnitudes are raised to `power`; `floor` is added to squared magnitudes."""
+    """Raise the magnitudes of spectra `[..., 2, bins]` to `power`; `floor` is added to squared magnitudes."""
     return spectra * (jnp.sum(spectra**2, axis=-2, keepdims=True) + floor) ** ((power - 1) / 2)
 
 
@@ -106,10 +109,10 @@ def synthesis_matrix(window: int) -> np.ndarray:
 
 @lru_cache
 def mel_filters(sample_rate: int, hop: int, bands: int) -> np.ndarray:
-    """Slaney's triangles, one as high as the next, over the bins of a window of two hops: `[hop + 1, bands]`.
+    """Slaney's mel filters, all of equal height, over the bins of a window of two hops: `[hop + 1, bands]`.
 
-    No side of one is narrower than a bin, so that none is empty; where `bands` would need that, there are fewer.
-    librosa has such filters too, but takes a second to import.
+    No filter is empty, because neither of its sides is narrower than a bin. If that leaves no room for `bands` filters,
+    there are fewer. librosa has such filters too, but takes a second to import.
     """
     top = sample_rate / 2
     bands = max(1, min(bands, int(_mel(top) / _mel(top / hop)) - 1))
@@ -121,5 +124,5 @@ def mel_filters(sample_rate: int, hop: int, bands: int) -> np.ndarray:
 
 
 def _mel(hz: float) -> float:
-    """Slaney's scale: 15 mels to 1 kHz, then 27 to 6.4 times as much."""
+    """Slaney's mel scale: linear to 15 mels at 1 kHz, then logarithmic, 27 mels per factor of 6.4."""
     return hz * 3 / 200 if hz < 1000 else 15 + 27 * math.log(hz / 1000, 6.4)

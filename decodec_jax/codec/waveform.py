@@ -10,11 +10,11 @@ from decodec_jax.codec.layers import BothPasses, Conv, Down, Passes, ResidualUni
 from decodec_jax.codec.lstm import LSTM
 from decodec_jax.config import Model
 
-LOOKAHEAD = 0  # frames: a causal network of this family hears nothing of the next frame
+LOOKAHEAD = 0  # frames: a causal network of this family sees nothing of the next frame
 
-# Waveforms are divided by this on their way in and multiplied by it on their way out: speech, of an RMS of 0.05 or so,
-# has one of 1 inside. The factor is fixed, as a gain far below one is learned badly: each of Adam's steps, of one size
-# for all parameters, is a large part of it.
+# The encoder divides waveforms by this and the decoder multiplies by it, so that speech, with an RMS of about 0.05, has
+# an RMS of about 1 inside the network. The factor is fixed, because Adam learns a gain far below one badly: its steps
+# have the same size for all parameters, which is a large part of such a gain.
 SCALE = 0.05
 
 
@@ -65,7 +65,7 @@ class Encoder(nn.Module):
     """
 
     config: Model
-    remat: bool = False  # keep no activations of the blocks for the backward pass, which computes them again
+    remat: bool = False  # recompute the activations of blocks in the backward pass instead of storing them
     precision: str = "float32"
 
     def setup(self):
@@ -95,7 +95,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """`[b, f, latent]` to a float32 waveform `[b, f hop]` in [-1, 1]: the encoder's mirror, in stages as it is."""
+    """`[b, f, latent]` to a float32 waveform `[b, f hop]` in [-1, 1]: the mirror of the encoder, in stages."""
 
     config: Model
     remat: bool = False
@@ -129,7 +129,7 @@ class Decoder(nn.Module):
 
 
 def passes(config: Model) -> BothPasses:
-    """How far the stages of a non-causal network hear, in frames.
+    """The receptive fields of the stages of a non-causal network, in frames.
 
     From the finest rate to the coarsest: the outermost convolution, then in each block the residual units and the
     change of rate.

@@ -1,8 +1,8 @@
-"""Discriminators: of periods (MPD), scales (MSD), bands of complex spectrograms (MRD), whole ones (MS-STFT), frames.
+"""Discriminators of periods (MPD), scales (MSD), bands of spectrograms (MRD), whole spectrograms (MS-STFT) and frames.
 
-The paper has an adversarial term but does not name its discriminators. MPD, MSD and MRD have DAC's structure, MS-STFT
-has EnCodec's and SpeechTokenizer's. The initialisation is ours, and so are the frame discriminators, which cost only a
-small part of the others.
+The paper has an adversarial term but does not name its discriminators. MPD, MSD and MRD have DAC's structure, and
+MS-STFT has that of EnCodec and SpeechTokenizer. The initialisation is ours. So are the frame discriminators, which cost
+a small fraction of the others.
 
 Every layer works on planes `[n, rows, columns, c]`: it strides along columns and dilates along rows. The planes of a
 waveform of t samples:
@@ -45,15 +45,14 @@ class Judged(NamedTuple):
 def conv(x: Array, kernel: Array, stride: int = 1, dilation: int = 1, precision: str = "float32") -> Array:
     """Convolution that keeps the rows: `[n, r, m, c] x [h, w, c, d] -> [n, r, ceil(m / stride), d]`, h and w odd.
 
-    Same as torch's with a padding of half the (dilated) kernel; rows are dilated, columns strided. The stride is a
-    reshape of columns into channels, because the library's strided convolution takes up to twice as long
-    on spectrograms on CPU, forward and backward.
+    The same as torch's with a padding of half the (dilated) kernel; rows are dilated, columns strided. The stride is a
+    reshape of columns into channels, because the library's strided convolution takes up to twice as long on CPUs.
     """
     n, rows, columns, c = x.shape
     height, width, _, d = kernel.shape
     if columns == width == stride == 1:
         return conv_rows(x[:, :, 0], kernel[:, 0], dilation, precision)[:, :, None]
-    front = -(width // 2) % stride  # zeros that make a block begin where the kernel begins
+    front = -(width // 2) % stride  # zeros that align the blocks with the kernel
     kernel = jnp.pad(kernel, ((0, 0), (front, -(front + width) % stride), (0, 0), (0, 0)))
     kernel = kernel.reshape(height, -1, stride * c, d)
     blocks = jnp.pad(x, ((0, 0), (0, 0), (0, -columns % stride), (0, 0))).reshape(n, rows, -1, stride * c)
@@ -77,8 +76,8 @@ def conv_rows(x: Array, kernel: Array, dilation: int, precision: str) -> Array:
 def conv_grouped(x: Array, kernel: Array, stride: int) -> Array:
     """`conv` of one row in groups of channels: `[n, 1, m, c] x [1, w, c / g, d] -> [n, 1, ceil(m / stride), d]`.
 
-    Products of blocks of `stride` samples: the library's grouped convolution gathers a batch that is split over
-    devices, and forward and back takes ten times as long on CPU.
+    Computed as products of blocks of `stride` samples, because the library's grouped convolution gathers a batch that
+    is split over devices, and takes ten times as long on CPUs.
     """
     n, _, columns, c = x.shape
     _, width, size, d = kernel.shape
@@ -92,14 +91,14 @@ def conv_grouped(x: Array, kernel: Array, stride: int) -> Array:
     return summed.reshape(n, 1, count, d)
 
 
-_QUIET = 1e-2  # of full scale; lower peaks get no more gain, so that silence has no huge gradients
+_QUIET = 1e-2  # of full scale; lower peaks get no more gain, because silence would have huge gradients
 
 
 def normalise(wave: Array) -> Array:
     """DAC's preprocessing of `[n, t]`: no DC, and a peak of 0.8. Ours: peaks below -40 dB are raised by only 38 dB."""
     wave = wave - jnp.mean(wave, axis=-1, keepdims=True)
-    # the gradient of jnp.max looks for what equals the maximum, and divides by how often that is: compiled twice, with
-    # other rounding, nothing may be
+    # not jnp.max: its gradient counts the values that equal the maximum, and where XLA computes these twice, with
+    # different rounding, there may be none
     loudest = jnp.argmax(jnp.abs(wave), axis=-1, keepdims=True) == jnp.arange(wave.shape[-1])
     peak = jnp.abs(jnp.sum(jnp.where(loudest, wave, 0), axis=-1, keepdims=True))
     return 0.8 * wave / jnp.maximum(peak, _QUIET)
@@ -107,9 +106,9 @@ def normalise(wave: Array) -> Array:
 
 @lru_cache
 def lowpass(rate: int) -> np.ndarray:
-    """Filter for decimation by `rate`, an odd number of taps: a windowed sinc of 24 zero crossings a side.
+    """Filter for decimation by `rate`, with an odd number of taps: a windowed sinc with 24 zero crossings per side.
 
-    It cuts at 0.945 of the new Nyquist frequency. Julius's filter, with which DAC resamples.
+    Its cutoff is 0.945 of the new Nyquist frequency. This is julius's filter, with which DAC resamples.
     """
     width = math.ceil(24 * rate / 0.945)
     crossings = np.clip(np.arange(-width, width + 1) / rate * 0.945, -24, 24)
@@ -118,13 +117,13 @@ def lowpass(rate: int) -> np.ndarray:
 
 
 def decimate(wave: Array, rate: int) -> Array:
-    """Every `rate`-th sample after a low-pass filter, `[n, t] -> [n, t // rate]`; a wave's ends are held."""
+    """Every `rate`-th sample after a low-pass filter, `[n, t] -> [n, t // rate]`; the ends are repeated."""
     if rate == 1:
         return wave
     taps = lowpass(rate)
-    reach = -(-(len(taps) // 2) // rate)  # of the filter, in samples kept
+    reach = -(-(len(taps) // 2) // rate)  # half the filter's length, in kept samples
     start, end = (jnp.repeat(sample, reach * rate, axis=1) for sample in (wave[:, :1], wave[:, -1:]))
-    padded = jnp.concatenate([start, wave, end], axis=1)  # jnp.pad's gradient sends zeros from device to device
+    padded = jnp.concatenate([start, wave, end], axis=1)  # the gradient of jnp.pad sends zeros from device to device
     with jax.default_matmul_precision("highest"):
         kept = conv(padded[:, None, :, None], jnp.asarray(taps)[None, :, None, None], rate)
     return kept[:, 0, reach : reach + wave.shape[-1] // rate, 0]
@@ -132,15 +131,15 @@ def decimate(wave: Array, rate: int) -> Array:
 
 @lru_cache
 def fourier(window: int) -> np.ndarray:
-    """The windowed transform as a matrix, `[window, 2 (window / 2 + 1)]`: a Hann window, cosines and sines in turn."""
+    """The windowed transform as a matrix, `[window, 2 (window / 2 + 1)]`: Hann window, interleaved cosines and sines."""
     return analysis_matrix(window).reshape(window, 2, -1).swapaxes(1, 2).reshape(window, -1)
 
 
 def spectrogram(wave: Array, window: int) -> Array:
     """Complex STFT `[n, t] -> [n, 1 + floor(4 (t - window) / window), window / 2 + 1, 2]`, a quarter window's hop.
 
-    Frames lie within the wave. A product with a matrix and not an FFT, which gathers a batch that is split over devices
-    (jaxlib < 0.12); beside the convolutions that follow its cost is small.
+    Frames lie within the wave. A product with a matrix, because an FFT gathers a batch that is split over devices
+    (jaxlib < 0.12). Its cost is small compared with the convolutions that follow.
     """
     n, t = wave.shape
     hop = window // 4
@@ -152,7 +151,7 @@ def spectrogram(wave: Array, window: int) -> Array:
 
 
 def shortest(config: Discriminator) -> int:
-    """Fewest samples of a waveform: a whole window, more than a period, and one sample after decimation."""
+    """The shortest waveform, in samples: a whole window, more than a period, and one sample after decimation."""
     windows = (*config.windows, *config.stft_windows, *config.frame_windows)
     return max(1, *windows, *(p + 1 for p in config.periods), *config.rates)
 
@@ -185,13 +184,13 @@ def _band_bins(bands: tuple[float, ...], window: int) -> list[tuple[int, int]]:
 
 _SLOPE, _STFT_SLOPE = 0.1, 0.2  # of LeakyReLU below zero, in DAC's and in EnCodec's discriminators
 _GROUP = 4  # input channels in a group of MSD's layers
-_ENTRY = 0.03  # of a filter's direction at the start, as in codec/layers.py: it sets how fast Adam turns the filter
+_ENTRY = 0.03  # initial size of a filter's entries, which sets how fast Adam turns it; see codec/layers.py
 
 
 class Conv(nn.Module):
-    """Weight-normalised `conv`, or with groups `conv_grouped`, with a bias.
+    """Weight-normalised `conv` (with groups: `conv_grouped`) and a bias.
 
-    Gains begin at 1: with torch's 1/sqrt(3) signals fade from layer to layer, and learning is slower.
+    Gains start at 1. With torch's 1/sqrt(3), signals fade from layer to layer, and learning is slower.
     """
 
     features: int
@@ -239,7 +238,7 @@ class PeriodDiscriminator(SubDiscriminator):
     @nn.compact
     def __call__(self, wave: Array) -> Judged:
         (n, t), period = wave.shape, self.size
-        # DAC's padding: a whole period where nothing is missing
+        # DAC's padding: a whole period if t is a multiple of it
         padded = jnp.pad(wave, ((0, 0), (0, period - t % period)), mode="reflect")
         x = padded.reshape(n, -1, period, 1).swapaxes(1, 2)
         widths = self.config.period_channels
@@ -284,9 +283,9 @@ class BandDiscriminator(SubDiscriminator):
 
 
 class STFTDiscriminator(SubDiscriminator):
-    """MS-STFT at one window: layers on the whole complex spectrogram of `[n, t]`, t >= window, growing in dilation.
+    """MS-STFT at one window: layers of growing dilation on the whole complex spectrogram of `[n, t]`, t >= window.
 
-    EnCodec leaves weight normalisation out of the first layer, which does not change what it can express.
+    EnCodec has no weight normalisation in the first layer, which does not change what the layer can express.
     """
 
     @nn.compact
@@ -302,7 +301,7 @@ class STFTDiscriminator(SubDiscriminator):
 class FrameDiscriminator(SubDiscriminator):
     """At one window: 1-D convolutions over frames of the whole compressed spectrogram of `[n, t]`, t >= window.
 
-    Frequencies are channels, so every layer is a matrix product, at less than a tenth of the cost of planes.
+    Frequencies are channels, so every layer is a matrix product, at less than a tenth of the cost of the others.
     """
 
     @nn.compact
@@ -320,7 +319,7 @@ class Discriminators(nn.Module):
     """Every sub-discriminator of the config, on n independent waveforms `[n, t]` in [-1, 1].
 
     As published, MPD, MSD and MRD see the waveform without its level (`normalise`), and MS-STFT sees it unchanged.
-    Frame discriminators see it unchanged too. Raises UserError where `check` does.
+    Frame discriminators see it unchanged too. Raises UserError if `check` does.
     """
 
     config: Discriminator
