@@ -131,7 +131,7 @@ def decimate(wave: Array, rate: int) -> Array:
 
 @lru_cache
 def fourier(window: int) -> np.ndarray:
-    """The windowed transform as a matrix, `[window, 2 (window / 2 + 1)]`: Hann window, interleaved cosines and sines."""
+    """The windowed DFT as a matrix, `[window, 2 (window / 2 + 1)]`: Hann window, interleaved cosines and sines."""
     return analysis_matrix(window).reshape(window, 2, -1).swapaxes(1, 2).reshape(window, -1)
 
 
