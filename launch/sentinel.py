@@ -1,8 +1,9 @@
 """Track what more training gives: `python launch/sentinel.py RUN --data FOLDER --table docs/sentinel.csv`.
 
 Measures a bundle, or the newest checkpoint of a run folder, on a small fixed list of held-out clips: the speech decoded
-from the speech tokens alone, of clean speech and of mixtures. Appends a row to the table and plots the table in a png
-beside it. Run it every 100,000 mixture-seconds or so.
+from the speech tokens alone, of clean speech and of mixtures. Whisper's word errors are those of all held-out clips with
+a transcript, decoded from all speech tokens and from the first level. Appends a row to the table and plots the table in
+a png beside it. Run it every 100,000 mixture-seconds or so.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from decodec_jax.launching import one_line
 CLEAN, MIXTURES = 12, 2  # clips; mixtures at each SNR
 SECONDS = 8.0
 FIGURES = ("PESQ", "ESTOI", "log mel", "OVRL")
+WORDS = ("WER", "WER of level 1", "WER of originals")
 
 
 def main() -> None:
@@ -33,6 +35,7 @@ def main() -> None:
     parser.add_argument("model", help="run folder or bundle")
     parser.add_argument("--data", required=True, help="folder of the training data")
     parser.add_argument("--table", type=Path, required=True, help="csv file to append to; a png goes beside it")
+    parser.add_argument("--run", help="name of the run in the table (default: the folder's name)")
     parser.add_argument("--seen", type=float, help="mixture-seconds of training (needed for a bundle)")
     arguments = parser.parse_args()
     codec = DeCodec.load(arguments.model)
@@ -40,9 +43,10 @@ def main() -> None:
         raise UserError(f"{arguments.model} has no codes yet; measure it once its codebooks have started")
     seen = arguments.seen if arguments.seen is not None else seconds_seen(Path(arguments.model), codec.step)
     source = sources.open_source(Data(root=arguments.data, cache_mb=0), codec.config.sample_rate, "valid")
-    row = {"mixture-seconds": round(seen), "step": codec.step, "weights": codec.fingerprint}
+    row = {"run": arguments.run or Path(arguments.model).name, "mixture-seconds": round(seen), "step": codec.step, "weights": codec.fingerprint}
     row |= {f"clean {name}": value for name, value in measured(codec, items.clean(source, CLEAN)).items()}
     row |= {f"mixtures {name}": value for name, value in measured(codec, items.mixtures(source, MIXTURES)).items()}
+    row |= word_errors(codec, [item for item in items.clean(source, None) if item.transcript], judges.whisper())
     append(arguments.table, row)
     draw(arguments.table.with_suffix(".png"), read(arguments.table))
     print(", ".join(f"{name} {value}" for name, value in row.items()))
@@ -69,6 +73,15 @@ def measured(codec: DeCodec, chosen: Sequence[Item]) -> dict[str, float]:
     return {name: round(float(value), 3) for name, value in zip(FIGURES, np.nanmean(rows, axis=0), strict=True)}
 
 
+def word_errors(codec: DeCodec, chosen: Sequence[Item], judge: judges.Judge) -> dict[str, float]:
+    """Mean word error rates of whole clips: decoded from all speech levels, from the first alone, and as they are."""
+    rows = []
+    for item in chosen:
+        heard = codec.enhance(item.mixture, item.rate), codec.semantic(item.mixture, item.rate), item.mixture
+        rows.append([judge(wave, item.rate, item.transcript)["wer"] for wave in heard])
+    return {name: round(float(value), 3) for name, value in zip(WORDS, np.mean(rows, axis=0), strict=True)}
+
+
 def append(table: Path, row: dict) -> None:
     """Add a row to the table; a new table gets a header."""
     new = not table.exists()
@@ -85,17 +98,22 @@ def read(table: Path) -> list[dict[str, str]]:
 
 
 def draw(path: Path, rows: Sequence[dict[str, str]]) -> None:
-    """Plot each metric against the mixture-seconds seen, for clean speech and mixtures."""
+    """Plot each metric against the mixture-seconds seen, for clean speech and mixtures of each run."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12, 3), layout="constrained")
-    seen = [float(row["mixture-seconds"]) / 1000 for row in rows]
-    for axis, name in zip(figure.subplots(1, len(FIGURES)), FIGURES, strict=True):
-        for what in ("clean", "mixtures"):
-            axis.plot(seen, [float(row[f"{what} {name}"]) for row in rows], marker="o", markersize=3, label=what)
-        axis.set(title=name, xlabel="thousand mixture-seconds")
+    figure = Figure(figsize=(15, 3), layout="constrained")
+    panels = {name: {f"clean {name}": "-", f"mixtures {name}": "--"} for name in FIGURES}
+    panels["WER, clean"] = {"WER": "-", "WER of level 1": ":"}
+    for axis, (title, columns) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
+        for number, run in enumerate(dict.fromkeys(row["run"] for row in rows)):
+            for column, style in columns.items():
+                known = [row for row in rows if row["run"] == run and row[column]]
+                seen = [float(row["mixture-seconds"]) / 1000 for row in known]
+                axis.plot(seen, [float(row[column]) for row in known], style, color=f"C{number}", marker="o",
+                          markersize=3, label=f"{run}, {column.removesuffix(' ' + title)}")  # fmt: skip
+        axis.set(title=title, xlabel="thousand mixture-seconds")
         axis.grid(alpha=0.3)
-    axis.legend()
+        axis.legend(fontsize=6)
     figure.savefig(path, dpi=120)
 
 

@@ -29,6 +29,8 @@ def test_each_measurement_is_a_row_and_the_curve_is_drawn_anew(sentinel, tmp_pat
         return {name: 0.5 + len(heard) for name in sentinel.FIGURES}
 
     monkeypatch.setattr(sentinel, "measured", measured)
+    monkeypatch.setattr(sentinel, "word_errors", lambda codec, items, judge: dict.fromkeys(sentinel.WORDS, 0.25))
+    monkeypatch.setattr(sentinel.judges, "whisper", lambda: None)
     table = tmp_path / "curve.csv"
     for seen in ("1000", "2000"):
         flags = [str(model), "--data", "", "--table", str(table), "--seen", seen]
@@ -37,6 +39,7 @@ def test_each_measurement_is_a_row_and_the_curve_is_drawn_anew(sentinel, tmp_pat
     assert heard[:2] == heard[2:] and len(heard[0]) == sentinel.CLEAN  # the same clips every time
     first, second = sentinel.read(table)
     assert (first["mixture-seconds"], second["mixture-seconds"]) == ("1000", "2000")
+    assert (first["run"], first["WER of level 1"]) == ("model", "0.25")
     assert (first["clean PESQ"], second["mixtures OVRL"], first["step"]) == ("1.5", "4.5", "7")
     assert table.with_suffix(".png").stat().st_size > 1000
     assert "mixture-seconds 2000" in capsys.readouterr().out
