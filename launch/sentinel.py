@@ -1,8 +1,8 @@
 """Track what more training gives: `python launch/sentinel.py RUN --data FOLDER --table docs/sentinel.csv`.
 
 Measures a bundle, or the newest checkpoint of a run folder, on a small fixed list of held-out clips: the speech decoded
-from the speech tokens alone, of clean speech and of mixtures. Whisper's word errors are those of all held-out clips with
-a transcript, decoded from all speech tokens and from the first level. Appends a row to the table and plots the table in
+from the speech tokens alone, of clean speech and of mixtures. Whisper's word error rates are of all held-out clips that
+have a transcript, decoded from all speech levels and from the first. Appends a row to the table and plots the table in
 a png beside it. Run it every 100,000 mixture-seconds or so.
 """
 
@@ -43,7 +43,8 @@ def main() -> None:
         raise UserError(f"{arguments.model} has no codes yet; measure it once its codebooks have started")
     seen = arguments.seen if arguments.seen is not None else seconds_seen(Path(arguments.model), codec.step)
     source = sources.open_source(Data(root=arguments.data, cache_mb=0), codec.config.sample_rate, "valid")
-    row = {"run": arguments.run or Path(arguments.model).name, "mixture-seconds": round(seen), "step": codec.step, "weights": codec.fingerprint}
+    row = {"run": arguments.run or Path(arguments.model).name, "mixture-seconds": round(seen)}
+    row |= {"step": codec.step, "weights": codec.fingerprint}
     row |= {f"clean {name}": value for name, value in measured(codec, items.clean(source, CLEAN)).items()}
     row |= {f"mixtures {name}": value for name, value in measured(codec, items.mixtures(source, MIXTURES)).items()}
     row |= word_errors(codec, [item for item in items.clean(source, None) if item.transcript], judges.whisper())
