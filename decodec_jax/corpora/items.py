@@ -8,16 +8,17 @@ import csv
 import io
 import json
 import os
+import re
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from decodec_jax import audio
 from decodec_jax.corpora import storage
-from decodec_jax.data import records
-from decodec_jax.data.clips import KINDS
+from decodec_jax.data import records, tfds_source
+from decodec_jax.data.clips import KINDS, Clip
 from decodec_jax.errors import UserError
 
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
@@ -48,8 +49,7 @@ def listed(source: str, kind: str = "speech") -> list[Item]:
     kind: of those whose folder or manifest does not tell. Raises UserError if there are none.
     """
     if storage.is_url(source):
-        files = storage.listed(source)
-        found = [item for path, size in files for item in _of_file(path, PurePosixPath(path).name, size, kind)]
+        found = _of_bucket(source, kind)
     elif os.path.isdir(source):
         found = _of_folder(Path(source), kind)
     elif os.path.exists(source):
@@ -61,21 +61,32 @@ def listed(source: str, kind: str = "speech") -> list[Item]:
     return found
 
 
+def _of_bucket(source: str, kind: str) -> list[Item]:
+    """Names in a bucket begin where the pattern does, or below the folder."""
+    files = storage.listed(source)
+    fixed = re.split(r"[*?\[]", source)[0]
+    root = fixed.rstrip("/") if fixed == source and files[0][0] != source else fixed.rsplit("/", 1)[0]
+    if fixed == source and f"{root}/manifest.csv" in dict(files):
+        return _of_manifest(root, dict(files), kind)
+    return [item for path, size in files for item in _of_file(path, path.removeprefix(f"{root}/"), size, kind)]
+
+
 def _of_folder(root: Path, kind: str) -> list[Item]:
     if (root / "manifest.csv").exists():
-        return _of_manifest(root, kind)
+        return _of_manifest(str(root), {}, kind)
     if (root / "dataset_info.json").exists():
-        return _of_tfds(root)
+        return _of_tfds(root, kind)
     found = []
     for path in sorted(root.rglob("*")):
         relative = path.relative_to(root)
         if path.is_file() and not path.name.startswith("."):
-            found += _of_file(str(path), relative.as_posix(), path.stat().st_size, KINDS.get(relative.parts[0], kind))
+            found += _of_file(str(path), relative.as_posix(), path.stat().st_size, kind)
     return found
 
 
 def _of_file(path: str, name: str, size: int, kind: str) -> list[Item]:
-    """A recording, or those of an archive; nothing for other files."""
+    """A recording, or those of an archive; nothing for other files. The first folder of the name may tell the kind."""
+    kind = KINDS.get(PurePosixPath(name).parts[0], kind)
     if name.lower().endswith(ARCHIVES):
         return _of_archive(path, name, kind)
     if PurePosixPath(name).suffix.lower() not in audio.SUFFIXES:
@@ -85,34 +96,32 @@ def _of_file(path: str, name: str, size: int, kind: str) -> list[Item]:
     return [Item(name, path, kind=kind, speaker=speaker, size=size)]
 
 
-def _of_manifest(root: Path, kind: str) -> list[Item]:
-    path = root / "manifest.csv"
+def _of_manifest(root: str, sizes: Mapping[str, int], kind: str) -> list[Item]:
+    """The rows of the manifest of a folder or a bucket; sizes: of a bucket's files, in bytes."""
+    path = f"{root}/manifest.csv"
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = csv.DictReader(file)
-            if "path" not in (rows.fieldnames or ()):
-                raise UserError(f"{path} lacks the column 'path'; its first line must name the columns")
-            return [_of_row(root, row, kind) for row in rows if row["path"]]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        rows = csv.DictReader(io.StringIO(storage.read(path).decode("utf-8-sig"), newline=""))
+        if "path" not in (rows.fieldnames or ()):
+            raise UserError(f"{path} lacks the column 'path'; its first line must name the columns")
+        return [_of_row(root, row, sizes, kind) for row in rows if row["path"]]
+    except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} cannot be read as a table ({error})") from None
 
 
-def _of_row(root: Path, row: dict[str, str], kind: str) -> Item:
+def _of_row(root: str, row: dict[str, str], sizes: Mapping[str, int], kind: str) -> Item:
     seconds = row.get("duration") or row.get("duration_s") or "0"
     try:
         length = max(0.0, float(seconds))
     except ValueError:
         length = 0.0
     told = row.get("kind") or kind
-    address = records.address(row["path"])
-    file = root / (address[0] if address else row["path"])
-    try:
-        size = 0 if address else file.stat().st_size
-    except OSError:
-        size = 0  # it is missing, which whoever reads it finds out
+    path = os.path.join(root, row["path"])
+    size = sizes.get(path, 0)
+    if not storage.is_url(root) and not records.address(row["path"]) and os.path.exists(path):
+        size = os.path.getsize(path)  # of a file that is missing, whoever reads it will say so
     more = {key: text for key, text in row.items() if key and key not in KNOWN and text}
     return Item(
-        row["path"], str(root / row["path"]), "", KINDS.get(told, told), row.get("speaker") or "",
+        row["path"], path, "", KINDS.get(told, told), row.get("speaker") or "",
         row.get("split") or "train", row.get("transcript") or "", row.get("licence") or row.get("license") or "",
         length, size or round(32_000 * length), more,
     )  # fmt: skip
@@ -157,12 +166,17 @@ def _text(content: bytes, suffix: str) -> dict:
     return fields | ({"more": rest} if rest else {})
 
 
-def _of_tfds(root: Path) -> list[Item]:
-    from decodec_jax.data import tfds_source
-
-    clips = tfds_source.open_tfds(root, 1, lambda _: True).clips
-    return [Item(f"{root.name}/{clip.name}", str(root), clip.name, clip.kind, clip.speaker, clip.split, clip.transcript,
-                 "", clip.seconds, round(32_000 * clip.seconds)) for clip in clips]  # fmt: skip
+def _of_tfds(root: Path, kind: str) -> list[Item]:
+    """Every example. Of one that cannot be described, only its name is known, so that the report says what it lacks."""
+    source = tfds_source.open_tfds(root, 1, lambda _: True)
+    described = {clip.name: clip for clip in source.clips}
+    found = []
+    for split, examples in source.splits.items():
+        for name in (f"{split}#{index}" for index in range(len(examples))):
+            clip = described.get(name) or Clip(name, "", "", 0.0, split)
+            found.append(Item(name, str(root), name, clip.kind or kind, clip.speaker, clip.split, clip.transcript, "",
+                              clip.seconds, round(32_000 * clip.seconds)))  # fmt: skip
+    return found
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -207,7 +221,7 @@ def _members(items: Sequence[Item]) -> Iterator[tuple[Item, io.BytesIO | UserErr
     try:
         with storage.opened(item.path) as file, tarfile.open(fileobj=file, mode="r|*") as archive:
             for member in archive:
-                while item is not None and member.name == item.member:
+                if member.name == item.member:
                     yield item, io.BytesIO(archive.extractfile(member).read())
                     item = next(left, None)
                 if item is None:
@@ -224,14 +238,16 @@ def _members(items: Sequence[Item]) -> Iterator[tuple[Item, io.BytesIO | UserErr
 
 def _example(item: Item) -> io.BytesIO:
     """A recording of a TFDS dataset, as the bytes of a file."""
-    example = _examples(item.path, item.member.rsplit("#", 1)[0])[int(item.member.rsplit("#", 1)[1])]
+    example = tfds_source.fetch(_splits(item.path), item.member)
     if isinstance(example["audio"], bytes):
         return io.BytesIO(example["audio"])
+    if "sample_rate" not in example:
+        raise UserError(f"{item.id} lacks the feature 'sample_rate'")
     return io.BytesIO(audio.encode(example["audio"], int(example["sample_rate"]), ".flac", item.id))
 
 
 @lru_cache(maxsize=16)
-def _examples(root: str, split: str):
+def _splits(root: str) -> dict:
     import tensorflow_datasets as tfds
 
-    return tfds.builder_from_directory(root).as_data_source(split)
+    return tfds.builder_from_directory(root).as_data_source()

@@ -26,7 +26,7 @@ from decodec_jax.data.clips import KINDS, NAMED
 from decodec_jax.errors import UserError
 from decodec_jax.inference.loudness import level_of_pieces
 
-COLUMNS = ("path", "split", "kind", "speaker", "transcript", "duration", "licence", "id", "level_db")
+COLUMNS = ("path", "split", "kind", "speaker", "transcript", "duration", "licence", "id", "recording", "level_db")
 FORBIDS = re.compile(r"\bNC\b|non-?commercial|LDC", re.IGNORECASE)  # in the names of licences
 NOT_GIVEN = "not given"
 
@@ -67,7 +67,7 @@ def prepare(
     for line in licences(found):
         say(line)
     every = [part for name, each in found.items() for part in parts.cut(name, each, round(settings.shard_mb * 1e6))]
-    parts.begin(out, {"version": 1} | asdict(settings), {name: parts.digest(each) for name, each in found.items()})
+    parts.begin(out, {"version": 2} | asdict(settings), {name: parts.digest(each) for name, each in found.items()})
     todo = parts.left(out, every)
     say(f"{sum(map(len, found.values()))} recordings in {len(every)} parts, {len(todo)} of them to do")
     if todo:
@@ -138,7 +138,7 @@ def _clips(item: Item, source, settings: Settings, dropped: list) -> list[tuple[
                 unfit.append([number, fault, seconds])
                 continue
             facts = {
-                "id": number, "kind": item.kind, "split": item.split, "speaker": item.speaker,
+                "id": number, "recording": item.id, "kind": item.kind, "split": item.split, "speaker": item.speaker,
                 "licence": item.licence, "transcript": item.transcript, "seconds": seconds, "level": round(level, 2),
                 "digest": hashlib.blake2b(audio.sixteen_bits(wave).tobytes(), digest_size=12).hexdigest(),
             }  # fmt: skip
@@ -202,7 +202,7 @@ def finish(out: str, every: Sequence[parts.Part], settings: Settings, unreadable
                 digests[clip["digest"]] = name
                 rows.append((f"{part.name}.array_record#{index}", clip["split"], clip["kind"], clip["speaker"],
                              clip["transcript"], f"{clip['seconds']:.6f}", clip["licence"], name,
-                             f"{clip['level']:.2f}"))  # fmt: skip
+                             clip["recording"], f"{clip['level']:.2f}"))  # fmt: skip
     report = summary(rows, dropped) | {"unreadable": list(unreadable), "shards": len(every)}
     storage.write(out, "dropped.csv", _table([("id", "reason", "detail", "seconds"), *dropped]))
     storage.write(out, "report.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")

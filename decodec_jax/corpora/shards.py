@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from array_record.python import array_record_module
 
 from decodec_jax.data import records
 from decodec_jax.errors import UserError
@@ -78,15 +77,23 @@ def _record(row: Row) -> bytes:
 
 
 def read(folder: str | Path) -> Iterator[tuple[Row, Tokens]]:
-    """All rows of a folder that `decodec tokenize` wrote, with their tokens, as `codec.decode` takes them."""
+    """All rows of a folder that `decodec tokenize` wrote, with their tokens, as `codec.decode` takes them.
+
+    Raises UserError where there are none, and for a damaged shard.
+    """
     folder = Path(folder)
     try:
         about = json.loads((folder / "settings.json").read_text())["settings"]
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{folder} holds no tokens: settings.json cannot be read ({error})") from None
     for path in sorted(folder.glob(f"*{FORMS[about['format']]}")):
-        for row in _parquet_rows(path) if about["format"] == "parquet" else _record_rows(path):
-            yield row, tokens_of(row, about)
+        try:
+            for row in _parquet_rows(path) if about["format"] == "parquet" else _record_rows(path):
+                yield row, tokens_of(row, about)
+        except (UserError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UserError(f"{path} is damaged ({reason}); remove it and "
+                            f"{path.stem}.json, and run `decodec tokenize` again") from None
 
 
 def tokens_of(row: Row, about: dict) -> Tokens:
@@ -98,14 +105,17 @@ def tokens_of(row: Row, about: dict) -> Tokens:
 def _parquet_rows(path: Path) -> Iterator[Row]:
     from pyarrow import parquet
 
-    for batch in parquet.ParquetFile(path).iter_batches(64):
-        for row in batch.to_pylist():
-            frames = max((len(level) for name in STREAMS for level in row[name]), default=0)
-            yield row | {name: np.array(row[name], np.uint16).reshape(-1, frames) for name in STREAMS}
+    try:
+        for batch in parquet.ParquetFile(path).iter_batches(64):
+            for row in batch.to_pylist():
+                frames = max((len(level) for name in STREAMS for level in row[name]), default=0)
+                yield row | {name: np.array(row[name], np.uint16).reshape(-1, frames) for name in STREAMS}
+    except (OSError, ValueError) as error:  # what Arrow raises for damage is one of them
+        raise UserError(f"{path} cannot be read ({str(error).splitlines()[0]})") from None
 
 
 def _record_rows(path: Path) -> Iterator[Row]:
-    for index in range(array_record_module.ArrayRecordReader(str(path)).num_records()):
+    for index in range(records.count(str(path))):
         head, codes = records.read_record(str(path), index).split(b"\n", 1)
         row, values, begin = json.loads(head), np.frombuffer(codes, "<u2"), 0
         for name in STREAMS:

@@ -23,6 +23,12 @@ class Clip:
     seconds: float
     split: str
     transcript: str = ""
+    recording: str = ""  # that it is a piece of; empty: it is a whole recording
+
+    @property
+    def group(self) -> str:
+        """Clips that are alike share a group: those of a speaker or, where none is known, of a recording."""
+        return (self.kind == "speech" and self.speaker) or self.recording or self.name
 
 
 def keep_usable(clips: Iterable[Clip], checked: Callable[[Clip], Clip]) -> list[Clip]:

@@ -54,8 +54,7 @@ class Mixer:
         # Clips are grouped by speaker, so that `data.balance` sets how often speakers with much data are drawn.
         groups = {"speech": {}, "background": {}, "room": {}}
         for i, clip in enumerate(self.source.clips):
-            key = (clip.kind == "speech" and clip.speaker) or clip.name
-            groups[clip.kind].setdefault(key, []).append(i)
+            groups[clip.kind].setdefault(clip.group, []).append(i)
         self.groups = {kind: list(members.values()) for kind, members in groups.items()}
         self.shares = {kind: np.cumsum(self._weights(members)) for kind, members in self.groups.items()}
         self.silence = None  # its targets

@@ -1,7 +1,8 @@
 """ArrayRecord: one file that holds many records, such as encoded audio files, for random access."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
@@ -34,12 +35,24 @@ def write(path: Path, contents: Iterable[bytes]) -> None:
 
 def read_record(path: str, index: int) -> bytes:
     """The bytes of one record. Raises UserError when the file is damaged or has no such record."""
-    try:
+    with _one_line(f"{path}#{index}"):
         (record,) = _reader(path).read([index])
+    return record
+
+
+def count(path: str) -> int:
+    """How many records a file holds. Raises UserError when it is damaged."""
+    with _one_line(path):
+        return _reader(path).num_records()
+
+
+@contextmanager
+def _one_line(name: str) -> Iterator[None]:
+    try:
+        yield
     except (RuntimeError, ValueError, IndexError, OSError) as error:
         reason = re.split(r"[;\n]", str(error))[0] or type(error).__name__
-        raise UserError(f"{path}#{index} cannot be read ({reason})") from None
-    return record
+        raise UserError(f"{name} cannot be read ({reason})") from None
 
 
 @lru_cache(maxsize=512)

@@ -87,22 +87,18 @@ def select(clips: Sequence[Clip], data: Data, split: str) -> list[Clip]:
             held = _held_out(train, data.holdout)
             if not held and split == "valid":
                 log.warning("no %s is held out for validation: it uses the training clips", kind)
-            in_split = [clip for clip in train if (_group(clip) in held) == (split == "valid")]
+            in_split = [clip for clip in train if (clip.group in held) == (split == "valid")]
             chosen += in_split if held else train
     return chosen
 
 
 def _held_out(clips: Sequence[Clip], share: float) -> set[str]:
     """The speakers (or recordings) kept for validation: by hash, so that adding clips never moves the others."""
-    groups = sorted({_group(clip) for clip in clips}, key=_hash)
+    groups = sorted({clip.group for clip in clips}, key=_hash)
     if share <= 0 or len(groups) < 2:
         return set()
     held = [group for group in groups if _hash(group) < share] or groups[:1]
     return set(held[: len(groups) - 1])
-
-
-def _group(clip: Clip) -> str:
-    return (clip.kind == "speech" and clip.speaker) or clip.name
 
 
 def _hash(text: str) -> float:
@@ -196,8 +192,8 @@ def _read_manifest(path: Path) -> list[Clip]:
                 kind = KINDS.get((row["kind"] or "").strip())
                 if kind and row["path"]:
                     seconds = _seconds(row.get("duration") or row.get("duration_s"))
-                    speaker, transcript = row.get("speaker") or "", row.get("transcript") or ""
-                    clips.append(Clip(row["path"], kind, speaker, seconds, row["split"] or "", transcript))
+                    texts = (row.get(name) or "" for name in ("transcript", "recording"))
+                    clips.append(Clip(row["path"], kind, row.get("speaker") or "", seconds, row["split"] or "", *texts))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} cannot be read as a table ({error})") from None
     return clips

@@ -2,7 +2,7 @@
 
 An example holds `audio` (int16 or float tensor [t], or the bytes of an encoded audio file) and `sample_rate` (Hz; not
 needed with bytes). It may hold `kind`, `speaker` and `transcript`. Without `kind`, the split's name must begin with the
-kind, as in "noise_train".
+kind, as in "noise_train". TFDS's own feature `Audio` needs TensorFlow, so corpora of its catalogue cannot be read.
 """
 
 import io
@@ -27,7 +27,7 @@ class Tfds:
 
     def read(self, i: int, start: float = 0.0, seconds: float | None = None) -> np.ndarray:
         name = self.clips[i].name
-        example = _fetch(self.splits, name)
+        example = fetch(self.splits, name)
         wave = example["audio"]
         if isinstance(wave, bytes):
             return audio.mono(audio.read(io.BytesIO(wave), self.sample_rate, start, seconds, name)[0])
@@ -61,15 +61,14 @@ def open_tfds(root: Path, sample_rate: int, wanted: Callable[[str], bool]) -> Tf
         raise UserError(f"{root}: its examples lack the feature 'audio'")
 
     def described(clip: Clip) -> Clip:
-        record = tf_example_pb2.Example.FromString(_fetch(records, clip.name))
+        record = tf_example_pb2.Example.FromString(fetch(records, clip.name))
         return _describe(clip, record.features.feature, sample_rate)
 
     unknown = [Clip(f"{name}#{i}", "", "", 0.0, _ours(name)) for name in names for i in range(len(splits[name]))]
-    clips = [clip for clip in keep_usable(unknown, described) if clip.kind]
-    return Tfds(sample_rate, clips, splits)
+    return Tfds(sample_rate, keep_usable(unknown, described), splits)
 
 
-def _fetch(splits: dict, name: str):
+def fetch(splits: dict, name: str):
     """The example, or its bytes, of a clip's name."""
     split, index = name.rsplit("#", 1)
     try:
@@ -96,7 +95,8 @@ def _describe(clip: Clip, example, sample_rate: int) -> Clip:
     if frames == 0:
         raise UserError(f"{clip.name} has no samples")
     require_rate(rate, sample_rate, clip.name)
-    kind = KINDS.get(text("kind") or clip.split.split("_")[0], "")
+    told = text("kind")
+    kind = KINDS.get(told, told) or KINDS.get(clip.split.split("_")[0], "")
     return Clip(clip.name, kind, text("speaker"), frames / rate, clip.split, text("transcript"))
 
 

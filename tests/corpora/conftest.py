@@ -3,6 +3,7 @@
 import csv
 import functools
 
+import fsspec
 import numpy as np
 import pytest
 from made import RATE, clip
@@ -34,6 +35,21 @@ def manifest(folder):
             csv.writer(file).writerows([("path", "kind", "speaker", "transcript", "note", "split"), *rows])
 
     return write
+
+
+@pytest.fixture
+def bucket(tmp_path):
+    """Copies a folder into a bucket in memory, and returns its URL."""
+    memory = fsspec.filesystem("memory")
+
+    def upload(folder):
+        url = f"memory://{tmp_path.name}/{folder.name}"
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        memory.pipe({f"{url}/{path.relative_to(folder).as_posix()}": path.read_bytes() for path in files})
+        return url
+
+    yield upload
+    memory.store.clear()
 
 
 @pytest.fixture(scope="session")

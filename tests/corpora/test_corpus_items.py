@@ -1,12 +1,14 @@
 """What folders, archives, WebDataset shards and buckets hold, and that damage is one line of one recording."""
 
 import json
+import tarfile
+from dataclasses import replace
 
 import pytest
 from made import tarred
 
 from decodec_jax import audio
-from decodec_jax.corpora import items, storage
+from decodec_jax.corpora import items
 from decodec_jax.errors import UserError
 
 
@@ -60,13 +62,28 @@ def test_an_archive_cut_short_gives_what_is_whole(tmp_path, members):
     assert "damaged or cut short" in str(error) and item.id == "b.tar.gz/(the rest)"
 
 
-def test_a_bucket_is_listed_and_read(members, tmp_path):
-    for name, data in members.items():
-        with storage.writing(f"memory://bucket/{tmp_path.name}", name.replace("/", "-")) as part:
-            part.write_bytes(data)
-    found = items.listed(f"memory://bucket/{tmp_path.name}/speech-*.flac")
-    assert [item.id for item in found] == ["speech-s0-a.flac", "speech-s1-a.flac", "speech-s1-b.flac"]
-    assert audio.info(items.located(found[0])).seconds > 0
+def test_an_archive_that_holds_a_name_twice_gives_the_rest_too(tmp_path, folder):
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as archive:
+        for name in ("speech/s0/a.flac", "speech/s0/a.flac", "speech/s1/a.flac"):
+            archive.add(folder / name, name)
+    found = list(items.contents(items.listed(str(path))))
+    assert [source.getvalue() for item, source in found] == [(folder / item.member).read_bytes() for item, _ in found]
+    assert len(found) == 3
+
+
+def test_a_bucket_is_listed_and_read_like_a_folder(bucket, folder, manifest):
+    found = items.listed(bucket(folder))
+    local = items.listed(str(folder))
+    assert [replace(item, path="") for item in found] == [replace(item, path="") for item in local]
+    for item in found:
+        assert items.located(item).getvalue() == (folder / item.id).read_bytes()
+    some = items.listed(f"{bucket(folder)}/speech/*/a.flac")
+    assert [item.id for item in some] == ["s0/a.flac", "s1/a.flac"]
+    manifest(("speech/s0/a.flac", "speech", "ann", "a word", "loud", "train"), ("missing.wav", "", "", "", "", ""))
+    first, missing = items.listed(bucket(folder))
+    assert (first.speaker, first.transcript, first.size) == ("ann", "a word", local[1].size)
+    assert audio.info(items.located(first)).seconds > 0 and "missing.wav cannot be read" in str(items.located(missing))
 
 
 def test_sources_that_hold_nothing_are_one_line(tmp_path, folder):
@@ -79,5 +96,3 @@ def test_sources_that_hold_nothing_are_one_line(tmp_path, folder):
         with pytest.raises(UserError, match=words) as caught:
             items.listed(str(source))
         assert "\n" not in str(caught.value)
-
-

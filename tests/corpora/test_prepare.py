@@ -5,18 +5,18 @@ import importlib.util
 import json
 import resource
 import shutil
+from dataclasses import replace
 from functools import partial
 
+import fsspec
 import numpy as np
 import pytest
 import soundfile
+import tfds_folder
 from made import clip, tarred
 
 from decodec_jax import audio, cli
-from decodec_jax.config import Data
-from decodec_jax.corpora import items, parts, prepare, screen
-from decodec_jax.data.mixing import Mixer
-from decodec_jax.data.sources import open_source
+from decodec_jax.corpora import items, parts, prepare, screen, storage
 from decodec_jax.errors import UserError
 
 RATE = 16_000
@@ -62,23 +62,6 @@ def test_shards_hold_what_the_folder_holds(folder, tmp_path):
     assert json.loads((tmp_path / "out/report.json").read_text()) == report
 
 
-def test_training_sees_the_examples_of_the_folder(tmp_path):
-    for seed in range(8):
-        name = f"speech/s{seed % 2}/{seed}.flac" if seed < 4 else f"background/{seed}.flac"
-        (tmp_path / "corpus" / name).parent.mkdir(parents=True, exist_ok=True)
-        audio.write(tmp_path / "corpus" / name, clip(6000 + 500 * seed, seed), RATE)
-    run([tmp_path / "corpus"], tmp_path / "out")
-    mixers = []
-    for root in (tmp_path / "corpus", tmp_path / "out"):
-        data = Data(root=str(root), holdout=0.0, seconds=0.25)
-        mixers.append(Mixer(open_source(data, RATE), data))
-    for index in range(10):
-        ours, theirs = (mixer(index, np.random.default_rng(index)) for mixer in mixers)
-        assert ours.keys() == theirs.keys()
-        for name in ours:
-            np.testing.assert_array_equal(ours[name], theirs[name])
-
-
 def bad_files(root):
     """Ten recordings that are of no use: name -> the reason."""
     root.mkdir(parents=True)
@@ -104,20 +87,27 @@ def bad_files(root):
     }  # fmt: skip
 
 
-def test_ten_broken_in_ten_ways_duplicates_and_ids_taken(folder, tmp_path, manifest):
-    wanted = bad_files(folder / "speech/bad")
+def test_ten_of_a_thousand_are_broken_in_ten_ways(tmp_path):
+    wanted = bad_files(tmp_path / "corpus/bad")
+    for seed in range(989):
+        audio.write(tmp_path / f"corpus/{seed:03d}.flac", clip(1000, seed), RATE)
+    report = run([tmp_path / "corpus"], tmp_path / "out", replace(SMALL, shard_mb=0.5))
+    assert report["clips"] == 990  # whole.flac among them
+    dropped = table(tmp_path / "out/dropped.csv")
+    assert [(row["id"], row["reason"]) for row in dropped] == [
+        (f"corpus/bad/{name}", reason) for name, reason in sorted(wanted.items())
+    ]
+    assert "truncated" in next(row["detail"] for row in dropped if "cut.wav" in row["id"])
+    assert report["dropped"]["broken"]["recordings"] == 6
+    assert "| broken | 6 |" in (tmp_path / "out/README.md").read_text()
+
+
+def test_copies_and_ids_that_are_taken_are_left_out(folder, tmp_path, manifest):
     shutil.copy(folder / "speech/s0/a.flac", folder / "speech/s1/copy.flac")
     report = run([folder], tmp_path / "out")
-    assert report["clips"] == 6  # the folder's five, and whole.flac
-    dropped = {row["id"]: row for row in table(tmp_path / "out/dropped.csv")}
-    assert {name: row["reason"] for name, row in dropped.items()} == {
-        f"corpus/speech/bad/{name}": reason for name, reason in wanted.items()
-    } | {"corpus/speech/s1/copy.flac": "duplicate"}
-    assert dropped["corpus/speech/s1/copy.flac"]["detail"] == "of corpus/speech/s0/a.flac"
-    assert "truncated" in dropped["corpus/speech/bad/cut.wav"]["detail"]
-    assert report["dropped"]["broken"]["recordings"] == 6
-    card = (tmp_path / "out/README.md").read_text()
-    assert "| broken | 6 |" in card and "| duplicate | 1 |" in card
+    (row,) = table(tmp_path / "out/dropped.csv")
+    assert (row["id"], row["reason"]) == ("corpus/speech/s1/copy.flac", "duplicate")
+    assert row["detail"] == "of corpus/speech/s0/a.flac" and report["clips"] == 5
     manifest(("speech/s0/a.flac", "speech", "", "", "", ""), ("speech/s0/a.flac", "speech", "", "", "", ""),
              ("speech/s0/b.wav", "babble", "", "", "", ""), ("none.wav", "speech", "", "", "", ""))  # fmt: skip
     report = run([folder], tmp_path / "twice")
@@ -176,6 +166,58 @@ def test_sources_of_all_kinds_together_and_one_that_cannot_be_reached(folder, tm
     audio.write(folder / "new.wav", clip(4000, 50), RATE)
     report = run([*sources[:2], folder / "new.wav"], tmp_path / "out2")
     assert report["clips"] == 6
+
+
+def test_buckets_hold_sources_and_shards(folder, bucket, tmp_path):
+    """An object that vanishes after it was listed is a row of the report."""
+    packed = tarred(folder / "more.tar", {"speech/x/1.flac": audio.encode(clip(3000, 40), RATE, ".flac")})
+    source = bucket(folder)
+    out = f"{source}-shards"
+
+    def interrupted(work, todo):
+        here(work, todo[:2])
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run([source], out, run=interrupted)
+    run([source], out)
+    run([folder], tmp_path / "local")
+    assert {name: storage.read(f"{out}/{name}") for name in storage.names(out)} == bytes_of(tmp_path / "local")
+
+    def vanishing(work, todo):
+        fsspec.filesystem("memory").rm(f"{source}/speech/s0/a.flac")
+        here(work, todo)
+
+    report = run([source, packed], f"{out}-2", run=vanishing)
+    assert {reason: each["recordings"] for reason, each in report["dropped"].items()} == {"broken": 1, "duplicate": 1}
+    assert "speech/s0/a.flac cannot be read" in storage.read(f"{out}-2/dropped.csv").decode()
+
+
+def test_a_tfds_dataset_is_a_source(folder, tmp_path):
+    """Examples that are of no use are rows of the report."""
+    import tensorflow_datasets as tfds
+
+    texts = {name: tfds.features.Text() for name in ("kind", "speaker", "transcript")}
+    told = [("speech", "ann", "a word"), ("noise", "", ""), ("babble", "", ""), ("", "", ""), ("speech", "bob", "")]
+    files = [(folder / name).read_bytes() for name in ("speech/s0/a.flac", "background/n.flac", "speech/s1/a.flac",
+                                                       "speech/s1/b.flac")]  # fmt: skip
+    examples = [dict(zip(texts, each, strict=True)) | {"audio": data}
+                for each, data in zip(told, [*files, b"not audio"], strict=True)]  # fmt: skip
+    tfds_folder.write(tmp_path / "files", {"audio": tfds.features.Text(), **texts}, {"train": examples})
+    wave = audio.sixteen_bits(clip(3000, 60))
+    numbers = {"audio": tfds.features.Tensor(shape=(None,), dtype=np.int16), "sample_rate": np.int32}
+    tfds_folder.write(tmp_path / "numbers", numbers, {"noise_test": [{"audio": wave, "sample_rate": RATE}]})
+    run([tmp_path / "files", tmp_path / "numbers"], tmp_path / "out")
+    rows = table(tmp_path / "out/manifest.csv")
+    assert [(row["id"], row["kind"], row["speaker"], row["transcript"], row["split"]) for row in rows] == [
+        ("files/train#0", "speech", "ann", "a word", "train"), ("files/train#1", "background", "", "", "train"),
+        ("files/train#3", "speech", "", "", "train"), ("numbers/noise_test#0", "background", "", "", "noise_test"),
+    ]  # fmt: skip
+    last = items.located(items.listed(str(tmp_path / "out"))[-1])
+    np.testing.assert_array_equal(audio.sixteen_bits(audio.read(last)[0][0]), wave)
+    assert [(row["id"], row["reason"]) for row in table(tmp_path / "out/dropped.csv")] == [
+        ("files/train#2", "other kind"), ("files/train#4", "broken"),
+    ]  # fmt: skip
 
 
 def test_what_forbids_commercial_use_is_said_before_anything_is_written(folder, tmp_path):

@@ -1,4 +1,3 @@
-import json
 import pickle
 import re
 import shutil
@@ -9,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import tfds_folder
 
 from decodec_jax import audio
 from decodec_jax.config import Data
@@ -200,30 +200,6 @@ def test_a_missing_record_is_a_one_line_error(corpus, tmp_path):
 # TFDS -----------------------------------------------------------------------------------------------------------------
 
 
-def write_tfds(root, features, splits):
-    """A TFDS dataset as its ArrayRecord builder leaves it, made without TensorFlow. splits: name -> examples."""
-    import tensorflow_datasets as tfds
-    from array_record.python.array_record_module import ArrayRecordWriter
-    from tensorflow_datasets.core.example_serializer import ExampleSerializer
-
-    features = tfds.features.FeaturesDict(features)
-    root.mkdir(parents=True)
-    features.save_config(root)
-    serializer = ExampleSerializer(features.get_serialized_info())
-    for name, examples in splits.items():
-        writer = ArrayRecordWriter(str(root / f"clips-{name}.array_record-00000-of-00001"), "group_size:1")
-        for example in examples:
-            writer.write(serializer.serialize_example(features.encode_example(example)))
-        writer.close()
-    template = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
-    described = [
-        {"name": name, "shardLengths": [str(len(examples))], "numBytes": "1", "filepathTemplate": template}
-        for name, examples in splits.items()
-    ]
-    info = {"name": "clips", "version": "1.0.0", "fileFormat": "array_record", "splits": described}
-    (root / "dataset_info.json").write_text(json.dumps(info))
-
-
 def tfds_features(dtype):
     import tensorflow_datasets as tfds
 
@@ -243,7 +219,7 @@ def test_tfds_needs_no_tensorflow(tmp_path, dtype, caplog):
     train = [tfds_example("speech", f"s{k}", stored[k]) for k in range(3)]
     train += [tfds_example("noise", "", stored[3]), tfds_example("speech", "low", stored[3], 4000)]
     valid = [tfds_example("speech", "v", stored[4]), tfds_example("background", "", stored[5], 16000)]
-    write_tfds(root, tfds_features(dtype), {"train": train, "validation": valid})
+    tfds_folder.write(root, tfds_features(dtype), {"train": train, "validation": valid})
 
     source = open_at(root, cache_mb=0)
     assert speakers(source) == {"s0", "s1", "s2"} and "train#4 is at 4000 Hz" in caplog.text
@@ -260,7 +236,7 @@ def test_tfds_may_hold_encoded_files_and_name_the_kind_by_split(corpus, tmp_path
 
     files = [(corpus / name).read_bytes() for name in ("speech/s0_0.flac", "noise/n0.flac")]
     splits = {"speech_train": [{"audio": files[0]}], "noise_train": [{"audio": files[1]}, {"audio": b"broken"}]}
-    write_tfds(tmp_path / "clips" / "1.0.0", {"audio": tfds.features.Text()}, splits)
+    tfds_folder.write(tmp_path / "clips" / "1.0.0", {"audio": tfds.features.Text()}, splits)
     source = open_at(tmp_path / "clips" / "1.0.0")
     assert [(clip.kind, clip.seconds) for clip in source.clips] == [("speech", 1.5), ("background", 1.5)]
     np.testing.assert_array_equal(source.read(1, 0.5, 0.5), audio.read(corpus / "noise/n0.flac")[0][0, 4000:8000])
