@@ -1,4 +1,4 @@
-"""Pack a folder of audio files into ArrayRecord, so that a pod lists and opens only few files."""
+"""Pack a folder of audio files into ArrayRecord, so that a pod lists and opens only a few files."""
 
 import csv
 from collections import Counter

@@ -1,7 +1,7 @@
 """Spectrograms, the multi-scale mel distance and the distance of compressed magnitudes.
 
-The FFT is left to the device it runs on: in jaxlib < 0.12 its partitioner gathers the whole batch, so under a mesh call
-these through `jax.shard_map` (training/step.py does).
+Under a mesh, call these functions through `jax.shard_map`, as training/step.py does, so that each device computes its
+own FFTs: the partitioner of jaxlib < 0.12 would gather the whole batch.
 """
 
 from functools import lru_cache
@@ -12,14 +12,14 @@ from jax import Array
 
 from decodec_jax.codec.spectrum import hann, hann_norm
 
-_EPS = 1e-5  # of magnitudes: the square root is kept from zero, where it has no gradient
-_QUIET = 3e-4  # of normalised magnitudes, -70 dB: differences of what is quieter count less and less
+_EPS = 1e-5  # least magnitude: keeps the square root away from zero, where it has no gradient
+_QUIET = 3e-4  # least normalised magnitude, -70 dB: differences below it count less and less
 
 
 def stft(wave: Array, window: int, overlap: int = 4) -> Array:
-    """Complex spectrogram `[n, t] -> [n, 1 + ceil(t / hop), window / 2 + 1]`; Hann, hop of a window / overlap.
+    """Complex spectrogram `[n, t] -> [n, 1 + ceil(t / hop), window / 2 + 1]`: Hann window, hop = window / overlap.
 
-    Frame m is centred on sample m hop, with zeros outside the waveform.
+    Frame m is centred on sample m * hop; outside the waveform there are zeros.
     """
     hop = window // overlap
     n, t = wave.shape
@@ -31,7 +31,7 @@ def stft(wave: Array, window: int, overlap: int = 4) -> Array:
 
 
 def magnitudes(wave: Array, window: int, overlap: int = 4, eps: float = _EPS) -> Array:
-    """Magnitudes of `stft`; `eps` is that of silence."""
+    """Magnitudes of `stft`; silence has the magnitude `eps`."""
     spectrum = stft(wave, window, overlap)
     return jnp.sqrt(spectrum.real**2 + spectrum.imag**2 + eps**2)
 
@@ -47,12 +47,12 @@ def mel_filters(sample_rate: int, window: int, bands: int) -> np.ndarray:
 def log_mel(
     wave: Array, sample_rate: int, window: int, bands: int, floor: float = -70.0, overlap: int = 4
 ) -> Array:
-    """log10 of the mel magnitudes of `[n, t]`: `[n, frames, bands]`.
+    """log10 of mel magnitudes, `[n, t] -> [n, frames, bands]`.
 
-    White noise of a level of `floor`, dB of full scale, is what counts as silence, in each band and at each scale:
-    its magnitude is added. The usual floor, one magnitude of 1e-5 for all, is -110 dB at a window of 2048: there the
-    faint rest of a silent clip has gradients many times those of speech, and a few such clips drown what the rest of a
-    batch says.
+    floor: dB of full scale. White noise at this level counts as silence in each band and at each scale: its magnitude
+    is added. The usual floor, a magnitude of 1e-5 everywhere, is -110 dB at a window of 2048. With it, the faint
+    residue of a silent clip has gradients many times those of speech, and a few such clips drown out the rest of a
+    batch.
     """
     filters = mel_filters(sample_rate, window, bands)
     quiet = 10 ** (floor / 20) * hann_norm(window) * filters.sum(0)
@@ -72,14 +72,15 @@ def mel_distance(
 
 
 def magnitude_distance(output: Array, target: Array, windows: tuple[int, ...], overlap: int = 4) -> Array:
-    """Mean absolute difference of the square roots of magnitudes, `[n, t]` twice to `[n]`, averaged over windows.
+    """Mean absolute difference of the square roots of magnitudes, averaged over windows: two `[n, t]` to `[n]`.
 
-    Waveform distances hear what is loudest; of a square root, what is 40 dB below the loudest still has a tenth of the
-    weight. Magnitudes are divided by the window's norm, so that white noise of RMS 1 has magnitudes of about 1.
+    The loudest components dominate a waveform distance. With square roots, a component 40 dB below the loudest still
+    has a tenth of its weight. Magnitudes are divided by the window's norm, so that white noise of RMS 1 has magnitudes
+    of about 1.
     """
     total = 0.0
     for window in windows:
-        norm = hann_norm(window)  # it divides magnitudes, not waves: the same spectra serve `mel_distance`
+        norm = hann_norm(window)  # divides magnitudes, not waves, so that `mel_distance` can share the spectra
         ours, theirs = (
             jnp.sqrt(magnitudes(wave, window, overlap, _QUIET * norm) / norm) for wave in (output, target)
         )  # fmt: skip

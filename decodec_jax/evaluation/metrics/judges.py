@@ -1,8 +1,8 @@
-"""Models of other people's that judge sound as no formula could: how it is heard, which words it says, who says them.
+"""Pretrained models that judge what no formula can: how good a recording sounds, which words it says, and who speaks.
 
-DNSMOS, Whisper tiny.en, Resemblyzer and pocketsphinx bring their weights with packages; other Whispers and speaker
-embedders are read from a folder on this machine. Nothing is downloaded. All know speech at 16 kHz; other rates are
-resampled.
+The weights of DNSMOS, Whisper tiny.en, Resemblyzer and pocketsphinx come with their packages; other Whispers and
+speaker embedders are read from a folder on this machine. Nothing is downloaded. All of them take speech at 16 kHz;
+other rates are resampled.
 """
 
 import hashlib
@@ -23,75 +23,78 @@ from decodec_jax.evaluation.metrics import word_errors
 from decodec_jax.interop import whisper as interop
 
 RATE = 16_000  # Hz
-DNSMOS_SAMPLES = 144_160  # 9.01 s, what DNSMOS hears at a time
-FRAMES = 100  # a second, the aligner's
-FILLERS = "<[+"  # what its names of silence and noise begin with
-WHISPER_SAMPLES = 30 * RATE  # what Whisper hears at a time
-SPEAKER_SAMPLES = RATE  # less is repeated: an embedder needs some frames
-VOICE_BANDS = 40  # of the mel spectrum, Resemblyzer's
-VOICE_LEVEL = 10 ** (-30 / 20)  # RMS that quieter recordings are raised to for Resemblyzer
-SHORT = {"mr": "mister", "mrs": "missus", "dr": "doctor", "st": "saint", "ok": "okay"}  # as recognisers write
+DNSMOS_SAMPLES = 144_160  # 9.01 s, the input length of DNSMOS
+FRAMES = 100  # a second, of the aligner
+FILLERS = "<[+"  # first characters of its names for silence and noise
+WHISPER_SAMPLES = 30 * RATE  # the input length of Whisper
+SPEAKER_SAMPLES = RATE  # shorter recordings are repeated: an embedder needs several frames
+VOICE_BANDS = 40  # of Resemblyzer's mel spectrum
+VOICE_LEVEL = 10 ** (-30 / 20)  # RMS to which quieter recordings are raised for Resemblyzer
+ABBREVIATIONS = {"mr": "mister", "mrs": "missus", "dr": "doctor", "st": "saint", "ok": "okay"}  # recognisers abbreviate
 
-Similarity = Callable[[np.ndarray, np.ndarray, int], float]  # of two waveforms `[t]` at a rate in Hz, from -1 to 1
-Recogniser = Callable[[np.ndarray], str]  # of a waveform `[t]` at RATE
-Embedding = Callable[[np.ndarray], np.ndarray]  # likewise, `[d]`
+Similarity = Callable[[np.ndarray, np.ndarray, int], float]  # two waveforms `[t]`, rate in Hz -> -1 to 1
+Recogniser = Callable[[np.ndarray], str]  # waveform `[t]` at RATE -> text
+Embedding = Callable[[np.ndarray], np.ndarray]  # waveform `[t]` at RATE -> `[d]`
 
 
 class Judge(Protocol):
-    """Scores of a waveform `[t]` by name; the transcript is for those who judge words.
+    """Scores a waveform `[t]`: a dictionary by name. Judges of words need the transcript.
 
-    Raises UserError for what is no waveform, for a transcript that is missing, and for a package that is.
+    Raises UserError if `wave` is not a waveform, or if the transcript or a package is missing.
     """
 
     def __call__(self, wave: np.ndarray, rate: int, transcript: str | None = None) -> dict[str, float]: ...
 
 
 class Phone(NamedTuple):
-    """When a phone was said, s."""
+    """A phone with its start and end in seconds."""
 
-    name: str  # of the 39 of ARPABET, without stress, or SIL
+    name: str  # one of the 39 of ARPABET, without stress, or SIL
     start: float
     end: float
 
 
 def dnsmos(wave: np.ndarray, rate: int, transcript: str | None = None) -> dict[str, float]:
-    """DNSMOS P.835, opinions from 1 to 5 of the speech (sig), the background (bak) and both (ovrl), by `speechmos`.
+    """DNSMOS P.835 from `speechmos`: scores from 1 to 5 of the speech (sig), the background (bak) and overall (ovrl).
 
-    A recording under 9.01 s is repeated up to there and heard once; the package would hear shifts of it, which takes
-    several times as long.
+    A recording shorter than 9.01 s is repeated to that length and scored once. The package itself would score shifted
+    versions of it, which takes several times as long.
     """
     opinions_of = package("speechmos.dnsmos").run
-    wave = np.clip(_heard(wave, rate), -1, 1)  # louder samples are refused
+    wave = np.clip(_resampled(wave, rate), -1, 1)  # the package refuses louder samples
     wave = np.resize(wave, max(len(wave), DNSMOS_SAMPLES))
     opinions = opinions_of(wave, RATE)
     return {f"dnsmos/{name}": float(opinions[f"{name}_mos"]) for name in ("sig", "bak", "ovrl")}
 
 
 def whisper(path: str | Path = "") -> Judge:
-    """Word error rate, from 0 up, of the Whisper in a folder for CTranslate2 or transformers: "" for the package's.
+    """Load a Whisper as a judge of words. Its score "wer" is the word error rate, from 0 up.
 
-    It hears English, also where it knows other languages, recordings over 30 s in pieces, and in digital silence
-    nothing. What it has heard before is not recognised again. Raises UserError where a package, the folder or any of
-    its weights is missing.
+    path: a folder for CTranslate2 or transformers; "": the Whisper that comes with a package. Multilingual models are
+    also set to English. Recordings over 30 s are recognised in pieces, and digital silence has no words. Texts are
+    cached, so no recording is recognised twice. Raises UserError if a package, the folder or any of its weights is
+    missing.
     """
     folder = interop.located(path)
-    recogniser = _of_ctranslate2(folder) if (folder / interop.BINARY).exists() else _of_transformers(folder)
+    recogniser = _by_ctranslate2(folder) if (folder / interop.BINARY).exists() else _by_transformers(folder)
     texts: dict[bytes, str] = {}
 
     def judge(wave: np.ndarray, rate: int, transcript: str | None = None) -> dict[str, float]:
-        said, wave = _words(transcript), np.float32(_heard(wave, rate))
+        reference, wave = _words_of_transcript(transcript), np.float32(_resampled(wave, rate))
         key = hashlib.blake2b(wave.tobytes()).digest()
         if key not in texts:
             texts[key] = recogniser(wave) if wave.any() else ""
-        return {"wer": word_errors(said, _words_of(texts[key])) / len(said)}
+        return {"wer": word_errors(reference, _normalised_words(texts[key])) / len(reference)}
 
     return judge
 
 
-def _of_ctranslate2(folder: Path) -> Recogniser:
-    """By `faster-whisper`: the likeliest of five texts, the same at every call. Digits and signs are kept from it, so
-    that it spells numbers as transcripts do. Without timestamps it makes fewer errors, but needs them to go on from
-    where 30 s end."""
+def _by_ctranslate2(folder: Path) -> Recogniser:
+    """Recognise with `faster-whisper`: the most likely of five hypotheses, the same at every call.
+
+    Tokens with digits and symbols are suppressed, so that numbers are spelled out as in transcripts. Without timestamps
+    it makes fewer errors, but recordings over 30 s need them to continue after each piece.
+    """
     faster_whisper = package("faster_whisper")
     if not (folder / "tokenizer.json").exists():  # faster-whisper would download one
         raise UserError(f"{folder} lacks tokenizer.json; put that of the same Whisper there")
@@ -112,9 +115,9 @@ def _of_ctranslate2(folder: Path) -> Recogniser:
     return recognised
 
 
-def _of_transformers(folder: Path) -> Recogniser:
+def _by_transformers(folder: Path) -> Recogniser:
     model, processor = pretrained("WhisperForConditionalGeneration", folder), preprocessor("WhisperProcessor", folder)
-    english = {"language": "en", "task": "transcribe"}  # models of English alone refuse to be told
+    english = {"language": "en", "task": "transcribe"}  # English-only models refuse these
     options = english if getattr(model.generation_config, "is_multilingual", False) else {}
 
     def recognised(wave: np.ndarray) -> str:
@@ -127,17 +130,17 @@ def _of_transformers(folder: Path) -> Recogniser:
 
 
 def speaker(path: str | Path = "") -> Similarity:
-    """How alike two voices are, cosine of their embeddings: by Resemblyzer, or by the model in a folder.
+    """Load a measure of how similar two voices are: the cosine of their speaker embeddings.
 
-    Resemblyzer (Wan et al. 2018) gives two recordings of one speaker about 0.85 and of two speakers about 0.6. A folder
-    is one that transformers reads, of a model for speaker verification such as microsoft/wavlm-base-plus-sv
-    (WavLMForXVector). Raises UserError where a package, the folder or any of its weights is missing, and for silence,
-    which has no voice.
+    path: a folder that transformers reads, with a model for speaker verification such as microsoft/wavlm-base-plus-sv
+    (WavLMForXVector); "": Resemblyzer (Wan et al. 2018), which gives about 0.85 for two recordings of one speaker and
+    about 0.6 for two speakers. Raises UserError if a package, the folder or any of its weights is missing; the measure
+    raises it for silence, which has no voice.
     """
-    embedding = _of_wavlm(path) if path else _of_resemblyzer()
+    embedding = _wavlm(path) if path else _resemblyzer()
 
     def voice(wave: np.ndarray, rate: int) -> np.ndarray:
-        wave = _heard(wave, rate)
+        wave = _resampled(wave, rate)
         if not wave.any():
             raise UserError("a recording is silent; it has no voice to compare")
         return embedding(np.resize(wave, max(len(wave), SPEAKER_SAMPLES)))
@@ -149,7 +152,7 @@ def speaker(path: str | Path = "") -> Similarity:
     return similarity
 
 
-def _of_wavlm(path: str | Path) -> Embedding:
+def _wavlm(path: str | Path) -> Embedding:
     torch = package("torch")
     model, extractor = pretrained("AutoModelForAudioXVector", path), preprocessor("AutoFeatureExtractor", path)
 
@@ -160,10 +163,11 @@ def _of_wavlm(path: str | Path) -> Embedding:
     return embedding
 
 
-def _of_resemblyzer() -> Embedding:
-    """Resemblyzer's weights in its network, a window of 1.6 s every 0.8 s.
+def _resemblyzer() -> Embedding:
+    """Resemblyzer's network and weights, on a window of 1.6 s every 0.8 s.
 
-    The package is not imported: that would need webrtcvad, a compiler's work, which cuts pauses out. They stay in here.
+    The package is not imported, because that would need webrtcvad, which has to be compiled. The package uses it to cut
+    out pauses; here they stay in.
     """
     found = importlib.util.find_spec("resemblyzer")
     if found is None:
@@ -192,25 +196,25 @@ def _of_resemblyzer() -> Embedding:
 
 
 def phones(wave: np.ndarray, rate: int, transcript: str) -> list[Phone]:
-    """When each phone of the transcript is said in `[t]`, by `pocketsphinx`: from the start, without gaps.
+    """Align the transcript with a waveform `[t]` by `pocketsphinx`: its phones, from the start and without gaps.
 
-    Raises UserError for a word that its dictionary lacks, and where the transcript does not fit.
+    Raises UserError if the aligner's dictionary lacks a word, or if the transcript does not fit the recording.
     """
-    words, decoder = _words(transcript), _aligner()
+    words, decoder = _words_of_transcript(transcript), _aligner()
     for word in words:
         if decoder.lookup_word(word) is None:
             raise UserError(f"the aligner's dictionary lacks the word {word!r}")
-    wave = _heard(wave, rate)
+    wave = _resampled(wave, rate)
     try:
         decoder.set_align_text(" ".join(words))
-        _hear(decoder, wave)
-        decoder.set_alignment()  # of the words that were found: in the second pass to their phones
-        _hear(decoder, wave)
+        _run_decoder(decoder, wave)
+        decoder.set_alignment()  # the second pass aligns the phones of the words found
+        _run_decoder(decoder, wave)
         aligned = [(word.name, list(word)) for word in decoder.get_alignment() or ()]
     except RuntimeError as error:
         raise UserError(f"the transcript {transcript!r} cannot be aligned: {error}") from None
     found = [name.partition("(")[0] for name, _ in aligned if name[0] not in FILLERS]  # "the(2)" is a variant
-    if found != words:  # where it loses its way, all the rest is silence
+    if found != words:  # after a failure, all the rest is silence
         raise UserError(f"the transcript {transcript!r} cannot be aligned: {len(found)} of {len(words)} words fit")
     return [
         Phone(each.name if each.name.isalpha() else "SIL", each.start / FRAMES, (each.start + each.duration) / FRAMES)
@@ -224,28 +228,28 @@ def _aligner():
     return package("pocketsphinx").Decoder(loglevel="FATAL", lm=None)
 
 
-def _hear(decoder, wave: np.ndarray) -> None:
-    """What a decoder hears does not depend on what it heard before."""
+def _run_decoder(decoder, wave: np.ndarray) -> None:
+    """Run the decoder on a waveform. The result does not depend on earlier waveforms."""
     decoder.reinit_feat()
     decoder.start_utt()
     decoder.process_raw(np.int16(np.clip(np.round(wave * 32768), -32768, 32767)).tobytes(), full_utt=True)
     decoder.end_utt()
 
 
-def _heard(wave: np.ndarray, rate: int) -> np.ndarray:
+def _resampled(wave: np.ndarray, rate: int) -> np.ndarray:
     wave = arrays.waveform(wave)
     if wave.ndim != 1:
-        raise UserError(f"judges hear one channel, [t]; this recording has shape {wave.shape}")
+        raise UserError(f"judges take one channel, [t]; this recording has shape {wave.shape}")
     return audio.resample(wave, rate, RATE)
 
 
-def _words(transcript: str | None) -> list[str]:
-    words = _words_of(transcript or "")
+def _words_of_transcript(transcript: str | None) -> list[str]:
+    words = _normalised_words(transcript or "")
     if not words:
-        raise UserError(f"the transcript is {transcript!r}; words are judged by what was said")
+        raise UserError(f"the transcript is {transcript!r}; it must contain words")
     return words
 
 
-def _words_of(text: str) -> list[str]:
+def _normalised_words(text: str) -> list[str]:
     words = re.findall("[a-z']+", text.lower().replace("’", "'"))
-    return [SHORT.get(word, word) for word in words]
+    return [ABBREVIATIONS.get(word, word) for word in words]

@@ -1,4 +1,4 @@
-"""Figures of codes and of words."""
+"""Metrics of codes and of words."""
 
 from collections.abc import Sequence
 
@@ -8,20 +8,20 @@ _TINY = 1e-10
 
 
 def bitrate(bits: float, seconds: float) -> float:
-    """kbps."""
+    """Bitrate in kbps."""
     return bits / seconds / 1000
 
 
 def perplexity(codes: np.ndarray, entries: int) -> np.ndarray:
-    """Entries in effective use per level, exp of the entropy: codes `[b, k, f] -> [k]`, between 1 and `entries`."""
+    """Effective number of entries per level, exp of the entropy: codes `[b, k, f] -> [k]`, from 1 to `entries`."""
     shares = _shares(codes, entries)
     return np.exp(-np.sum(shares * np.log(shares + _TINY), axis=-1))
 
 
-def surprise(codes: np.ndarray, entries: int) -> np.ndarray:
-    """Bits that each item's codes take on average where all items' frequencies are known: codes `[b, k, f] -> [b, k]`.
+def surprisal(codes: np.ndarray, entries: int) -> np.ndarray:
+    """Mean surprisal in bits of each item's codes under the frequencies in all items: codes `[b, k, f] -> [b, k]`.
 
-    The mean over items is the entropy of each level in bits; their scatter tells how well it is known.
+    The mean over items is the entropy of each level in bits; the spread over items shows how precise that is.
     """
     shares = _shares(codes, entries)
     bits = -np.log2(np.take_along_axis(shares[None], codes, axis=-1))
@@ -29,21 +29,21 @@ def surprise(codes: np.ndarray, entries: int) -> np.ndarray:
 
 
 def usage(codes: np.ndarray, entries: int) -> np.ndarray:
-    """Share of the entries that occur at all, per level: codes `[b, k, f] -> [k]`, at most b f of them."""
+    """Share of the entries that occur at all, per level: codes `[b, k, f] -> [k]`. At most b f entries can occur."""
     return np.mean(_shares(codes, entries) > 0, axis=-1)
 
 
 def _shares(codes: np.ndarray, entries: int) -> np.ndarray:
-    """How often each entry of each level is chosen, `[b, k, f] -> [k, entries]`, each level adding up to 1."""
+    """Relative frequency of each entry of each level, `[b, k, f] -> [k, entries]`; each level adds up to 1."""
     levels = codes.swapaxes(0, 1).reshape(codes.shape[1], -1)
     return np.stack([np.bincount(level, minlength=entries) / level.size for level in levels])
 
 
-def word_errors(said: Sequence[str], heard: Sequence[str]) -> int:
-    """Words to be replaced, put in or left out to make one of the other: what a word error rate counts."""
-    row = list(range(len(heard) + 1))
-    for i, word in enumerate(said, 1):
+def word_errors(reference: Sequence[str], hypothesis: Sequence[str]) -> int:
+    """Fewest word substitutions, insertions and deletions between two texts, the errors in a word error rate."""
+    row = list(range(len(hypothesis) + 1))
+    for i, word in enumerate(reference, 1):
         diagonal, row[0] = row[0], i
-        for j, other in enumerate(heard, 1):
+        for j, other in enumerate(hypothesis, 1):
             diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (word != other))
     return row[-1]

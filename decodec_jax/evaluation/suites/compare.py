@@ -56,7 +56,7 @@ def codebooks(model: DeCodec, mixtures: Sequence[Item]) -> Values:
     for stream in Halves._fields:
         entries = getattr(model.config, stream).entries
         codes = np.stack([getattr(each, stream) for each in tokens])
-        scores |= {f"bits/{stream}/{k + 1}": bits for k, bits in enumerate(metrics.surprise(codes, entries).T)}
+        scores |= {f"bits/{stream}/{k + 1}": bits for k, bits in enumerate(metrics.surprisal(codes, entries).T)}
         scores[f"used/{stream}"] = np.mean(metrics.usage(codes, entries), keepdims=True)
     return scores
 

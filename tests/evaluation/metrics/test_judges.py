@@ -37,7 +37,7 @@ def whisper():
 def test_whisper_counts_words_whatever_their_letters_and_signs(spoken, monkeypatch):
     texts = iter(["It’s Mr. Best!", "", "never asked for"])
     heard = []
-    monkeypatch.setattr(judges, "_of_ctranslate2", lambda folder: lambda wave: heard.append(len(wave)) or next(texts))
+    monkeypatch.setattr(judges, "_by_ctranslate2", lambda folder: lambda wave: heard.append(len(wave)) or next(texts))
     judge = judges.whisper()
     assert judge(spoken, RATE, "it's a  MISTER") == {"wer": 2 / 3}
     assert judge(spoken[::2], RATE // 2, "it's") == {"wer": 1.0}
@@ -102,7 +102,7 @@ def test_a_missing_resemblyzer_names_the_command(monkeypatch):
 
 
 def test_a_silent_recording_has_no_voice(spoken, monkeypatch):
-    monkeypatch.setattr(judges, "_of_resemblyzer", lambda: lambda wave: np.array([wave.max(), 1.0]))
+    monkeypatch.setattr(judges, "_resemblyzer", lambda: lambda wave: np.array([wave.max(), 1.0]))
     similarity = judges.speaker()
     assert similarity(spoken, spoken, RATE) == pytest.approx(1)
     with pytest.raises(UserError, match="is silent; it has no voice"):

@@ -17,7 +17,7 @@ from decodec_jax.evaluation.metrics import (
     sdr,
     separation,
     si_sdr,
-    surprise,
+    surprisal,
     usage,
     word_errors,
 )
@@ -248,9 +248,9 @@ def test_mel_distance_of_any_length_is_zero_for_the_same_and_finite_for_silence(
     assert np.all(mel_distance(np.zeros_like(wave), wave + 0.01, 16_000) > 0)
 
 
-def test_the_mean_surprise_is_the_entropy(rng):
+def test_the_mean_surprisal_is_the_entropy(rng):
     codes = np.minimum(rng.geometric(0.3, (4, 3, 50)) - 1, 15)
-    bits = surprise(codes, 16)
+    bits = surprisal(codes, 16)
     assert bits.shape == (4, 3)
     np.testing.assert_allclose(bits.mean(0), np.log2(perplexity(codes, 16)), rtol=1e-6)
 
