@@ -129,22 +129,52 @@ def test_mistakes_in_training_are_one_line_each(run, tmp_path):
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == before
 
 
-def test_the_readme_can_be_followed(run, tmp_path, monkeypatch):
+@pytest.fixture
+def follow(run, tmp_path, monkeypatch):
+    """Paste every block of a page's section in order: shell commands, and code in Python."""
     from decodec_jax.cli import main
     from decodec_jax.inference.codec import DeCodec
 
-    section = (ROOT / "README.md").read_text().partition("## Use it")[2].partition("\n## ")[0]
     (tmp_path / "runs").mkdir()
-    (tmp_path / "runs/tiny").symlink_to(run)
+    for name in ("tiny", "mine"):
+        (tmp_path / "runs" / name).symlink_to(run)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(DeCodec, "load", functools.cache(DeCodec.load))  # each command would compile anew
-    for language, block in re.findall(r"```(python)?\n(.*?)```", section, re.DOTALL):
-        if language:
-            exec(block, {})
-            continue
-        for line in block.replace("step_0002500", "step_0000008").splitlines():
-            program, *arguments = shlex.split(line, comments=True)
-            assert (shutil.copy(*arguments) if program == "cp" else main(arguments) == 0), line
+
+    def follow(page, heading, *changes):
+        section = (ROOT / page).read_text().partition(f"## {heading}\n")[2].partition("\n## ")[0]
+        blocks = re.findall(r"```(python)?\n(.*?)```", section, re.DOTALL)
+        assert blocks, heading
+        for language, block in blocks:
+            if language:
+                exec(block, {})
+                continue
+            for change in changes:
+                block = block.replace(*change)
+            for line in block.splitlines():
+                program, *arguments = shlex.split(line, comments=True)
+                assert (shutil.copy(*arguments) if program == "cp" else main(arguments) == 0), line
+
+    return follow
+
+
+STEP = ("step_0002500", "step_0000008")
+
+
+def test_the_readme_can_be_followed(follow):
+    follow("README.md", "Use it", STEP)
     for name in ("speech", "background", "coded", "elsewhere", "converted"):
         wave, rate = soundfile.read(f"{name}.wav")
         assert (len(wave), rate) == (soundfile.info("noisy.wav").frames, 16_000) and np.abs(wave).max() > 0
+    follow("docs/index.md", "First sound")  # of the same noisy.wav
+    assert soundfile.info("again.wav").frames == soundfile.info("noisy.wav").frames
+
+
+def test_a_model_can_be_measured_as_the_readme_says(follow, monkeypatch):
+    from decodec_jax.evaluation.suites import scoring
+
+    # Whisper, DNSMOS and the others have their own tests, and would take minutes here
+    monkeypatch.setattr(scoring, "tools", lambda whisper, speaker: scoring.Tools())
+    follow("README.md", "Measure", ("--data FOLDER", '--data "" --limit 1 --seconds 0.5'))
+    assert {"enhancement", "reconstruction"} <= {path.name for path in Path("results").iterdir()}
+    assert Path("page/index.html").is_file()
