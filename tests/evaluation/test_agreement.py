@@ -1,4 +1,4 @@
-"""What is said of PyTorch beside JAX is so, and it is good only if they agree."""
+"""The report on the agreement of PyTorch and JAX is correct, and good only if they agree."""
 
 import json
 import sys
@@ -28,7 +28,7 @@ MODELS = {
 
 @pytest.fixture(scope="module", params=MODELS)
 def folder(request, tmp_path_factory):
-    """A bundle."""
+    """A bundle with random weights."""
     config = testing.tiny_model(**MODELS[request.param])
     return testing.random_bundle(tmp_path_factory.mktemp("models") / "tiny", config)
 
@@ -43,7 +43,7 @@ def clips(t):
 
 
 @pytest.mark.parametrize(("shape", "rate"), [((333,), RATE), ((2, 917), 44_100)])
-def test_they_agree(pair, shape, rate):
+def test_jax_and_pytorch_agree(pair, shape, rate):
     found = agreement.compare(*pair, clips(shape[-1])[: len(shape)].reshape(shape), rate)
     assert found.good and (found.codes, found.different) == (17 * 4, 0) and found.distance < 1e-5
     if pair[0].config.causal:
@@ -53,7 +53,7 @@ def test_they_agree(pair, shape, rate):
 
 
 @pytest.mark.parametrize("part", ["encoder", "decoder"])
-def test_a_weight_that_differs_shows(folder, pair, part):
+def test_a_changed_weight_is_detected(folder, pair, part):
     other = torch_model.DeCodec.from_pretrained(folder)
     with torch.no_grad():
         side = getattr(other, part)
@@ -66,7 +66,7 @@ def test_a_weight_that_differs_shows(folder, pair, part):
         assert found.distance_streamed == pytest.approx(found.distance, abs=1e-6)
 
 
-def test_export_checks_what_it_wrote(folder, tmp_path, capsys, monkeypatch):
+def test_export_checks_the_bundle_it_wrote(folder, tmp_path, capsys, monkeypatch):
     name = str(tmp_path / "a.wav")
     audio.write(name, clips(333), RATE)
     command = ["export", str(folder), str(tmp_path / "out"), "--json", "--check", name]

@@ -1,4 +1,4 @@
-"""The recipes of launch/, without a cloud: what they print, what they run when the cloud's programs are stand-ins."""
+"""The recipes of launch/, tested without a cloud: what they print, and what they run, with stand-ins for programs."""
 
 import json
 import os
@@ -16,15 +16,15 @@ ROOT = Path(__file__).parents[2]
 LAUNCH = ROOT / "launch"
 SCRIPTS = ["retry.sh", "tpu_vm.sh", "slurm.sbatch"]
 SLICE = ["--zone", "us-east5-b", "--bucket", "my-bucket"]
-# spaces, quotes, dollars: whatever a shell on the way could change
+# spaces, quotes and dollar signs, which a shell along the way could change
 FLAGS = ["--config", "configs/decodec.py:tiny", "--workdir", "/b/o'brien's $HOME run", '--config.data.root=a "b" \\c']
 
 
 @pytest.fixture
 def stand_in(tmp_path):
-    """`stand_in("gcloud", code)`: a program of that name, a Python body that may use `argv` and `folder`.
+    """`stand_in("gcloud", code)` makes a program of that name; `code` is Python and may use `argv` and `folder`.
 
-    Returns the environment in which it is found first. Every call is noted, see `calls`.
+    Returns an environment in which the program is found first. Every call is recorded, see `calls`.
     """
     programs = tmp_path / "bin"
     programs.mkdir()
@@ -40,7 +40,7 @@ def stand_in(tmp_path):
 
 
 def calls(folder: Path) -> list[list[str]]:
-    """What the stand-ins were called with."""
+    """The recorded calls of the stand-ins, each with its arguments."""
     return [json.loads(line) for line in (folder / "calls").read_text().splitlines()]
 
 
@@ -50,7 +50,7 @@ def launch(script: str, *arguments: str, **options) -> subprocess.CompletedProce
 
 
 def words(text: str) -> list[list[str]]:
-    """The commands of a shell text as bash itself splits them."""
+    """The commands in a shell script, split into words by bash itself."""
     show = f"show() {{ printf '%s\\0' \"$@\"; printf '\\n\\0'; }}\n{text}"
     parts = subprocess.run(["bash", "-c", show], capture_output=True, text=True, check=True).stdout.split("\0")
     commands = [[]]
@@ -63,7 +63,7 @@ def words(text: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_scripts_are_bash_and_can_be_run(script):
+def test_scripts_are_valid_bash_and_executable(script):
     assert subprocess.run(["bash", "-n", str(LAUNCH / script)]).returncode == 0
     assert os.access(LAUNCH / script, os.X_OK)
 
@@ -87,11 +87,11 @@ def exits(*codes: int) -> str:
         ([127], [], 127, 1),
         ([1, 134, 0], [], 0, 3),
         ([1, 2], [], 2, 2),
-        ([1, 75, 75, 75, 75, 1, 0], ["--attempts", "3"], 0, 7),  # to be interrupted is not to fail
+        ([1, 75, 75, 75, 75, 1, 0], ["--attempts", "3"], 0, 7),  # an interruption does not count as a failure
         ([1], ["--attempts", "3"], 1, 3),
     ],
 )
-def test_retry_goes_by_the_exit_code(stand_in, tmp_path, codes, options, returned, tries):
+def test_retry_depends_on_the_exit_code(stand_in, tmp_path, codes, options, returned, tries):
     environment = stand_in("train", exits(*codes))
     outcome = launch("retry.sh", "--pause", "0", *options, "train", *FLAGS, env=environment)
     assert outcome.returncode == returned
@@ -119,7 +119,7 @@ signal.signal(signal.SIGTERM, save)
 time.sleep(30)
 """
     environment = stand_in("train", saving)
-    # tests that run in the background of a shell ignore SIGINT, and a script cannot unlearn that
+    # tests in the background of a shell ignore SIGINT, and a script inherits that and cannot undo it
     heard = ["env", f"--default-signal={number.name.removeprefix('SIG')}", LAUNCH / "retry.sh", "train"]
     process = subprocess.Popen(heard, env=environment, stderr=subprocess.PIPE)
     while not (tmp_path / "ready").exists():
@@ -130,7 +130,7 @@ time.sleep(30)
     assert len(calls(tmp_path)) == 1
 
 
-def test_retry_ends_at_once_when_it_is_told_to_between_two_attempts(stand_in, tmp_path):
+def test_retry_ends_at_once_on_a_signal_between_two_attempts(stand_in, tmp_path):
     environment = stand_in("train", "sys.exit(9)")
     command = [LAUNCH / "retry.sh", "--pause", "60", "train"]
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
@@ -139,7 +139,7 @@ def test_retry_ends_at_once_when_it_is_told_to_between_two_attempts(stand_in, tm
     assert process.wait(timeout=20) == 9
 
 
-def test_retry_dry_run_prints_the_command_and_no_command_is_a_mistake():
+def test_retry_dry_run_prints_the_command_and_a_missing_command_is_an_error():
     outcome = launch("retry.sh", "--dry-run", "python", "launch/train.py", *FLAGS)
     assert words(f"show {outcome.stdout}") == [["python", "launch/train.py", *FLAGS]]
     assert launch("retry.sh").returncode == 2
@@ -149,11 +149,11 @@ def test_retry_dry_run_prints_the_command_and_no_command_is_a_mistake():
 
 
 def as_called(printed: str) -> list[list[str]]:
-    """The calls that a dry run prints."""
+    """The calls in the output of a dry run."""
     return words('gcloud() { show gcloud "$@"; }\ngit() { show git "$@"; }\n' + printed)
 
 
-def test_tpu_dry_run_prints_the_whole_way():
+def test_tpu_dry_run_prints_all_commands():
     outcome = launch("tpu_vm.sh", "run", *SLICE, "--type", "v5litepod-16", "--spot", "--dry-run", "--", *FLAGS)
     assert outcome.returncode == 0
     commands = as_called(outcome.stdout)
@@ -179,8 +179,8 @@ def test_tpu_dry_run_prints_the_whole_way():
     assert "--metadata-cache-ttl-secs=0 my-bucket /bucket" in install
 
 
-def test_tpu_workers_run_the_flags_as_they_were_given(stand_in, tmp_path):
-    """Through this shell, gcloud, the worker's shell, a file and systemd."""
+def test_tpu_workers_get_the_flags_unchanged(stand_in, tmp_path):
+    """The flags pass through this shell, gcloud, the worker's shell, a file and systemd."""
     environment = stand_in("gcloud", "[c] = [a[10:] for a in argv if a[:10] == '--command=']; os.system(c)")
     stand_in("sudo", "os.execvp(argv[0], argv) if argv[0] == 'systemd-run' else None")
     stand_in("systemd-run", "os.chdir(folder); os.execvp(argv[-2], argv[-2:])")
@@ -188,7 +188,7 @@ def test_tpu_workers_run_the_flags_as_they_were_given(stand_in, tmp_path):
     program.parent.mkdir()
     program.symlink_to(tmp_path / "bin" / "retry")
     stand_in("retry")
-    # os.system is sh, as a worker's login shell may be
+    # os.system runs sh, which a worker's login shell may be too
     assert launch("tpu_vm.sh", "train", *SLICE, "--", *FLAGS, env=environment, cwd=tmp_path).returncode == 0
     assert calls(tmp_path)[-1] == ["retry", ".venv/bin/python", "launch/train.py", *FLAGS]
     [unit] = [call for call in calls(tmp_path) if call[0] == "systemd-run"]
@@ -196,7 +196,7 @@ def test_tpu_workers_run_the_flags_as_they_were_given(stand_in, tmp_path):
 
 
 def cloud(*looks: tuple[str, str]) -> str:
-    """Body of a stand-in for gcloud: at each look of `run`, the request's state and the workers' lines."""
+    """Body of a stand-in for gcloud: each poll by `run` gets the next state of the request and lines of the workers."""
     return f"""
 looks = {list(looks)}
 seen = [json.loads(line)[1:] for line in open(folder / 'calls')]
@@ -209,7 +209,7 @@ if any('systemctl show' in word for word in argv):
 
 
 def steps(folder: Path) -> list[str]:
-    """What `run` did, without its looks."""
+    """The actions of `run`, without its polling."""
     done = []
     for call in calls(folder):
         if call[0] == "gcloud" and call[4] in ("create", "delete"):
@@ -230,13 +230,13 @@ def steps(folder: Path) -> list[str]:
              ("ACTIVE", "exited 0\nrunning 0"), ("ACTIVE", "exited 0\nexited 0")],
             0, ["create", "install", "train", "delete", "create", "install", "train", "delete"],
         ),
-        ([("ACTIVE", "running 0\nfailed 2")], 2, []),  # the slice is kept for a mended command
+        ([("ACTIVE", "running 0\nfailed 2")], 2, []),  # the slice is kept, for a corrected command
         ([("ACTIVE", "failed 1\nfailed 134")], 1, []),
         ([("ACTIVE", "running 0\ndead 0"), ("ACTIVE", "exited 0\nexited 0")], 0, ["install", "train", "delete"]),
         ([("FAILED", ""), ("", ""), ("ACTIVE", "exited 0")], 0, ["delete", "create", "delete"]),
     ],
 )  # fmt: skip
-def test_tpu_run_begins_again_until_training_has_finished(stand_in, tmp_path, looks, returned, done):
+def test_tpu_run_restarts_until_training_has_finished(stand_in, tmp_path, looks, returned, done):
     environment = stand_in("gcloud", cloud(*looks))
     stand_in("git")
     outcome = launch("tpu_vm.sh", "run", *SLICE, "--every", "0", "--", *FLAGS, env=environment)
@@ -245,7 +245,7 @@ def test_tpu_run_begins_again_until_training_has_finished(stand_in, tmp_path, lo
     assert ("delete --zone us-east5-b" in outcome.stderr) == (returned != 0)  # how to stop paying
 
 
-def test_tpu_run_outlives_a_cloud_that_does_not_answer(stand_in, tmp_path):
+def test_tpu_run_tolerates_gcloud_errors(stand_in, tmp_path):
     twice = "if len(list(open(folder / 'calls'))) < 3: sys.exit(1)"
     environment = stand_in("gcloud", twice + cloud(*[("ACTIVE", "exited 0")]))
     assert launch("tpu_vm.sh", "run", *SLICE, "--every", "0", "--", *FLAGS, env=environment).returncode == 0
@@ -265,7 +265,7 @@ def test_tpu_run_outlives_a_cloud_that_does_not_answer(stand_in, tmp_path):
         (["train", "--zone", "z", "--", "--workdir=gs://bucket/run"], "gs://"),
     ],
 )
-def test_tpu_mistakes_are_told_before_anything_runs(stand_in, tmp_path, arguments, named):
+def test_tpu_mistakes_are_reported_before_anything_runs(stand_in, tmp_path, arguments, named):
     outcome = launch("tpu_vm.sh", *arguments, env=stand_in("gcloud"))
     assert outcome.returncode == 2
     assert named in outcome.stderr.splitlines()[-1]
@@ -279,7 +279,7 @@ def test_tpu_mistakes_are_told_before_anything_runs(stand_in, tmp_path, argument
     ("code", "restarts", "returned", "requeued"),
     [(0, 0, 0, False), (2, 0, 2, False), (75, 0, 0, True), (75, 99, 0, True), (134, 19, 0, True), (1, 20, 1, False)],
 )  # fmt: skip
-def test_slurm_goes_back_to_the_queue_by_the_exit_code(stand_in, tmp_path, code, restarts, returned, requeued):
+def test_slurm_requeues_depending_on_the_exit_code(stand_in, tmp_path, code, restarts, returned, requeued):
     environment = stand_in("srun", f"sys.exit({code})")
     stand_in("scontrol")
     environment |= {"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": str(restarts), "SLURM_CPUS_PER_TASK": "12"}
@@ -291,10 +291,10 @@ def test_slurm_goes_back_to_the_queue_by_the_exit_code(stand_in, tmp_path, code,
     assert others == ([["scontrol", "requeue", "7"]] if requeued else [])
 
 
-def test_slurm_asks_for_one_process_a_gpu_and_for_time_to_save():
+def test_slurm_requests_one_process_per_gpu_and_time_to_save():
     text = (LAUNCH / "slurm.sbatch").read_text()
     head = [line for line in text.partition("\nset ")[0].splitlines() if not line.startswith("#!")]
-    assert all(line.startswith("#") for line in head)  # sbatch reads no option below the first command
+    assert all(line.startswith("#") for line in head)  # sbatch ignores options below the first command
     options = dict(line.removeprefix("#SBATCH --").partition("=")[::2] for line in head if line.startswith("#SBATCH "))
     assert options["ntasks-per-node"] == options["gpus-per-node"]
     assert options["signal"].startswith("TERM@")
@@ -320,11 +320,11 @@ def test_jobset_restarts_all_hosts_together_and_never_after_a_mistake(jobset):
     [rule] = job["podFailurePolicy"]["rules"]
     assert (rule["action"], rule["onExitCodes"]["values"]) == ("FailJob", [2])
     assert rule["onExitCodes"]["containerName"] == pod_of(jobset)["containers"][0]["name"]
-    assert pod_of(jobset)["restartPolicy"] == "Never"  # what a pod failure policy demands
+    assert pod_of(jobset)["restartPolicy"] == "Never"  # required by a pod failure policy
     assert job["backoffLimit"] == 0
 
 
-def test_jobset_has_a_host_for_all_its_chips_and_every_volume_it_mounts(jobset):
+def test_jobset_has_hosts_for_all_chips_and_every_volume_that_it_mounts(jobset):
     job, pod = jobset["spec"]["replicatedJobs"][0]["template"]["spec"], pod_of(jobset)
     rows, columns = map(int, pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"].split("x"))
     [container] = pod["containers"]
@@ -333,14 +333,14 @@ def test_jobset_has_a_host_for_all_its_chips_and_every_volume_it_mounts(jobset):
     assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
 
 
-def test_readme_has_the_gpu_lines_of_a_pod_like_the_manifests(jobset):
+def test_the_readmes_gpu_pod_has_the_same_structure_as_the_manifest(jobset):
     [fragment] = fenced("yaml")
     gpu, tpu = yaml.safe_load(fragment), pod_of(jobset)
     assert set(gpu) <= set(tpu)
     assert gpu["containers"][0]["name"] == tpu["containers"][0]["name"]
 
 
-def test_image_holds_what_training_needs_and_no_more():
+def test_the_image_contains_only_what_training_needs():
     ignore = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
     assert ignore[0] == "*"
     kept = {line[1:] for line in ignore if line.startswith("!")}
@@ -355,7 +355,7 @@ def test_image_holds_what_training_needs_and_no_more():
     assert entry == ["launch/retry.sh", "python", "launch/train.py"]
 
 
-# --- every training command, by the real parser -----------------------------------------------------------------------
+# --- every training command, parsed by launch/train.py ----------------------------------------------------------------
 
 
 def fenced(language: str) -> list[str]:
@@ -365,7 +365,7 @@ def fenced(language: str) -> list[str]:
 
 
 def training_flags() -> list[list[str]]:
-    """What follows launch/train.py in the recipes and in what the README tells people to type."""
+    """The flags of all training commands in the recipes and in launch/README.md."""
     container = pod_of(yaml.safe_load((LAUNCH / "gke_jobset.yaml").read_text()))["containers"][0]
     assert container["command"] == ["python", "launch/train.py"]
     found = [container["args"]]
@@ -378,14 +378,14 @@ def training_flags() -> list[list[str]]:
     return found + [shlex.split(line)[shlex.split(line).index("--config") :] for line in typed]
 
 
-def test_every_training_command_is_one_that_train_py_takes():
+def test_train_py_accepts_every_training_command():
     commands = training_flags()
     assert len(commands) == 6
     parse = (
         "import json, os, runpy, sys\n"
-        "import jax\n"  # which configs/decodec.py needs: once, not in every process below
+        "import jax\n"  # configs/decodec.py needs it; imported once, before the forks
         "for flags in json.loads(sys.argv[1]):\n"
-        "    if (child := os.fork()) == 0:\n"  # flags are parsed once a process
+        "    if (child := os.fork()) == 0:\n"  # flags can be parsed only once per process
         "        sys.argv = ['train.py', *flags]\n"  # where config_flags looks for --config.SECTION.NAME
         "        module = runpy.run_path('launch/train.py')\n"
         "        assert module['parser'](module['CONFIG'])(sys.argv) == ['train.py'], flags\n"

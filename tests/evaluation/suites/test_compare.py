@@ -1,4 +1,4 @@
-"""Entropies and cosines against those of the network's own codes and vectors."""
+"""Code entropies and teacher cosines, checked against the network's own codes and vectors."""
 
 import json
 
@@ -26,13 +26,13 @@ def mixtures():
 
 @pytest.fixture(scope="module")
 def codec():
-    """Of codes and with a projection to the teacher's width, its weights at random."""
+    """A codec with codebooks, a projection to the teacher's width, and random weights."""
     config = full_config().model
     variables = random_variables(DeCodecNetwork(config), np.zeros((1, config.hop), np.float32))
     return DeCodec(config, variables["params"], variables["codebook"])
 
 
-def test_entropies_are_those_of_the_codes_that_the_model_gives(codec, mixtures):
+def test_entropies_match_the_codes_of_the_model(codec, mixtures):
     scores = compare.codebooks(codec, mixtures)
     codes = np.stack([codec.encode(mixture.mixture, RATE).speech for mixture in mixtures])
     for level, effective in enumerate(metrics.perplexity(codes, 16)):
@@ -42,8 +42,8 @@ def test_entropies_are_those_of_the_codes_that_the_model_gives(codec, mixtures):
     assert 0 < scores["used/background"].item() <= 1
 
 
-def test_cosines_are_those_of_the_first_level_s_vectors(codec, mixtures):
-    """Here from the codes that the codec gives, and by numpy's correlation of what has zero mean."""
+def test_cosines_are_between_the_teacher_and_the_projected_first_level(codec, mixtures):
+    """Recomputed here in numpy, from the codec's codes and the vectors of its first codebook."""
     network, variables = DeCodecNetwork(codec.config), {"params": codec.params, "codebook": codec.codebook}
     kernel, bias = (np.asarray(codec.params["semantic_projection"][name]) for name in ("kernel", "bias"))
     entries = jax.tree.leaves(variables["codebook"]["speech_quantizer"])[0][0]
@@ -56,12 +56,12 @@ def test_cosines_are_those_of_the_first_level_s_vectors(codec, mixtures):
         assert cosine == pytest.approx(expected.mean(), abs=1e-3)
 
 
-def test_a_run_was_guided_by_what_its_config_says(tmp_path):
+def test_the_teacher_of_a_run_is_the_one_in_its_config(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(settings.to_dict(full_config())))
     assert isinstance(compare.teacher_of(tmp_path), CepstraTeacher)
 
 
-def test_values_of_each_item_and_of_all_are_rows():
+def test_per_item_and_overall_values_become_rows():
     rows = compare.rows("all", "m", ["a", "b"], {"cosine": np.array([0.1, 0.2]), "used/speech": np.array([0.5])})
     assert [(row.item, row.scores) for row in rows] == [
         ("a", {"cosine": 0.1}), ("b", {"cosine": 0.2}), ("every item", {"used/speech": 0.5}),

@@ -1,4 +1,4 @@
-"""Conversions whose scores are known get exactly those."""
+"""Conversions with known scores get exactly those scores."""
 
 from types import SimpleNamespace
 
@@ -10,8 +10,8 @@ from decodec_jax.evaluation.suites import conversion, items
 from decodec_jax.evaluation.suites.scoring import Tools
 
 
-def test_models_whose_scores_are_known():
-    """One that leaves all as it was, and one that says what the reference says."""
+def test_known_conversions_get_their_known_scores():
+    """With "tile" the stand-in model returns the source, with "content" it returns the reference."""
     model = SimpleNamespace(
         convert=lambda source, voice, rate, alignment: source if alignment == "tile" else voice,
         enhance=lambda source, rate: source / 8,
@@ -24,7 +24,7 @@ def test_models_whose_scores_are_known():
     source = source._replace(transcript="four")
     rows = {row.column: row.scores for row in conversion.measure("m", model, source, reference, tools)}
     rows["source"] = conversion.untouched(source, reference, tools).scores
-    for name in ("m, tile", "m, unconverted", "source"):  # however loud
+    for name in ("m, tile", "m, unconverted", "source"):  # whatever the level
         expected = {"words": 1, "voice": -1, "wer": 4, "wer/original": 4, "similarity": 0}
         expected["similarity/source"] = float(name != "m, unconverted")
         assert rows[name] == pytest.approx(expected, abs=1e-3)

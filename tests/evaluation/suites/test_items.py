@@ -1,4 +1,4 @@
-"""Test items are the same every time, and what they say they are."""
+"""Test items are reproducible and match their descriptions."""
 
 import csv
 
@@ -19,7 +19,7 @@ def source():
     return open_source(Data(), RATE, "test")
 
 
-def test_mixtures_have_the_snr_they_say_and_are_the_same_every_time(source):
+def test_mixtures_have_their_stated_snr_and_are_reproducible(source):
     made, again = (items.mixtures(source, 2, 0.5) for _ in range(2))
     assert [m.snr for m in made] == [*items.SNRS, *items.SNRS]
     assert len({m.name for m in made}) == 12 and all(m.speaker and len(m.mixture) == 8000 for m in made)
@@ -29,12 +29,12 @@ def test_mixtures_have_the_snr_they_say_and_are_the_same_every_time(source):
         snr = 10 * np.log10(np.sum(one.speech**2) / np.sum(one.background**2))
         assert snr == pytest.approx(one.snr, abs=0.01)
     few = items.mixtures(source, 1, 0.5)
-    np.testing.assert_array_equal(few[-1].mixture, made[5].mixture)  # more of them leave the first as they were
+    np.testing.assert_array_equal(few[-1].mixture, made[5].mixture)  # more items do not change the first ones
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Two pairs, a clip of speech and one of background, in a manifest."""
+    """A folder whose manifest lists two noisy-clean pairs, a speech clip and a background clip."""
     root = tmp_path_factory.mktemp("data")
     rows = [("path", "split", "kind", "speaker", "transcript")]
     speech, noise = speech_clips(2, 3000), background_clips(2, 3000)
@@ -51,7 +51,7 @@ def folder(tmp_path_factory):
     return root
 
 
-def test_pairs_are_what_was_recorded_clean_and_noisy(folder):
+def test_pairs_hold_the_clean_and_noisy_recordings(folder):
     one, other = items.paired(str(folder), RATE, 5)
     assert (items.group(one), one.snr, one.speaker, other.transcript) == ("paired", None, "p", "words 1")
     np.testing.assert_allclose(one.background, background_clips(2, 3000)[0], atol=1e-4)
@@ -59,26 +59,26 @@ def test_pairs_are_what_was_recorded_clean_and_noisy(folder):
     assert len(items.paired(str(folder), RATE, 1)) == 1 and items.paired("", RATE, 1) == []
 
 
-def test_whole_utterances_keep_their_words_and_cut_ones_do_not(folder):
+def test_only_whole_utterances_keep_their_transcript(folder):
     source = open_source(Data(root=str(folder)), RATE, "test")
     whole, cut = items.mixtures(source, 1)[0], items.mixtures(source, 1, 0.1)[0]
     assert (len(whole.mixture), whole.transcript) == (3000, "said")
     assert (len(cut.mixture), cut.transcript) == (1600, "")
 
 
-def test_a_source_and_a_reference_are_by_two_speakers(source):
+def test_source_and_reference_are_by_different_speakers(source):
     voices = items.voices(source, 3, 0.1)
     assert [item.name for item in voices[:3]] == ["000_source", "000_reference", "001_source"]
     assert all(one.speaker != other.speaker for one, other in zip(voices[::2], voices[1::2], strict=True))
 
 
-def test_clean_clips_are_of_every_speaker(source):
+def test_clean_clips_cover_all_speakers(source):
     some = items.clean(source, 8)
     assert len({item.speaker for item in some}) == len(some) == 8
     assert {items.group(item) for item in some} == {"clean"}
 
 
-def test_files_are_what_was_measured(source, tmp_path):
+def test_saved_files_equal_the_items(source, tmp_path):
     made = [*items.mixtures(source, 1, 0.1)[:2], *items.clean(source, 1)]
     items.save(made, tmp_path / "a/items")
     rows = list(csv.DictReader((tmp_path / "a/items/manifest.csv").open()))

@@ -1,4 +1,4 @@
-"""Readers, angles and blanks where the answer is known."""
+"""Leakage measures in cases where the answer is known."""
 
 from types import SimpleNamespace
 
@@ -14,12 +14,12 @@ from decodec_jax.inference.codec import DeCodec
 from decodec_jax.testing import full_config, random_bundle, tiny_model
 
 
-def test_angles_are_those_between_the_spans_of_rows(rng):
+def test_angles_are_principal_angles_between_row_spaces(rng):
     plane, line = np.eye(4)[:2], np.array([[1.0, 0, 1, 0]])
     np.testing.assert_allclose(leakage.angles(rng.standard_normal((50, 2)) @ plane, plane), [0, 0], atol=1e-5)
     np.testing.assert_allclose(leakage.angles(plane, np.eye(4)[2:]), [90, 90])
     np.testing.assert_allclose(leakage.angles(plane, line), [45])
-    faint = np.concatenate([plane, 0.01 * np.eye(4)[2:]])  # directions that hold next to nothing
+    faint = np.concatenate([plane, 0.01 * np.eye(4)[2:]])  # directions with almost no energy
     np.testing.assert_allclose(leakage.angles(faint, np.eye(4)[2:]), [90, 90])
 
 
@@ -32,7 +32,7 @@ def test_the_exact_projection_has_orthogonal_halves(rng):
     assert own.scores == pytest.approx({"angle/smallest": 90, "angle/mean": 90, "angle/frames": 0}, abs=1e-3)
 
 
-def test_a_reader_finds_what_there_is_and_nothing_else(rng):
+def test_the_classifier_finds_labels_that_are_present_and_only_those(rng):
     labels = [rng.random(200) < 0.2 for _ in range(4)]
     speakers = ["a", "a", "b", "c"]
     noise = [rng.standard_normal((200, 3)) for _ in labels]
@@ -42,7 +42,7 @@ def test_a_reader_finds_what_there_is_and_nothing_else(rng):
     codes = [leakage.one_hot(np.stack([each, rng.integers(3, size=200)]).astype(int), 3) for each in labels]
     assert codes[0].shape == (200, 6) and np.all(codes[0].sum(axis=1) == 2)
     assert leakage.read(codes, labels, speakers) == [1.0] * 4
-    assert leakage.read(noise, [np.ones(200, bool)] * 4, speakers) == [1.0] * 4  # there is but one kind
+    assert leakage.read(noise, [np.ones(200, bool)] * 4, speakers) == [1.0] * 4  # there is only one class
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def mixtures():
     return suite.load("", "enhancement", 1, seconds=0.5)[:2]
 
 
-def test_blank_codes_give_what_the_codec_gives(model, mixtures):
+def test_blank_codes_give_the_codecs_own_output(model, mixtures):
     rows = {(row.column, row.item): row.scores for row in leakage.blanks("m", model, mixtures, Tools())}
     for item in mixtures:
         expected = metrics.sdr(model.enhance(item.mixture, item.rate), item.speech)
@@ -65,7 +65,7 @@ def test_blank_codes_give_what_the_codec_gives(model, mixtures):
         assert rows["m, zero", item.name] != rows["m, blank", item.name]
 
 
-def test_a_frame_is_labelled_by_the_truth_as_loud_as_it_is_coded(model, mixtures):
+def test_frame_labels_do_not_depend_on_the_level_of_the_recording(model, mixtures):
     loud = mixtures[0]
     quiet = loud._replace(mixture=loud.mixture / 8, speech=loud.speech / 8)
     found = leakage.levels(model, loud, "speech")
@@ -73,6 +73,6 @@ def test_a_frame_is_labelled_by_the_truth_as_loud_as_it_is_coded(model, mixtures
     np.testing.assert_allclose(found, leakage.levels(model, quiet, "speech"), atol=1e-3)
 
 
-def test_one_speaker_is_not_enough(model, mixtures):
+def test_frames_need_two_speakers(model, mixtures):
     with pytest.raises(UserError, match="two speakers or more"):
         leakage.frames("m", model, [item._replace(speaker="a") for item in mixtures], Tools())

@@ -14,7 +14,7 @@ RATE = 16_000
 
 
 def made(rng, informed):
-    """Frames of ten utterances by five speakers, whose codes say the phone, or nothing of it; [16, 4] vectors."""
+    """Frames of ten utterances by five speakers, and [16, 4] vectors. informed: whether codes determine the phone."""
     n = 1000
     phones = rng.integers(4, size=n)
     codes = phones + 4 * rng.integers(4, size=n) if informed else rng.integers(16, size=n)
@@ -23,7 +23,7 @@ def made(rng, informed):
     return probe.Frames(codes, phones, np.array(["a", "b", "c", "d", "e"])[clips // 2], clips), vectors
 
 
-def test_phones_are_read_from_codes_that_say_them_and_from_no_others(rng):
+def test_phones_are_predicted_from_informative_codes_only(rng):
     told, untold = (probe.accuracies(*made(rng, informed)) for informed in (True, False))
     assert all(scores[name].shape == (10,) for scores in (told, untold) for name in scores)
     for name in ("phones/codes", "phones/vectors"):
@@ -31,7 +31,7 @@ def test_phones_are_read_from_codes_that_say_them_and_from_no_others(rng):
     assert told["phones/chance"].mean() == pytest.approx(0.25, abs=0.06)
 
 
-def test_no_speaker_is_fitted_on_and_tried(rng):
+def test_no_speaker_is_both_fitted_on_and_tested(rng):
     frames, _ = made(rng, True)
     frames = frames._replace(codes=np.unique(frames.speakers, return_inverse=True)[1])
     fitted = []
@@ -44,12 +44,12 @@ def test_no_speaker_is_fitted_on_and_tried(rng):
     assert sorted(map(len, fitted)) == [4] * 5 and set.union(*fitted) == set(range(5))
 
 
-def test_a_code_never_seen_stands_for_the_commonest_phone():
+def test_an_unseen_code_predicts_the_most_common_phone():
     codes, phones = np.array([0, 0, 0, 2, 2]), np.array([1, 1, 2, 2, 2])
     np.testing.assert_array_equal(probe.commonest(codes, phones, 4), [1, 2, 2, 2])
 
 
-def test_regression_on_each_pair_once_is_that_on_all_frames(rng):
+def test_regression_on_weighted_pairs_equals_regression_on_all_frames(rng):
     from sklearn.linear_model import LogisticRegression
 
     frames, vectors = made(rng, True)
@@ -59,14 +59,14 @@ def test_regression_on_each_pair_once_is_that_on_all_frames(rng):
     np.testing.assert_array_equal(probe.regressed(frames.codes, phones, vectors), expected)
 
 
-def test_a_frame_is_the_phone_in_its_middle():
+def test_a_frame_is_labelled_with_the_phone_at_its_centre():
     phones = [Phone("SIL", 0.0, 0.03), Phone("AH", 0.03, 0.05), Phone("T", 0.05, 0.08)]
-    assert probe.labels(phones, 6, 0.02) == ["SIL", "AH", "T", "T", "T", "T"]  # the last one goes on
+    assert probe.labels(phones, 6, 0.02) == ["SIL", "AH", "T", "T", "T", "T"]  # the last phone continues
 
 
-def test_what_a_teacher_knows_is_read_from_its_targets(rng):
+def test_phones_are_predicted_from_a_teachers_targets(rng):
     class Knows:
-        """Targets that say the phone in the samples, which are its number."""
+        """A teacher whose targets are the phone in one-hot form; the samples encode the phone's number."""
 
         def targets(self, wave):
             return np.eye(3)[np.round(100 * wave[:, ::160]).astype(int)]
@@ -84,7 +84,7 @@ def test_what_a_teacher_knows_is_read_from_its_targets(rng):
 
 
 def clips(*transcripts):
-    """Clean clips by two speakers in turn, silent but for their number."""
+    """Clean clips by two alternating speakers; all samples of a clip encode its number."""
     waves = [np.full(RATE // 10, 0.01 * i, np.float32) for i in range(len(transcripts))]
     return [
         Item(f"clip{i}", RATE, wave, wave, speaker=f"speaker{i % 2}", transcript=said)
@@ -94,7 +94,7 @@ def clips(*transcripts):
 
 @pytest.fixture
 def asked(monkeypatch):
-    """The transcripts that were aligned; each is said at once."""
+    """A stand-in aligner: the list of transcripts that it has aligned, each to a single phone."""
     transcripts = []
 
     def phones(wave, rate, transcript):
@@ -107,7 +107,7 @@ def asked(monkeypatch):
     return transcripts
 
 
-def test_clips_are_aligned_once_and_again_when_their_words_change(asked, tmp_path):
+def test_a_clip_is_aligned_again_only_if_its_transcript_changes(asked, tmp_path):
     first = probe.utterances(clips("one", "two", ""), tmp_path / "phones.json")
     assert asked == ["one", "two"] and [each.phones for each in first] == [[("AH", 0.0, 0.1)]] * 2
     again = probe.utterances(clips("one", "three"), tmp_path / "phones.json")
@@ -115,7 +115,7 @@ def test_clips_are_aligned_once_and_again_when_their_words_change(asked, tmp_pat
     assert isinstance(again[0].phones[0], Phone) and again[1].transcript == "three"
 
 
-def test_clips_that_cannot_be_aligned_are_left_out_and_named(asked, tmp_path, caplog):
+def test_clips_that_cannot_be_aligned_are_left_out_with_a_warning(asked, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         found = probe.utterances(clips("one", "two", "zxqv"), tmp_path / "phones.json")
     assert len(found) == 2 and "1 of 3 clips are left out: the recogniser's dictionary lacks" in caplog.text
@@ -126,7 +126,7 @@ def test_speech_without_transcripts_is_refused(asked, tmp_path):
         probe.utterances(clips("", ""), tmp_path / "phones.json")
 
 
-def test_codes_lie_beside_their_phones_and_speakers(asked, tmp_path):
+def test_codes_are_paired_with_their_phones_and_speakers(asked, tmp_path):
     spoken = probe.utterances(clips("one", "two"), tmp_path / "phones.json")
     spoken[1].phones[:] = [Phone("SIL", 0.0, 0.04), Phone("T", 0.04, 0.1)]
     model = SimpleNamespace(
@@ -140,14 +140,14 @@ def test_codes_lie_beside_their_phones_and_speakers(asked, tmp_path):
     assert list(frames.speakers[[0, 5]]) == ["speaker0", "speaker1"]
 
 
-def test_words_are_heard_in_what_is_made_of_each_utterance(asked, tmp_path):
+def test_word_errors_are_counted_in_the_processed_utterances(asked, tmp_path):
     spoken = probe.utterances(clips("one", "two"), tmp_path / "phones.json")
     words = lambda wave, rate, said: {"wer": float(wave[0]) + len(said)}  # noqa: E731
     scores = probe.words_heard(spoken, lambda wave, rate: wave + 1, words)
     np.testing.assert_allclose(scores["wer"], [4.0, 4.01])
 
 
-def test_mixtures_are_no_clean_speech(asked, tmp_path):
+def test_mixtures_do_not_count_as_clean_speech(asked, tmp_path):
     one, other, *_ = clips("one", "two", "three", "four")
     mixed = one._replace(background=one.speech)
     with pytest.raises(UserError, match="two speakers or more"):

@@ -1,4 +1,4 @@
-"""Systems whose scores are known get exactly those; a model at random goes through every suite."""
+"""Systems with known scores get exactly those scores, and a random model runs through every suite."""
 
 import csv
 import json
@@ -17,7 +17,7 @@ from decodec_jax.evaluation.systems.base import Output, System, decodec, oracle,
 from decodec_jax.inference.codec import DeCodec
 from decodec_jax.testing import full_config, random_bundle
 
-TOOLS = Tools(  # how loud it is, and how many words there were
+TOOLS = Tools(  # stand-ins: 1 unless silent, the mean power, and one over the number of words
     {"estoi": lambda estimate, reference, rate: float("nan") if not estimate.any() else 1.0},
     lambda wave, rate, transcript=None: {"dnsmos/ovrl": float(np.mean(wave**2))},
     lambda wave, rate, transcript=None: {"wer": 1 / len(transcript.split())},
@@ -37,7 +37,7 @@ def loaded(tmp_path_factory):
 
 
 def saved(folder):
-    """The scores of every item by column and item, of the groups that rows were measured in."""
+    """The saved scores of all rows, by column and item."""
     rows = json.loads((folder / "tables.json").read_text())["scores"]
     return {(row["column"], row["item"]): row["scores"] for row in rows}
 
@@ -45,7 +45,7 @@ def saved(folder):
 # --- known scores -----------------------------------------------------------------------------------------------------
 
 
-def test_parts_have_the_scores_they_must(mixtures, tmp_path):
+def test_mixture_silence_and_oracle_have_their_known_scores(mixtures, tmp_path):
     made = suite.run("enhancement", [untouched(), silence(), oracle()], mixtures, tmp_path, tools=TOOLS)
     scores = saved(tmp_path)
     *mixed, clean = mixtures
@@ -55,14 +55,14 @@ def test_parts_have_the_scores_they_must(mixtures, tmp_path):
         assert same["sdr/speech"] == pytest.approx(item.snr, abs=0.01)
         assert same["sdr/background"] == pytest.approx(-item.snr, abs=0.01)
         for key in ("sdr/speech", "bss_sdr/speech", "sdr/background", "bss_sdr/background", "sdr/mixture"):
-            plain = key.startswith("sdr")  # what may be scaled or filtered says nothing of silence
+            plain = key.startswith("sdr")  # metrics that allow scaling or filtering are undefined for silence
             assert (nothing[key] == pytest.approx(0, abs=1e-3) if plain else nothing[key] is None)
             assert truth[key] > tables.EXACT
         assert nothing["si_sdr_gain/speech"] is None and nothing["estoi"] is None
         assert truth["dnsmos/ovrl"] == float(np.mean(item.speech**2))
         assert truth["si_sdr_gain/speech"] > tables.EXACT - item.snr and truth["mel/mixture"] == 0
         assert truth["log_mel/speech"] == truth["log_mel/background"] == 0 < same["log_mel/speech"]
-    alone = scores["mixture", clean.name]  # of clean speech there is nothing to take apart
+    alone = scores["mixture", clean.name]  # clean speech needs no separation
     assert alone["log_mel/speech"] == 0 and "si_sdr_gain/speech" not in alone and "sdr/background" not in alone
     headings = ["all SNRs", *(f"{item.snr:.0f} dB" for item in mixed), "clean"]
     assert list(made) == [f"enhancement, {heading}" for heading in headings]
@@ -71,7 +71,7 @@ def test_parts_have_the_scores_they_must(mixtures, tmp_path):
     assert (tmp_path / "si_sdr_speech_per_snr.png").is_file()
 
 
-def test_what_went_in_comes_out_of_the_reconstruction(mixtures, tmp_path):
+def test_reconstruction_scores_of_known_systems(mixtures, tmp_path):
     codec = System("half", {"reconstruct": lambda item: Output(item.mixture / 2, bits=len(item.mixture))})
     items = suite.load("", "reconstruction", 1, seconds=0.5)
     items = [item._replace(mixture=item.mixture[:8000], speech=item.speech[:8000], transcript="") for item in items]
@@ -85,7 +85,7 @@ def test_what_went_in_comes_out_of_the_reconstruction(mixtures, tmp_path):
         assert nothing["sdr/mixture"] == pytest.approx(0, abs=1e-3) and "kbps" not in same
         assert half["sdr/mixture"] == pytest.approx(20 * np.log10(2), abs=1e-3) and half["kbps"] == 16
         assert half["si_sdr/mixture"] > tables.EXACT and half["bss_sdr/mixture"] > tables.EXACT
-    assert (tmp_path / "noisy_dnsmos_ovrl_per_kbps.png").is_file()  # where nothing is exact
+    assert (tmp_path / "noisy_dnsmos_ovrl_per_kbps.png").is_file()  # drawn because no score is exact
     assert not (tmp_path / "noisy_bss_sdr_mixture_per_kbps.png").is_file()
     rows = list(csv.DictReader((tmp_path / "tables.csv").open()))
     assert {row["group"] for row in rows} == {"clean", "noisy"}
@@ -93,7 +93,7 @@ def test_what_went_in_comes_out_of_the_reconstruction(mixtures, tmp_path):
     assert {row["figure"]: row["mean"] for row in theirs}["bss_sdr/mixture"] == "5.21"
 
 
-def test_what_is_absent_comes_out_as_silence_of_a_perfect_system(tmp_path):
+def test_absence_scores_of_known_systems(tmp_path):
     items = suite.load("", "absence", 1)
     assert [len(item.mixture) / item.rate for item in items[:2]] == [30.0, 30.0] and len(items) == 3
     assert not items[0].mixture.any() and not items[1].speech.any() and items[1].background.any()
@@ -107,14 +107,14 @@ def test_what_is_absent_comes_out_as_silence_of_a_perfect_system(tmp_path):
     assert scores["mixture", items[2].name]["si_sdr_kept"] == 0
 
 
-def test_words_are_judged_where_a_transcript_is_known(mixtures):
+def test_words_are_judged_only_with_a_transcript(mixtures):
     item = mixtures[0]._replace(transcript="four words of it")
     scores = scoring.separation(oracle(), item, TOOLS)
     assert scores["wer"] == scores["wer/original"] == 0.25
     assert "wer" not in scoring.separation(oracle(), mixtures[0], TOOLS)
 
 
-def test_what_is_missing_is_named(monkeypatch):
+def test_missing_tools_are_named(monkeypatch):
     def package(name):
         if name == "pesq":
             raise UserError(f"{name} is not installed; pip install {name}")
@@ -136,7 +136,7 @@ def test_what_is_missing_is_named(monkeypatch):
     ]
 
 
-def test_the_paper_s_numbers_are_of_suites_and_figures_that_there_are():
+def test_the_papers_numbers_belong_to_existing_suites_and_figures():
     assert paper.TABLES.keys() <= suite.SUITES.keys()
     assert {key for groups in paper.TABLES.values() for rows in groups.values() for key in rows} <= tables.LABELS.keys()
     assert paper.TABLES["ablation"]["all SNRs"]["bss_sdr/speech"]["DeCodec"] == 6.73
@@ -147,7 +147,7 @@ def test_the_paper_s_numbers_are_of_suites_and_figures_that_there_are():
 
 
 def short(items):
-    """Half a second of each: what else differs between suites is compiled once."""
+    """Half a second of each item, so that all suites share compiled code."""
     parts = ("mixture", "speech", "background")
     return [
         item._replace(**{part: None if getattr(item, part) is None else getattr(item, part)[:8000] for part in parts})
@@ -164,13 +164,13 @@ def short(items):
     ("leakage", {"outputs", "frames", "subspaces", "left out", "bitrates"},
      {"true background", "tiny, background codes", "tiny, weights", "tiny, blank", "tiny, 0.4 kbit/s"}),
 ])  # fmt: skip
-def test_a_model_at_random_goes_through_every_suite(name, groups, columns, loaded, monkeypatch, tmp_path):
-    if name != "leakage":  # pictures take their time
+def test_a_random_model_runs_through_every_suite(name, groups, columns, loaded, monkeypatch, tmp_path):
+    if name != "leakage":  # drawing takes time, so do it once
         monkeypatch.setattr(suite.charts, "draw", lambda found, out: None)
     items = short(suite.load("", name, 1, seconds=0.5))
     models = [loaded, loaded._replace(name="other")] if name == "ablation" else [loaded]
     systems = [decodec(each.name, each.model) for each in models]
-    if name == "ablation":  # the built-in speech has no words
+    if name == "ablation":  # the built-in speech has no transcripts
         items = [item for item in items if item.background is not None]
         groups = {"all SNRs"}
     made = suite.run(name, systems, items, tmp_path, models, TOOLS)
@@ -201,6 +201,6 @@ def test_models_that_cannot_convert_are_refused(loaded, tmp_path):
     (("nowhere",), "'nowhere'; there are reconstruction, enhancement"), (("leakage", 0), "limit is 0"),
     (("leakage", 1, 0, -1.0), "of -1 s; both must be above 0"),
 ])  # fmt: skip
-def test_what_cannot_be_loaded_is_refused(arguments, message):
+def test_unknown_suites_and_impossible_limits_are_refused(arguments, message):
     with pytest.raises(UserError, match=message):
         suite.load("", *arguments)

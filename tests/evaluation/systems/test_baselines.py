@@ -1,4 +1,4 @@
-"""Baselines that bring no weights, and everything that is written as a name."""
+"""Baselines without weights, and finding systems by name."""
 
 import io
 import sys
@@ -23,7 +23,7 @@ def item():
 
 
 def lag(wave, reference):
-    """By how many samples it comes later."""
+    """The delay of `wave` relative to `reference`, in samples."""
     n = len(reference)
     products = np.fft.irfft(np.fft.rfft(wave, 2 * n) * np.fft.rfft(reference, 2 * n).conj())
     return (int(np.argmax(products)) + n) % (2 * n) - n
@@ -32,16 +32,16 @@ def lag(wave, reference):
 # --- by name --------------------------------------------------------------------------------------------------------
 
 
-def test_every_name_has_its_maker():
+def test_every_documented_name_can_be_built():
     assert {name.partition(":")[0] for name in baselines.NAMES} == {*baselines.MAKERS, "DENOISER+CODEC"}
 
 
 @pytest.mark.parametrize("name", ["mixture", "silence", "oracle", "opus:8"])
-def test_a_system_has_the_name_that_it_was_found_by(name):
+def test_a_system_keeps_the_name_it_was_found_by(name):
     assert baselines.find(name).name == name
 
 
-def test_of_a_path_the_name_keeps_the_last_part(monkeypatch):
+def test_the_name_keeps_only_the_last_part_of_a_path(monkeypatch):
     given = []
     monkeypatch.setitem(baselines.MAKERS, "dac", lambda *values: given.append(values) or System("", {}))
     assert baselines.find("dac:/models/dac_16khz:4.5").name == "dac:dac_16khz:4.5"
@@ -50,9 +50,9 @@ def test_of_a_path_the_name_keeps_the_last_part(monkeypatch):
 
 
 @pytest.mark.parametrize(("name", "message"), [
-    ("speex:8", "'speex:8' is no baseline; choose from mixture, silence, oracle, opus:KBPS, .*DENOISER.CODEC"),
-    ("", "'' is no baseline"),
-    ("DENOISER+CODEC", "'DENOISER.CODEC' is no baseline"),
+    ("speex:8", "'speex:8' is not a baseline; choose from mixture, silence, oracle, opus:KBPS, .*DENOISER.CODEC"),
+    ("", "'' is not a baseline"),
+    ("DENOISER+CODEC", "'DENOISER.CODEC' is not a baseline"),
     ("opus", "'opus' should be written opus:KBPS"),
     ("opus:", "'opus:' should be written opus:KBPS"),
     ("mixture:8", "'mixture:8' should be written mixture"),
@@ -62,7 +62,7 @@ def test_of_a_path_the_name_keeps_the_last_part(monkeypatch):
     ("opus:8+opus:8", "opus:8 cannot enhance"),
     ("mixture+silence:3", "'silence:3' should be written silence"),
 ])  # fmt: skip
-def test_what_cannot_be_found_is_said(name, message):
+def test_unknown_and_malformed_names_are_refused(name, message):
     with pytest.raises(UserError, match=message):
         baselines.find(name)
 
@@ -71,43 +71,44 @@ def test_what_cannot_be_found_is_said(name, message):
 
 
 @pytest.mark.parametrize("kbps", [8, 16, 32])
-def test_opus_takes_about_the_bits_that_are_asked_for(item, kbps):
+def test_opus_uses_about_the_requested_bitrate(item, kbps):
     wave = np.tile(item.mixture, 4)
     bits = baselines.find(f"opus:{kbps}").tasks["reconstruct"](item._replace(mixture=wave)).bits
     assert bits / len(wave) * RATE / 1000 == pytest.approx(kbps, rel=0.25)
 
 
 @pytest.mark.parametrize("rate", [16_000, 48_000, 44_100])
-def test_opus_lines_up_to_the_sample(item, rate):
+def test_opus_output_is_aligned_to_the_sample(item, rate):
     noise = np.random.default_rng(0).standard_normal(8001)
-    wave = np.float32(0.05) * np.convolve(noise, np.ones(8) / 3, "same").astype(np.float32)  # what it codes well
+    # low-pass noise, which Opus codes well
+    wave = np.float32(0.05) * np.convolve(noise, np.ones(8) / 3, "same").astype(np.float32)
     made = baselines.find("opus:64").tasks["reconstruct"](item._replace(mixture=wave, rate=rate)).wave
     assert made.shape == wave.shape and lag(made, wave) == 0
 
 
 @pytest.mark.parametrize("t", [1, 321])
-def test_opus_gives_any_length_back(item, t):
+def test_opus_preserves_any_length(item, t):
     made = baselines.find("opus:8").tasks["reconstruct"](item._replace(mixture=3 * item.mixture[:t]))
     assert made.wave.shape == (t,) and made.wave.dtype == np.float32 and made.bits > 0
 
 
-def test_the_packets_are_the_file_but_for_pages_and_headers(item):
+def test_packet_bytes_are_the_file_without_pages_and_headers(item):
     files = []
     for seconds in (1, 2):
         file = io.BytesIO()
         soundfile.write(file, np.resize(item.mixture, seconds * RATE), RATE, format="OGG", subtype="OPUS")
         files.append(file.getvalue())
     for ogg in files:
-        pages = ogg.split(b"OggS")[1:]  # each with 23 bytes, the lengths, and the packets
+        pages = ogg.split(b"OggS")[1:]  # each has 23 bytes, a table of lengths, and the packets
         assert baselines.packet_bytes(ogg) == sum(len(page) - 23 - page[22] for page in pages[2:])
 
 
 # --- denoisers ------------------------------------------------------------------------------------------------------
 
 
-def test_noisereduce_takes_steady_noise_away(item, rng):
+def test_noisereduce_removes_steady_noise(item, rng):
     tone = np.float32(0.3) * np.sin(0.3 * np.arange(RATE), dtype=np.float32)
-    tone[: RATE // 10 * 9] = 0  # its threshold comes from the whole
+    tone[: RATE // 10 * 9] = 0  # noisereduce takes its threshold from the whole recording
     noisy = item._replace(mixture=tone + np.float32(0.02) * rng.standard_normal(RATE, np.float32))
     system = baselines.find("noisereduce")
     kept, background = (system.tasks[task](noisy).wave for task in ("enhance", "background"))
@@ -119,7 +120,7 @@ def test_noisereduce_takes_steady_noise_away(item, rng):
     assert system.tasks["enhance"](item._replace(mixture=item.mixture[:5])).wave.shape == (5,)
 
 
-def test_a_cascade_codes_what_is_denoised(item):
+def test_a_cascade_codes_the_denoised_recording(item):
     halved = System("half", {"enhance": lambda item: Output(item.mixture / 2)})
     coded = System("coded", {"reconstruct": lambda item: Output(item.mixture + 1, 7.0)})
     system = baselines.cascade(halved, coded)
@@ -130,7 +131,7 @@ def test_a_cascade_codes_what_is_denoised(item):
     assert baselines.find("mixture+opus:12").name == "mixture+opus:12"
 
 
-def test_a_missing_package_is_said(monkeypatch):
+def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "noisereduce", None)
     with pytest.raises(UserError, match=r"noisereduce is not installed; pip install 'decodec_jax\[eval\]'"):
         baselines.find("noisereduce")
@@ -140,12 +141,12 @@ def test_a_missing_package_is_said(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["encodec:nowhere:6", "dac:nowhere:6", "mimi:nowhere:1.1", "speechtokenizer:nowhere"])
-def test_a_missing_folder_is_said(name):
+def test_a_missing_folder_is_named(name):
     with pytest.raises(UserError, match="there is no folder nowhere; download the model"):
         baselines.find(name)
 
 
-def test_speechtokenizer_s_package_is_asked_for(monkeypatch, tmp_path):
+def test_speechtokenizer_needs_its_package_and_weights(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "speechtokenizer", None)
     with pytest.raises(UserError, match="speechtokenizer is not installed; pip install speechtokenizer"):
         baselines.find(f"speechtokenizer:{tmp_path}")

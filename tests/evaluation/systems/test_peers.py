@@ -1,6 +1,6 @@
-"""Other people's networks behind our adapters, with random weights of small shapes, in the layouts they come in.
+"""Adapters for other codecs and judges, with small random weights in the published layouts.
 
-The `test` extra brings torch and transformers for Python 3.11, where none of this is ever skipped.
+On Python 3.11 the `test` extra installs torch and transformers, so these tests are never skipped there.
 """
 
 import json
@@ -39,12 +39,12 @@ def _seeded():
     torch.manual_seed(0)
 
 
-# --- codecs that transformers reads ---------------------------------------------------------------------------------
+# --- codecs in transformers -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """Tiny EnCodec, DAC and Mimi at 50 or 25 frames a second, and an EnCodec of two channels."""
+    """Folders of tiny EnCodec, DAC and Mimi models at 50 or 25 frames per second, and a stereo EnCodec."""
     root = tmp_path_factory.mktemp("models")
     torch.manual_seed(0)
     encodec = {"num_filters": 2, "hidden_size": 8, "codebook_dim": 8, "codebook_size": 16, "num_lstm_layers": 1,
@@ -73,7 +73,7 @@ def folders(tmp_path_factory):
     ("encodec", "0.6", 7, 3), ("encodec", "0.2", 7, 1), ("dac", "0.4", 7, 2), ("dac", "0.6", 7, 3),
     ("mimi", "0.1", 4, 1), ("mimi", "0.4", 4, 4),
 ])  # fmt: skip
-def test_a_codec_gives_its_length_back_and_counts_its_codes(folders, item, name, kbps, frames, levels):
+def test_a_codec_preserves_the_length_and_counts_its_bits(folders, item, name, kbps, frames, levels):
     system = baselines.find(f"{name}:{folders / name}:{kbps}")
     assert system.name == f"{name}:{name}:{kbps}" and set(system.tasks) == {"reconstruct"}
     made = system.tasks["reconstruct"](item)
@@ -82,13 +82,13 @@ def test_a_codec_gives_its_length_back_and_counts_its_codes(folders, item, name,
     assert made.bits == frames * levels * 4  # 16 entries
 
 
-def test_a_codec_gets_its_own_rate(folders, item):
+def test_a_codec_runs_at_its_own_sample_rate(folders, item):
     other = item._replace(rate=RATE // 2)  # 2001 samples at 8 kHz are 4002 of its own
     made = baselines.find(f"dac:{folders / 'dac'}:0.2").tasks["reconstruct"](other)
     assert made.wave.shape == other.mixture.shape and made.bits == 13 * 4
 
 
-def test_an_adapter_makes_what_the_model_makes(folders, item):
+def test_an_adapter_returns_the_models_output(folders, item):
     model = transformers.EncodecModel.from_pretrained(folders / "encodec").eval()
     with torch.inference_mode():
         wave = torch.from_numpy(np.pad(item.mixture, (0, -len(item.mixture) % 320)))
@@ -104,23 +104,23 @@ def test_an_adapter_makes_what_the_model_makes(folders, item):
     ("mimi:{}/mimi:0.01", "codes at 0.1 to 0.4 kbps, in steps of 0.1, not at 0.01"),
     ("mimi:{}:1", "has no usable weights"),
 ])  # fmt: skip
-def test_what_a_model_cannot_do_is_said(folders, spec, message):
+def test_unsupported_models_and_bitrates_are_refused(folders, spec, message):
     with pytest.raises(UserError, match=message):
         baselines.find(spec.format(folders))
 
 
-def test_a_folder_that_lacks_weights_is_said(folders, tmp_path):
+def test_a_folder_with_missing_weights_is_refused(folders, tmp_path):
     model = transformers.DacModel.from_pretrained(folders / "dac")
     model.save_pretrained(tmp_path, state_dict={k: v for k, v in model.state_dict().items() if "conv2.bias" not in k})
     with pytest.raises(UserError, match=r"lacks .* of the weights of DacModel, such as"):
         extras.pretrained("DacModel", tmp_path)
 
 
-# --- codecs of their own packages -----------------------------------------------------------------------------------
+# --- codecs in packages of their own --------------------------------------------------------------------------------
 
 
 class Blocks(nn.Module):
-    """Frames as codes: 320 samples are their sign, so many times."""
+    """A stand-in codec: the code of a frame of 320 samples is the sign of their sum, at each of `count` levels."""
 
     def __init__(self, count):
         super().__init__()
@@ -135,7 +135,7 @@ class Blocks(nn.Module):
         return codes.float().repeat_interleave(320)[None, None] * self.sign
 
 
-def test_speechtokenizer_is_read_as_its_package_reads_it(item, tmp_path, monkeypatch):
+def test_speechtokenizer_is_loaded_through_its_package(item, tmp_path, monkeypatch):
     class SpeechTokenizer(Blocks):
         @classmethod
         def load_from_checkpoint(cls, config_path, ckpt_path):
@@ -158,7 +158,7 @@ def test_speechtokenizer_is_read_as_its_package_reads_it(item, tmp_path, monkeyp
     assert made.wave[0] == float(item.mixture[:320].sum() > 0)
 
 
-def test_hificodec_is_put_together_from_its_parts(item, tmp_path, monkeypatch):
+def test_hificodec_is_assembled_from_its_parts(item, tmp_path, monkeypatch):
     class Encoder(nn.Identity):
         def __init__(self, config):
             super().__init__()
@@ -205,7 +205,7 @@ class Channels(nn.Module):
         return torch.stack([wave, wave])
 
 
-def test_an_enhancer_hears_its_own_rate_and_gives_the_length_back(item, tmp_path):
+def test_an_enhancer_runs_at_its_own_rate_and_preserves_the_length(item, tmp_path):
     torch.jit.script(Halve()).save(tmp_path / "halve.pt")
     system = baselines.find(f"enhancer:{tmp_path / 'halve.pt'}")
     low = np.sin(0.1 * np.arange(2001)).astype(np.float32)  # 250 Hz
@@ -215,9 +215,9 @@ def test_an_enhancer_hears_its_own_rate_and_gives_the_length_back(item, tmp_path
     np.testing.assert_allclose(made + rest, low, atol=1e-6)
 
 
-def test_what_is_no_enhancer_is_said(item, tmp_path):
+def test_files_that_are_not_enhancers_are_refused(item, tmp_path):
     torch.jit.script(Channels()).save(tmp_path / "channels.pt")
-    with pytest.raises(UserError, match=r"makes \[2, 1, 2001\] of \[1, t\]"):
+    with pytest.raises(UserError, match=r"turns \[1, t\] into \[2, 1, 2001\]"):
         baselines.find(f"storm:{tmp_path / 'channels.pt'}").tasks["enhance"](item)
     (tmp_path / "text.pt").write_text("no weights")
     with pytest.raises(UserError, match=r"text.pt has no usable weights"):
@@ -249,10 +249,10 @@ def whisper(tmp_path_factory):
     return folder
 
 
-def test_whisper_counts_words_of_every_half_minute(whisper, monkeypatch):
+def test_whisper_counts_words_in_every_segment_of_30_s(whisper, monkeypatch):
     judge = judges.whisper(whisper)
-    wave = speech_clips(1, 31 * RATE // 2)[0]  # at half the rate
-    assert judge(wave[:4000], RATE // 2, "It's a test")["wer"] > 0  # random weights say nothing
+    wave = speech_clips(1, 31 * RATE // 2)[0]  # at half of Whisper's sample rate
+    assert judge(wave[:4000], RATE // 2, "It's a test")["wer"] > 0  # random weights recognise nothing
 
     def says(model, features, attention_mask, **options):
         assert features.shape == (2, 8, 3000) and attention_mask.shape == (2, 3000) and not options
@@ -268,7 +268,7 @@ def test_whisper_counts_words_of_every_half_minute(whisper, monkeypatch):
 
 @pytest.fixture(scope="module")
 def embedder(tmp_path_factory):
-    """A folder with a tiny WavLM for speakers."""
+    """A folder with a tiny WavLM speaker embedder."""
     folder = tmp_path_factory.mktemp("wavlm")
     torch.manual_seed(0)
     transformers.WavLMForXVector(transformers.WavLMConfig(
@@ -295,7 +295,7 @@ def test_speaker_similarity_is_the_cosine_of_embeddings(embedder):
         similarity(np.stack([one, other]), one, RATE)
 
 
-def test_a_judge_of_the_wrong_folder_is_said(whisper, embedder, tmp_path):
+def test_judges_refuse_the_wrong_folder(whisper, embedder, tmp_path):
     for judge, folder in ((judges.whisper, embedder), (judges.speaker, whisper), (judges.whisper, tmp_path)):
         with pytest.raises(UserError, match=r"has no usable weights|lacks \d+ of the weights"):
             judge(folder)
