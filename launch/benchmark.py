@@ -4,10 +4,10 @@ Weights and signals are random, which does not change the speed. Prints one tabl
 `--json FILE` saves the figures by name. The parts:
 
     inference   real-time factors of whole recordings; arithmetic rate, as a share of this machine's matrix product rate
-    streaming   how long each frame of a live stream takes (causal models)
+    streaming   how long a live stream waits for each frame (causal models)
     memory      peak memory for a long recording
     train       the training step: audio per second, time, compilation, arithmetic rate, memory
-    data        training examples per core from FLAC, Opus and ArrayRecord; how long a step waits for them
+    data        training audio per core from FLAC, Opus, ArrayRecord and memory; how long a step waits for it
 
 If the config names no weights for guidance, guidance is left out. `--plain` leaves out discriminators too. `--against
 torch` also compares inference and training with PyTorch, see decodec_jax/evaluation/speed/against_torch.py.
@@ -35,14 +35,14 @@ def main() -> None:
     variant = "configs/decodec.py:light"
     parser.add_argument("--config", default=variant, help="FILE:VARIANT (default: %(default)s)")
     parser.add_argument("--only", nargs="+", choices=PARTS, help="parts to measure (default: all that the model has)")
-    parser.add_argument("--seconds", type=float, default=10.0, help="of audio for inference and streaming (default 10)")
-    parser.add_argument("--minutes", type=float, default=60.0, help="of audio for memory (default 60)")
+    parser.add_argument("--seconds", type=float, default=10.0, help="audio for inference and streaming (default 10 s)")
+    parser.add_argument("--minutes", type=float, default=60.0, help="audio for memory (default 60 min)")
     parser.add_argument("--batch", type=int, help="pairs of clips per training step (default: the config's)")
     parser.add_argument("--clip", type=float, help="length of a training clip, seconds (default: the config's)")
     parser.add_argument("--rounds", type=int, default=5, help="number of measurements; the median counts (default 5)")
     parser.add_argument("--plain", action="store_true", help="train without discriminators or guidance")
     parser.add_argument("--against", choices=["torch"], help="also measure PyTorch in inference and train, alternating")
-    parser.add_argument("--json", type=Path, help="file for the figures, by name")
+    parser.add_argument("--json", type=Path, help="file to save the figures in, by name")
     arguments = parser.parse_args()
     config = config_of(arguments.config)
     config.data.batch = arguments.batch or config.data.batch
@@ -59,7 +59,7 @@ def main() -> None:
         measures["train"].append(lambda: against_torch.training(config, arguments.rounds))
     rows = []
     for part in (part for part in PARTS if part in wanted):
-        timing.say(f"{part} of {arguments.config}")
+        timing.print_progress(f"{part} of {arguments.config}")
         rows += [row for measure in measures[part] for row in measure()]
     print(f"{arguments.config} on {jax.device_count()} x {jax.devices()[0].device_kind}, jax {jax.__version__}\n")
     print(timing.table(rows))
@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def measures_of(config: Config, arguments: argparse.Namespace) -> dict[str, list]:
-    """The functions that measure each part, each of which returns rows of the table."""
+    """For each part, the functions that measure it and return rows of the table."""
     seconds, rounds, rate = arguments.seconds, arguments.rounds, config.model.sample_rate
     codec = functools.cache(lambda: inference_speed.random_codec(config.model))
 
@@ -76,7 +76,7 @@ def measures_of(config: Config, arguments: argparse.Namespace) -> dict[str, list
     def run() -> train_speed.SyntheticRun:
         keep_freed_memory()  # as launch/train.py does
         trained = train_speed.trainable(config, arguments.plain)
-        timing.say(f"train: compiling the step of {config.variant}")
+        timing.print_progress(f"train: compiling the step of {config.variant}")
         return train_speed.SyntheticRun(trained, trained.train.continuous_steps)
 
     return {

@@ -4,10 +4,10 @@ Covers all speech in data.root, held-out clips too, so that the cache still fits
 `--config.data.targets=CACHE`, launch/train.py reads these targets and runs no teacher. Runs on one device. If it stops
 early, it leaves nothing behind. The exit code is 2 for a mistake, which one line explains.
 
-The teacher hears each clip whole; clips longer than 30 s are split into equal pieces. Each clip is padded with silence
-to the next full second, so that the teacher need not be compiled for every length, or to 30 s for Whisper, which
-expects that. The last frames hear this padding: for cepstra, the last four have a cosine over features of 0.84 with
-those of the unpadded clips.
+The teacher processes each clip whole; clips longer than 30 s are split into equal pieces. Each clip is padded with
+silence to the next full second, so that the teacher need not be compiled for every length, or to 30 s for Whisper,
+which expects that. The padding affects the last frames: for cepstra, the last four have a cosine over features of 0.84
+with those of the unpadded clips.
 """
 
 import logging
@@ -43,7 +43,7 @@ def main(_):
 
     logging.getLogger("absl").setLevel(logging.WARNING)
     logging.getLogger("jax").setLevel(logging.ERROR)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # like Ctrl-C: unfinished work is removed
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # like Ctrl-C, this removes unfinished work
     config, out = CONFIG.value, Path(OUT.value)
     settings.check(config)
     if not config.loss.guidance:
@@ -58,12 +58,14 @@ def main(_):
     def of_clip(wave: np.ndarray) -> np.ndarray:
         return teacher.finished(clip_features(wave, about.hop, teacher.window, compute)[None])[0]
 
-    write_cache(out, about, followed(speech_targets(sources, about, of_clip), seconds))
+    write_cache(out, about, with_progress(speech_targets(sources, about, of_clip), seconds))
     print(f"{out}: {about.width} features per frame for {len(seconds)} clips, from the teacher {about.teacher}")
 
 
-def followed(targets: Iterator[tuple[str, np.ndarray]], seconds: dict[str, float]) -> Iterator[tuple[str, np.ndarray]]:
-    """The same targets, with a progress line now and then."""
+def with_progress(
+    targets: Iterator[tuple[str, np.ndarray]], seconds: dict[str, float]
+) -> Iterator[tuple[str, np.ndarray]]:
+    """The same targets, printing a progress line every `QUIET` seconds. seconds: the length of each clip by name."""
     begun = told = time.monotonic()
     done, total = 0.0, sum(seconds.values())
     for number, (name, features) in enumerate(targets, 1):

@@ -1,8 +1,9 @@
-"""How good are Whisper's features as targets? `python launch/compare_targets.py --data FOLDER`.
+"""Measure how good Whisper's features are as targets: `python launch/compare_targets.py --data FOLDER`.
 
-On clean test speech, for each layer of the encoder: the share of phones that a linear classifier reads rightly from the
-targets of whole clips, and the cosine with them of the targets of crops alone. For the last layer: the cosine of
-targets that are read at a changed speed with those of the clip played at that speed. Prints Markdown tables.
+Prints Markdown tables for clean test speech. The first has, for each layer of the encoder, the accuracy of a linear
+phone classifier on the targets of whole clips, and the cosine similarity between targets of crops and of whole clips.
+The second is for the last layer and clips played at other speeds: the cosine similarity between the targets of the
+played clip and those of the original clip, with and without interpolation to that speed.
 """
 
 import argparse
@@ -33,9 +34,9 @@ Targets = Callable[[np.ndarray], np.ndarray]  # of a clip [t]: [ceil(t / HOP), w
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--data", required=True, help="folder with a test split of transcribed speech")
-    parser.add_argument("--clips", type=int, default=100, help="of test speech for the phones; a tenth for the cosines")
-    parser.add_argument("--whisper", default="", help="folder of a Whisper; default: the package's")
-    parser.add_argument("--phones", type=Path, default=Path("phones.json"), help="file that keeps the aligned phones")
+    parser.add_argument("--clips", type=int, default=100, help="test clips for the phones; a tenth for the cosines")
+    parser.add_argument("--whisper", default="", help="folder with a Whisper model (default: the installed package's)")
+    parser.add_argument("--phones", type=Path, default=Path("phones.json"), help="file that caches the aligned phones")
     arguments = parser.parse_args()
     source = sources.open_source(Data(root=arguments.data, cache_mb=0), SAMPLE_RATE, "test")
     spoken = probe.utterances(items.clean(source, arguments.clips), arguments.phones)
@@ -53,19 +54,22 @@ def main() -> None:
     print(table(["", "phones", *(f"cosine, crops of {seconds:g} s" for seconds in CROPS)], rows), end="\n\n")
 
     means = np.mean([[cosines_at(targets, wave, speed) for speed in SPEEDS] for wave in few], axis=0).T
-    names = ("read at the speed", "not read at the speed")
+    names = ("interpolated to the speed", "not interpolated")
     rows = [[name, *(f"{value:.3f}" for value in row)] for name, row in zip(names, means, strict=True)]
     print(table(["speed", *map(str, SPEEDS)], rows))
 
 
 def of_whole_clips(teacher: Teacher) -> Targets:
-    """The targets that launch/cache_targets.py computes."""
+    """A function that computes a clip's targets as launch/cache_targets.py does."""
     compute = partial(jax.jit(lambda teacher, wave: teacher.features(wave)), jax.device_put(teacher))
     return lambda wave: np.asarray(teacher.finished(clip_features(wave, HOP, teacher.window, compute)[None])[0])
 
 
 def of_crops(teacher: Teacher, whole: Targets, wave: np.ndarray, seconds: float) -> tuple[np.ndarray, np.ndarray]:
-    """Targets of consecutive crops alone, as a training step computes them, and those of the whole clip there."""
+    """Targets of consecutive crops, as a training step computes them, and the whole clip's targets at the same frames.
+
+    Both are `[frames, width]`; `whole` computes the targets of the whole clip.
+    """
     size = round(seconds * SAMPLE_RATE / HOP)
     count = len(wave) // (size * HOP)
     crops = wave[: count * size * HOP].reshape(count, size * HOP)
@@ -73,12 +77,15 @@ def of_crops(teacher: Teacher, whole: Targets, wave: np.ndarray, seconds: float)
 
 
 def phones(targets: Targets, spoken: list[probe.Utterance]) -> float:
-    """The share of phones that is read rightly, mean of the clips."""
+    """Phone accuracy of a linear classifier on the targets, averaged over clips."""
     return float(np.mean(probe.read_from([targets(each.wave) for each in spoken], spoken, HOP)))
 
 
 def cosines_at(targets: Targets, wave: np.ndarray, speed: float) -> tuple[float, float]:
-    """Cosines with the targets of the clip played at a speed: of the clip's own read at that speed, and as they are."""
+    """Cosines of the original clip's targets with those of the clip played at `speed`.
+
+    Returns the cosine for targets interpolated to that speed, and for unchanged targets.
+    """
     played = targets(audio.resample(wave, round(SAMPLE_RATE * speed), SAMPLE_RATE))
     own = targets(wave)
     frames = min(len(own), len(played))
@@ -86,7 +93,7 @@ def cosines_at(targets: Targets, wave: np.ndarray, speed: float) -> tuple[float,
 
 
 def cosine(one: np.ndarray, other: np.ndarray) -> float:
-    """Over features, mean of the frames `[f, width]`."""
+    """Cosine similarity over the features, averaged over the frames `[f, width]`."""
     norms = np.linalg.norm(one, axis=-1) * np.linalg.norm(other, axis=-1)
     return float(np.mean(np.sum(one * other, axis=-1) / (norms + 1e-6)))
 

@@ -1,9 +1,10 @@
-"""Kill training again and again: `python launch/endurance.py --out FOLDER --config configs/decodec.py:VARIANT`.
+"""Test that training survives kills: `python launch/endurance.py --out FOLDER --config configs/decodec.py:VARIANT`.
 
-Trains twice, each time in a separate process. The first run is undisturbed. The second is killed with SIGKILL, data
-workers included, at random moments while it starts, steps and above all saves, and started again each time. The last
-checkpoints must then be equal bit for bit. So must the rows of metrics.jsonl, one per step, except for timings. The
-exit code is 1 if anything differs, or if less than a third of the kills hit a save.
+Trains twice, each time in a separate process. The first run is undisturbed. The second is killed again and again with
+SIGKILL, data workers included, and restarted each time. The kills come at random moments while it starts, trains and,
+above all, saves. The last checkpoints of both runs must then be equal bit for bit. So must the rows of metrics.jsonl,
+one per step, except for timings. The exit code is 1 if anything differs, or if less than a third of the kills hit a
+save.
 
 All other flags go to launch/train.py, but this program sets the number of steps and the intervals. FOLDER must be new.
 The output of each start goes to a file there.
@@ -58,7 +59,7 @@ def main() -> None:
     if last < 1:
         raise UserError(f"--steps {steps} is too few to save every {arguments.save_every} steps; give more")
     out.mkdir(parents=True)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # like Ctrl-C: the run is ended too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # like Ctrl-C, this also ends the run
     third = math.ceil(steps / 3)  # so that kills also hit validation and the start of the codebooks
     flags += [f"--config.train.continuous_steps={third}", f"--config.train.valid_every={third}"]
 
@@ -96,7 +97,10 @@ def command(run: Path, flags: list[str], steps: int, save_every: int) -> list[st
 
 
 def finish(command: list[str], log: Path) -> float:
-    """Let a run finish; returns the seconds until it was ready for its first step. Raises what `ended` returns."""
+    """Let a run finish, and return the seconds until it was ready for its first step.
+
+    If the run fails, raises the error that `failure` returns.
+    """
     begun = time.monotonic()
     with started(command, log) as process:
         while process.poll() is None and not is_ready(log):
@@ -104,14 +108,15 @@ def finish(command: list[str], log: Path) -> float:
         ready = time.monotonic() - begun
         process.wait()
     if process.returncode:
-        raise ended(process.returncode, log)
+        raise failure(process.returncode, log)
     return ready
 
 
 def kill_at(command: list[str], run: Path, log: Path, step: int, delay: float, saving: bool = False) -> Kill:
-    """Start a run and kill it `delay` seconds after `step`. With `saving`, wait until it is writing a checkpoint.
+    """Start a run and kill it `delay` seconds after `step`. With `saving`, also wait until it is writing a checkpoint.
 
-    Step 0 is the start of the process. Raises UserError if the run finishes first; if it fails, what `ended` returns.
+    Step 0 is the start of the process. Raises UserError if the run finishes first, and the error that `failure` returns
+    if it fails.
     """
 
     def until(condition) -> None:
@@ -119,7 +124,7 @@ def kill_at(command: list[str], run: Path, log: Path, step: int, delay: float, s
             time.sleep(0.002)
 
     def is_caught_saving() -> bool:
-        """Stop the run and look; a stopped run cannot finish its save before the kill."""
+        """Pause the run and check. A paused run cannot finish its save before the kill."""
         os.killpg(process.pid, signal.SIGSTOP)
         caught = is_half_written(run)
         if not caught:
@@ -133,8 +138,8 @@ def kill_at(command: list[str], run: Path, log: Path, step: int, delay: float, s
     if process.returncode == 0:
         raise UserError(f"the run finished before it could be killed after step {step}; give more --steps")
     if process.returncode != -signal.SIGKILL:
-        raise ended(process.returncode, log)
-    # before a run is ready, a half-written checkpoint is left from the start before
+        raise failure(process.returncode, log)
+    # until a run is ready, a half-written checkpoint is a leftover of the previous start
     return Kill(resumed_from(log), last_step(run), is_ready(log) and is_half_written(run))
 
 
@@ -142,7 +147,7 @@ def kill_at(command: list[str], run: Path, log: Path, step: int, delay: float, s
 def started(command: list[str], log: Path) -> Iterator[subprocess.Popen]:
     """A process that prints to `log`. It and its children are killed at the end of the block.
 
-    For quick starts, it keeps compiled code in a folder beside the log. No other program uses that folder, because a
+    For quick starts, it keeps compiled code in a folder next to the log. No other program uses that folder, because a
     kill may leave a half-written entry in it.
     """
     own = {
@@ -162,19 +167,19 @@ def started(command: list[str], log: Path) -> Iterator[subprocess.Popen]:
         process.wait()
 
 
-def ended(code: int, log: Path) -> Exception:
-    """The error for a run that failed by itself; for a user's mistake, a UserError with the run's own line."""
+def failure(code: int, log: Path) -> Exception:
+    """The error for a run that failed. For a user's mistake, this is a UserError with the line that the run printed."""
     last = (log.read_text().splitlines() or [""])[-1]
     return UserError(last) if code == 2 else RuntimeError(f"training ended with exit code {code}, see {log}: {last}")
 
 
 def is_ready(log: Path) -> bool:
-    """Whether the run has read its checkpoint and dropped the rows of metrics.jsonl that it will write again."""
+    """Whether the run has read its checkpoint and removed the rows of metrics.jsonl that it will write again."""
     return "; run folder " in log.read_text()
 
 
 def resumed_from(log: Path) -> int | None:
-    """The step that a start says it resumes from; 0 for a new run, None if it has not printed that yet."""
+    """The step that a run resumed from, as printed in its log: 0 for a new run, None if it has not printed that yet."""
     said = re.search(r"resuming from step (\d+)", log.read_text())
     return int(said[1]) if said else 0 if is_ready(log) else None
 
@@ -186,7 +191,7 @@ def is_half_written(run: Path) -> bool:
 
 
 def last_step(run: Path) -> int:
-    """Number of steps with a complete row in metrics.jsonl."""
+    """The number of complete rows in metrics.jsonl, one per step."""
     path = run / "metrics.jsonl"
     return path.read_text().count("\n") if path.exists() else 0
 
@@ -197,7 +202,7 @@ def rows(run: Path) -> list[dict]:
 
 
 def differences(one: Path, other: Path) -> list[str]:
-    """Every difference between the last checkpoints and metrics of two runs of the same steps, compared bit for bit."""
+    """Descriptions of all differences between two runs: last checkpoints bit for bit, and metrics except timings."""
     found = [f"{name} differs" for name, (a, b) in paired(last_state(one), last_state(other)) if a != b]
     steps = settings.load(one / "config.json").train.steps
     for run in (one, other):

@@ -15,9 +15,9 @@ from decodec_jax.launching import keep_freed_memory, one_line, parser
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration, for example configs/decodec.py:paper.")
 COSTS = flags.DEFINE_string("costs", None, "File of compiled costs; read if it exists, written if not.")
-LEAST = flags.DEFINE_integer("least", 8, "Least pairs on each chip in the second table.", lower_bound=1)
+LEAST = flags.DEFINE_integer("least", 8, "Minimum pairs on each chip in the second table.", lower_bound=1)
 PER_CORE = flags.DEFINE_float("per_core", None, "Audio-seconds per second that the data pipeline makes on one core.")
-MEASURE = flags.DEFINE_integer("measure", 0, "Only take this many steps on this machine.", lower_bound=0)
+MEASURE = flags.DEFINE_integer("measure", 0, "Only run and time this many steps on this machine.", lower_bound=0)
 flags.mark_flags_as_required(["config"])
 
 

@@ -1,9 +1,9 @@
-"""Track what more training gives: `python launch/sentinel.py RUN --data FOLDER --table docs/sentinel.csv`.
+"""Track quality during training: `python launch/sentinel.py RUN --data FOLDER --table docs/sentinel.csv`.
 
-Measures a bundle, or the newest checkpoint of a run folder, on a small fixed list of held-out clips: the speech decoded
-from the speech tokens alone, of clean speech and of mixtures. Whisper's word error rates are of all held-out clips that
-have a transcript, decoded from all speech levels and from the first. Appends a row to the table and plots the table in
-a png beside it. Run it every 100,000 mixture-seconds or so.
+Measures a bundle, or the newest checkpoint of a run folder, on a small fixed set of held-out clips, both clean speech
+and mixtures. The metrics are of the speech decoded from the speech tokens alone. Whisper's word error rates cover all
+held-out clips that have a transcript, decoded from all speech levels and from the first alone. Appends a row to the
+table and plots the table in a png next to it. Run it every 100,000 mixture-seconds or so.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from decodec_jax.evaluation.systems.base import Item
 from decodec_jax.inference.codec import DeCodec
 from decodec_jax.launching import one_line
 
-CLEAN, MIXTURES = 12, 2  # clips; mixtures at each SNR
+CLEAN, MIXTURES = 12, 2  # numbers of clean clips, and of mixtures at each SNR
 SECONDS = 8.0
 FIGURES = ("PESQ", "ESTOI", "log mel", "OVRL")
 WORDS = ("WER", "WER of level 1", "WER of originals")
@@ -34,7 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("model", help="run folder or bundle")
     parser.add_argument("--data", required=True, help="folder of the training data")
-    parser.add_argument("--table", type=Path, required=True, help="csv file to append to; a png goes beside it")
+    parser.add_argument("--table", type=Path, required=True, help="csv file to append to; the plot goes next to it")
     parser.add_argument("--run", help="name of the run in the table (default: the folder's name)")
     parser.add_argument("--seen", type=float, help="mixture-seconds of training (needed for a bundle)")
     arguments = parser.parse_args()
@@ -75,7 +75,7 @@ def measured(codec: DeCodec, chosen: Sequence[Item]) -> dict[str, float]:
 
 
 def word_errors(codec: DeCodec, chosen: Sequence[Item], judge: judges.Judge) -> dict[str, float]:
-    """Mean word error rates of whole clips: decoded from all speech levels, from the first alone, and as they are."""
+    """Mean word error rates of whole clips: decoded from all speech levels, from the first alone, and the originals."""
     rows = []
     for item in chosen:
         heard = codec.enhance(item.mixture, item.rate), codec.semantic(item.mixture, item.rate), item.mixture

@@ -1,4 +1,4 @@
-"""What launch/benchmark.py measures of which model."""
+"""Which parts launch/benchmark.py measures for which model."""
 
 import json
 import runpy
@@ -16,9 +16,9 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def benchmark(monkeypatch):
-    """The program, with measures that take no time, as a function of its arguments."""
+    """The program as a function of its arguments, with stand-ins for all measurements."""
     program = runpy.run_path(str(ROOT / "launch/benchmark.py"))
-    monkeypatch.setitem(program["main"].__globals__, "keep_freed_memory", lambda: None)  # of the tests' own process
+    monkeypatch.setitem(program["main"].__globals__, "keep_freed_memory", lambda: None)  # spares the tests' process
     monkeypatch.setattr(inference_speed, "random_codec", lambda config: None)
     monkeypatch.setattr(train_speed.SyntheticRun, "__init__", lambda *_: None)
     measures = [(inference_speed, name) for name in ("inference", "streaming", "memory")]
@@ -35,12 +35,12 @@ def benchmark(monkeypatch):
 
 
 @pytest.mark.parametrize(("variant", "rows"), [("small", 5), ("small_causal", 6)])
-def test_what_fits_the_model_is_measured(variant, rows, benchmark, capsys):
+def test_all_parts_that_the_model_has_are_measured(variant, rows, benchmark, capsys):
     benchmark(variant)
     assert capsys.readouterr().out.count("/x | 1 ms |") == rows
 
 
-def test_parts_and_sizes_are_chosen_and_figures_saved(benchmark, monkeypatch, tmp_path):
+def test_flags_choose_parts_and_sizes_and_save_the_figures(benchmark, monkeypatch, tmp_path):
     seen = []
     monkeypatch.setattr(train_speed.SyntheticRun, "__init__", lambda self, config, step: seen.append((config, step)))
     saved = tmp_path / "figures.json"
@@ -51,7 +51,7 @@ def test_parts_and_sizes_are_chosen_and_figures_saved(benchmark, monkeypatch, tm
     assert json.loads(saved.read_text()) == {"train/x": 1.0}
 
 
-def test_without_torch_one_line_says_what_to_install(benchmark, monkeypatch):
+def test_without_torch_the_error_says_what_to_install(benchmark, monkeypatch):
     monkeypatch.delitem(sys.modules, "decodec_jax.evaluation.speed.against_torch", raising=False)
     monkeypatch.delattr("decodec_jax.evaluation.speed.against_torch", raising=False)
     monkeypatch.setitem(sys.modules, "torch", None)

@@ -18,7 +18,7 @@ def compare():
     return module
 
 
-def test_crops_lie_beside_their_place_in_the_whole_clip(compare):
+def test_crops_are_paired_with_the_same_frames_of_the_whole_clip(compare):
     (wave,) = speech_clips(1, 10 * HOP + 7)
     whole = compare.of_whole_clips(CepstraTeacher())
     ours, theirs = compare.of_crops(CepstraTeacher(), whole, wave, 4 * HOP / 16_000)
@@ -28,9 +28,9 @@ def test_crops_lie_beside_their_place_in_the_whole_clip(compare):
     assert 0 < compare.cosine(ours, theirs) < compare.cosine(theirs, theirs) == pytest.approx(1, abs=1e-4)
 
 
-def test_targets_of_a_changed_speed_are_nearer_when_read_at_that_speed(compare):
+def test_targets_interpolated_to_a_speed_are_nearer_than_unchanged_ones(compare):
     (wave,) = speech_clips(1, 32_000)
     whole = compare.of_whole_clips(CepstraTeacher())
-    read, not_read = compare.cosines_at(whole, wave, 0.9)
-    assert read > not_read
+    interpolated, unchanged = compare.cosines_at(whole, wave, 0.9)
+    assert interpolated > unchanged
     assert compare.cosines_at(whole, wave, 1.0) == pytest.approx((1, 1), abs=1e-4)

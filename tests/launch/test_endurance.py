@@ -1,4 +1,4 @@
-"""launch/endurance.py on a run of eight steps: two kills, one in a save, and a checkpoint damaged in between."""
+"""launch/endurance.py on a run of eight steps, with two kills, one of them in a save, and a damaged checkpoint."""
 
 import json
 import runpy
@@ -17,7 +17,7 @@ endurance = SimpleNamespace(**runpy.run_path(str(ROOT / "launch/endurance.py")))
 
 @pytest.fixture
 def flags(tmp_path) -> list[str]:
-    """Of a run that is quickly compiled."""
+    """Flags of a training run that compiles quickly."""
     one_level = {half: testing.tiny_quantizer(levels=1) for half in ("speech", "background")}
     config = testing.tiny_config(dilations=(3,), strides=(5,), lstm_layers=0, **one_level)
     config.loss.mel_windows, config.loss.mel_bands, config.loss.mel_swap = (64,), (10,), 0.0
@@ -33,7 +33,7 @@ def newest_checkpoint(run: Path) -> int:
     return max(int(path.name) for path in (run / "checkpoints").iterdir() if path.name.isdigit())
 
 
-def test_a_run_that_is_killed_ends_as_one_that_is_not(tmp_path, flags):
+def test_a_killed_run_ends_like_an_undisturbed_one(tmp_path, flags):
     whole, run = tmp_path / "whole", tmp_path / "run"
     endurance.finish(endurance.command(whole, flags, steps=8, save_every=1), tmp_path / "whole.log")
     again = endurance.command(run, flags, steps=8, save_every=1)
@@ -60,12 +60,12 @@ def test_a_run_that_is_killed_ends_as_one_that_is_not(tmp_path, flags):
     assert endurance.differences(whole, run) == [f"{run}/metrics.jsonl has the steps {[*range(1, 9), 8]}"]
 
 
-def test_a_mistake_in_a_flag_is_told_as_training_tells_it(tmp_path):
+def test_a_users_mistake_is_reported_with_the_line_that_training_printed(tmp_path):
     log = tmp_path / "run.log"
     log.write_text("some warning\ntrain.py: data.batch is 0; it must be above 0\n")
-    error = endurance.ended(2, log)
+    error = endurance.failure(2, log)
     assert isinstance(error, UserError) and str(error) == "train.py: data.batch is 0; it must be above 0"
-    assert "exit code -11" in str(endurance.ended(-11, log))
+    assert "exit code -11" in str(endurance.failure(-11, log))
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_a_mistake_in_a_flag_is_told_as_training_tells_it(tmp_path):
     ],
 )
 def test_the_verdict(tmp_path, monkeypatch, capsys, succeeds, wrong, code, told):
-    """With stand-ins for training: when the kills are due, and what is made of them."""
+    """With stand-ins for training: when the kills come, what is printed, and the exit code."""
     steps = []
 
     def kill_at(command, run, log, step, delay, saving=False):

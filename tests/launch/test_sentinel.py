@@ -1,4 +1,4 @@
-"""The curve of a long training: a row for each checkpoint, drawn beside those before."""
+"""launch/sentinel.py: each measurement appends a row to the table and redraws the plot."""
 
 import importlib.util
 import sys
@@ -20,7 +20,7 @@ def sentinel():
     return module
 
 
-def test_each_measurement_is_a_row_and_the_curve_is_drawn_anew(sentinel, tmp_path, monkeypatch, capsys):
+def test_each_measurement_appends_a_row_and_redraws_the_plot(sentinel, tmp_path, monkeypatch, capsys):
     model = random_bundle(tmp_path / "model", tiny_config(family="spectral", causal=True).model)
     heard = []
 
@@ -45,6 +45,6 @@ def test_each_measurement_is_a_row_and_the_curve_is_drawn_anew(sentinel, tmp_pat
     assert "mixture-seconds 2000" in capsys.readouterr().out
 
 
-def test_a_bundle_must_be_told_what_it_has_seen(sentinel, tmp_path):
+def test_a_bundle_needs_the_amount_of_training_as_a_flag(sentinel, tmp_path):
     with pytest.raises(UserError, match="give --seen"):
         sentinel.seconds_seen(tmp_path, 7)

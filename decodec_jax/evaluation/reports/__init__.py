@@ -1,1 +1,1 @@
-"""What is shown of it: tables, charts, and the demo page."""
+"""Tables, charts and the listening page."""

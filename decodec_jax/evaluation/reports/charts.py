@@ -1,5 +1,5 @@
-"""Pictures of a suite's figures: against the signal-to-noise ratio where items have one, against the bitrate where
-columns do."""
+"""Charts of a suite's results: against the signal-to-noise ratio for groups that have one, and against the bitrate for
+systems that have one."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +14,7 @@ PER_RATE = ("bss_sdr/mixture", "si_sdr/speech", "sdr/background", "dnsmos/ovrl")
 
 
 def draw(found: Found, out: Path) -> None:
-    """KEY_per_snr.png, and GROUP_KEY_per_kbps.png: those of which there is something to draw."""
+    """Write KEY_per_snr.png and GROUP_KEY_per_kbps.png to the folder `out`, for every key that has data to plot."""
     for key in PER_SNR:
         lines: dict[str, list[Point]] = {}
         for group, columns in found.items():
@@ -28,7 +28,7 @@ def draw(found: Found, out: Path) -> None:
             lines = {}
             for column, figure in _known(columns, key).items():
                 rate = columns[column].get("kbps")
-                name = column.partition(", ")[0].partition(":")[0]  # a system is one line at all its bitrates
+                name = column.partition(", ")[0].partition(":")[0]  # all bitrates of a system form one line
                 lines.setdefault(name, []).append(_point(rate and rate.mean, figure))
             if any(point.x is not None for points in lines.values() for point in points):
                 path = out / f"{_file(group)}_{_file(key)}_per_kbps.png"
@@ -36,7 +36,7 @@ def draw(found: Found, out: Path) -> None:
 
 
 def _known(columns: Mapping[str, Mapping[str, Figure]], key: str) -> dict[str, Figure]:
-    """The columns with such a figure; an exact one would leave no room for the others."""
+    """The figure `key` of each column that has it, except exact ones, which would squash the scale for the others."""
     return {
         column: row[key] for column, row in columns.items() if key in row and not tables.exact(key, row[key])
     }

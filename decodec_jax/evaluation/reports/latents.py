@@ -1,4 +1,4 @@
-"""What figures of a model are drawn of: its two projections, and the two parts of what it makes of speech."""
+"""The data behind a model's figures: its two projections, and the content and voice parts of its speech latents."""
 
 from collections.abc import Sequence
 
@@ -18,7 +18,7 @@ def projections(model: DeCodec) -> Halves[np.ndarray]:
 
 
 def in_one_space(model: DeCodec, halves: Halves[np.ndarray]) -> Halves[np.ndarray]:
-    """Halves `[f, config.half]` as vectors of the embedding that they are parts of, `[f, d]` each."""
+    """Embed both halves, `[f, config.half]` each, in the full latent space: `[f, d]` each."""
     zeros = Halves(*map(np.zeros_like, halves))
     parts = (halves.speech, zeros.background), (zeros.speech, halves.background)
     join = Projection(model.config.projection).joined
@@ -26,12 +26,12 @@ def in_one_space(model: DeCodec, halves: Halves[np.ndarray]) -> Halves[np.ndarra
 
 
 def content_and_rest(model: DeCodec, waves: Sequence[np.ndarray], sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
-    """Zc, the first speech level, and Zr, the sum of those after it, averaged over each recording `[t]`: `[n, d]` each.
+    """Zc, the first speech level, and Zr, the sum of the other levels, averaged over each recording `[t]`: `[n, d]`.
 
-    Raises UserError where codebooks have not started.
+    Raises UserError if the codebooks have not started.
     """
     tokens = model.encode_batch(waves, sample_rate)
-    codes = np.concatenate([each.speech for each in tokens], axis=1)[None]  # frames do not touch: all in one
+    codes = np.concatenate([each.speech for each in tokens], axis=1)[None]  # frames are independent, so one call does
     network = DeCodecNetwork(model.config)
     variables = {"params": model.params, "codebook": model.codebook}
 

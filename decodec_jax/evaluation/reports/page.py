@@ -1,6 +1,6 @@
-"""The demo page: one static folder in which a model is heard beside others, task by task, without a network.
+"""The listening page: a static folder for comparing a model with other systems by ear, task by task, offline.
 
-What it says and looks like is in `templates/`; here, what is played and drawn in it.
+`templates/` holds the page's text and design. This module makes the recordings and pictures.
 """
 
 import hashlib
@@ -26,22 +26,22 @@ from decodec_jax.inference.tokens import bitrate
 log = logging.getLogger(__name__)
 
 TEMPLATES = Path(__file__).parent / "templates"
-SOUNDS, PICTURES = "sounds", "pictures"  # folders beside index.html
-TRUTHS = {  # what is played beside the recording itself, of what is known of an item
+SOUNDS, PICTURES = "sounds", "pictures"  # folders next to index.html
+TRUTHS = {  # for each task, the true signals to play along with the recording: field of `Item` and label
     "reconstruct": {},
     "enhance": {"speech": "clean speech"},
     "background": {"background": "true background"},
     "semantic": {"speech": "clean speech"},
 }
-GIVEN = "#6b7280"  # the colour of what no system made
+GIVEN = "#6b7280"  # colour of signals that no system produced
 
 
 class Player(NamedTuple):
-    """Something to listen to. Files are relative to the page."""
+    """One playable version of a recording. File paths are relative to the page."""
 
     label: str
-    note: str  # beside the label: what it costs
-    row: str  # what it is a version of
+    note: str  # shown next to the label, such as the bitrate
+    row: str  # the recording that this is a version of
     sound: str
     picture: str
     seconds: float
@@ -49,47 +49,50 @@ class Player(NamedTuple):
 
 
 class Row(NamedTuple):
-    """Versions of one recording."""
+    """All versions of one recording."""
 
     title: str
     about: str
     transcript: str
     players: list[Player]
-    missing: list[tuple[str, str]]  # systems that are not among them, and why
+    missing: list[tuple[str, str]]  # systems that failed, each with the reason
 
 
 class Chart(NamedTuple):
-    """A picture, relative to the page, and what it says to those who cannot see it."""
+    """A picture (path relative to the page) and its description, which also serves as alternative text."""
 
     title: str
     picture: str
     about: str
-    lines: bool  # on white, which a dark page turns round
+    lines: bool  # dark lines on white, which the dark theme inverts
 
 
-class Shelf:
-    """Recordings under a folder, each written once, however often it is played."""
+class MediaFolder:
+    """Writes sounds and spectrograms to a folder. A recording that is played several times is written once."""
 
     def __init__(self, out: Path):
         self.out = out
-        self.kept: dict[bytes, tuple[str, str]] = {}
+        self.written: dict[bytes, tuple[str, str]] = {}
         for folder in (SOUNDS, PICTURES):
             (out / folder).mkdir(parents=True, exist_ok=True)
 
-    def put(self, wave: np.ndarray, rate: int, *name: str) -> tuple[str, str]:
-        """The files of a waveform `[t]`, a sound and its spectrogram. Raises UserError for what cannot be written."""
+    def add(self, wave: np.ndarray, rate: int, *name: str) -> tuple[str, str]:
+        """Write a waveform `[t]` and its spectrogram, and return both paths, relative to the folder.
+
+        The parts of `name` form the file name. Raises UserError if samples are not finite.
+        """
         if not np.isfinite(wave).all():
             raise UserError("it made samples that are not finite numbers (NaN or inf)")
         key = hashlib.sha256(audio.sixteen_bits(wave).tobytes() + str(rate).encode()).digest()
-        if key not in self.kept:
-            stem = _slug(*name)  # the same again when the page is made again, which then leaves nothing behind
-            if any(stem == Path(sound).stem for sound, _ in self.kept.values()):
-                stem += f"-{len(self.kept)}"
-            files = f"{SOUNDS}/{stem}.wav", f"{PICTURES}/{stem}.png"  # Chromium cannot jump within short FLAC files
+        if key not in self.written:
+            stem = _slug(*name)  # deterministic, so that building the page again overwrites all its files
+            if any(stem == Path(sound).stem for sound, _ in self.written.values()):
+                stem += f"-{len(self.written)}"
+            files = f"{SOUNDS}/{stem}.wav", f"{PICTURES}/{stem}.png"  # not FLAC: Chromium cannot seek in short ones
             audio.write(self.out / files[0], wave, rate)
             figures.spectrogram(self.out / files[1], wave)
-            self.kept[key] = files
-        return self.kept[key]
+            self.written[key] = files
+        return self.written[key]
 
 
 def build(
@@ -100,43 +103,44 @@ def build(
     tables: Mapping[str, str] | None = None,
     charts: Mapping[str, Path] | None = None,
 ) -> Path:
-    """Write the page of a model to the folder `out`, and return the path of its index.html.
+    """Write the listening page of a model to the folder `out`, and return the path of its index.html.
 
-    systems: what is to be heard at each task they can do, `model` too; one that fails is left out of the row, which
-             gives the reason. `model` itself converts voices, and is what the figures are of.
+    model: converts voices, and is the subject of the figures.
+    systems: the systems to compare, each in every task that it can do; include `model` to hear it there. If a system
+             fails on a recording, the page gives the reason instead.
     tables: markdown by title; charts: png files by title.
-    Raises UserError where there is no item, or the folder cannot be written.
+    Raises UserError if there are no items or the folder cannot be written.
     """
     if not items:
-        raise UserError("the demo page has no recordings to play; give it at least one")
+        raise UserError("the listening page has no recordings to play; give it at least one")
     try:
-        shelf = Shelf(out)
+        media = MediaFolder(out)
         chosen = figures.colours([system.name for system in systems])
         rows = {}
         for task in TRUTHS:
             able = [system for system in systems if task in system.tasks]
-            rows[task] = [_versions(task, item, able, chosen, shelf) for item in items if able]
-        rows["convert"] = _conversions(model, items, shelf)
-        drawn = [*_inside(model, items, out), *_copied(charts or {}, out)]
+            rows[task] = [_versions(task, item, able, chosen, media) for item in items if able]
+        rows["convert"] = _conversions(model, items, media)
+        drawn = [*_model_figures(model, items, out), *_copied(charts or {}, out)]
         for file in TEMPLATES.iterdir():
             if file.suffix != ".html":
                 shutil.copy(file, out)
         (out / "index.html").write_text(_rendered(rows, drawn, tables or {}, _facts(model)), encoding="utf-8")
     except OSError as error:
-        raise UserError(f"the demo page cannot be written to {out} ({error.strerror or error})") from None
+        raise UserError(f"the listening page cannot be written to {out} ({error.strerror or error})") from None
     return out / "index.html"
 
 
 def _versions(
-    task: str, item: Item, systems: Iterable[System], colours: Mapping[str, str], shelf: Shelf
+    task: str, item: Item, systems: Iterable[System], colours: Mapping[str, str], media: MediaFolder
 ) -> Row:
-    """The recording, what is known of it, and what each system makes of it; what sounds the same is played once."""
+    """The row of one recording: itself, its true signals, and each system's output. Identical sounds appear once."""
     known = {"as recorded": item.mixture} | {label: getattr(item, field) for field, label in TRUTHS[task].items()}
     players: dict[str, Player] = {}
     missing = []
 
     def add(label: str, note: str, wave: np.ndarray, colour: str, *name: str) -> None:
-        files = shelf.put(wave, item.rate, item.name, *name, label)
+        files = media.add(wave, item.rate, item.name, *name, label)
         players.setdefault(files[0], Player(label, note, item.name, *files, _seconds(wave, item.rate), colour))
 
     for label, wave in known.items():
@@ -145,18 +149,18 @@ def _versions(
     for system in systems:
         try:
             wave, bits = system.tasks[task](item)
-            if wave is None:  # an oracle does not know everything
+            if wave is None:  # an oracle may lack this signal
                 continue
             note = "" if bits is None else f"{bits / _seconds(wave, item.rate) / 1000:.1f} kbps"
             add(system.name, note, wave, colours[system.name], task)
-        except Exception as error:  # other people's programs fail in many ways; the page is of the others
+        except Exception as error:  # third-party systems can raise anything; the page shows the rest
             missing.append((system.name, _reason(error)))
             log.warning("%s of %s by %s: %s", task, item.name, *missing[-1])
     return Row(item.name, _about(item), item.transcript, list(players.values()), missing)
 
 
-def _conversions(model: DeCodec, items: Sequence[Item], shelf: Shelf) -> list[Row]:
-    """What each item says in the voice of the next one by somebody else."""
+def _conversions(model: DeCodec, items: Sequence[Item], media: MediaFolder) -> list[Row]:
+    """A row for each item, converted to the voice of the next item by another speaker."""
     rows = []
     for i, source in enumerate(items):
         others = [item for item in (*items[i + 1 :], *items[:i]) if "" != item.speaker != source.speaker != ""]
@@ -165,7 +169,7 @@ def _conversions(model: DeCodec, items: Sequence[Item], shelf: Shelf) -> list[Ro
         reference, title = others[0], f"{source.name} in the voice of {others[0].speaker}"
         players, missing = [], []
         for label, item in (("source", source), ("reference", reference)):
-            files = shelf.put(item.mixture, item.rate, item.name, "as recorded")
+            files = media.add(item.mixture, item.rate, item.name, "as recorded")
             players.append(Player(label, item.speaker, title, *files, _seconds(item.mixture, item.rate), GIVEN))
         for alignment in ALIGNMENTS:
             try:
@@ -173,15 +177,15 @@ def _conversions(model: DeCodec, items: Sequence[Item], shelf: Shelf) -> list[Ro
             except UserError as error:
                 missing.append((f"aligned by {alignment}", _reason(error)))
                 continue
-            files = shelf.put(wave, source.rate, source.name, "as", reference.speaker, alignment)
+            files = media.add(wave, source.rate, source.name, "as", reference.speaker, alignment)
             seconds, colour = _seconds(wave, source.rate), figures.IN_TURN[0]
             players.append(Player("converted", f"by {alignment}", title, *files, seconds, colour))
         rows.append(Row(title, "", source.transcript, players, missing))
     return rows
 
 
-def _inside(model: DeCodec, items: Sequence[Item], out: Path) -> list[Chart]:
-    """Figures of the model itself: its subspaces, and, where several people speak, what keeps their voices."""
+def _model_figures(model: DeCodec, items: Sequence[Item], out: Path) -> list[Chart]:
+    """Figures of the model: its two subspaces and, given several speakers, which latents separate their voices."""
     rate = model.config.sample_rate
     embedded = [latents.in_one_space(model, model.embed(item.mixture, item.rate)) for item in items]
     latent = (np.concatenate(half) for half in zip(*embedded, strict=True))
@@ -216,7 +220,7 @@ def _copied(charts: Mapping[str, Path], out: Path) -> list[Chart]:
 
 
 def _facts(model: DeCodec) -> dict[str, str]:
-    """What the model is: the figures that tell it from others."""
+    """The model's key facts, by name, as the page shows them."""
     config, frames = model.config, model.config.sample_rate / model.config.hop
     levels = config.speech.levels, config.background.levels
     entries = config.speech.entries, config.background.entries
@@ -239,7 +243,7 @@ def _rendered(
     from markdown_it import MarkdownIt
     from markupsafe import Markup
 
-    markdown = MarkdownIt("js-default")  # the preset that escapes html and knows tables
+    markdown = MarkdownIt("js-default")  # the preset that escapes HTML and supports tables
     texts = {title: Markup(markdown.render(text)) for title, text in tables.items()}
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
@@ -253,17 +257,17 @@ def _seconds(wave: np.ndarray, rate: int) -> float:
 
 
 def _about(item: Item) -> str:
-    """What is known of a recording, in a line."""
+    """The speaker and SNR of a recording, where known, in one line."""
     snr = None if item.snr is None else f"{item.snr:g} dB SNR"
     return ", ".join(part for part in (item.speaker and f"speaker {item.speaker}", snr) if part)
 
 
 def _reason(error: Exception) -> str:
-    """In a line; of an error that nobody foresaw, with its kind."""
+    """The first line of an error; an unexpected one is prefixed with its type."""
     line = (str(error).strip().splitlines() or ["no reason given"])[0]
     return line if isinstance(error, UserError) else f"{type(error).__name__}: {line}"
 
 
 def _slug(*words: str) -> str:
-    """Words as part of a file's name that needs no quoting anywhere."""
+    """Words as part of a file name, in lower-case letters, digits and hyphens."""
     return re.sub(r"[^a-z0-9]+", "-", " ".join(words).lower()).strip("-")[:80]

@@ -1,7 +1,7 @@
-"""What the paper (arXiv 2509.09201) prints, for a column of its own: measured on other recordings than ours.
+"""The results printed in the paper (arXiv 2509.09201), shown in a column of their own.
 
-Its SDR is BSS-eval's, its word error rates are Whisper's, its speaker similarity WavLM's. Its noisy sets have SNRs from
--5 to 20 dB.
+The paper measured them on other recordings than ours. Its SDR is that of BSS-eval, its word error rates are by Whisper,
+and its speaker similarity is by WavLM. Its noisy sets have SNRs from -5 to 20 dB.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""From the scores of single items to tables: means with intervals and counts, as markdown, csv and json."""
+"""Turns the scores of single items into tables of means, intervals and counts, as markdown, csv and json."""
 
 import csv
 import io
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-EXACT = 60.0  # dB; an SDR above it tells how numbers are rounded
+EXACT = 60.0  # dB; an SDR above this reflects only rounding
 PAPER = "paper (its own test set)"
 
 LABELS = {
@@ -28,9 +28,9 @@ LABELS = {
     "bss_sdr/background": "SDR-B (BSS-eval), dB",
     "sdr/background": "SDR-B, dB",
     "sdr_gain/background": "SDR-B gain over the mixture, dB",
-    "level/mixture": "the whole: level beside what went in (silence: full scale), dB",
-    "level/speech": "the speech: level beside what went in (silence: full scale), dB",
-    "level/background": "the background: level beside what went in (silence: full scale), dB",
+    "level/mixture": "the whole: level relative to the input (or to full scale, if silent), dB",
+    "level/speech": "the speech: level relative to the input (or to full scale, if silent), dB",
+    "level/background": "the background: level relative to the input (or to full scale, if silent), dB",
     "si_sdr_kept": "SI-SDR of the speech over that of the whole, dB",
     "pesq": "PESQ, wideband",
     "estoi": "ESTOI",
@@ -39,6 +39,8 @@ LABELS = {
     "dnsmos/ovrl": "DNSMOS OVRL",
     "wer": "word error rate",
     "wer/original": "word error rate of the original",
+    "cer": "character error rate",
+    "per": "phone error rate",
     "similarity": "speaker similarity to the reference",
     "similarity/source": "speaker similarity to the source",
     "words": "words: correlation with the source's cepstra",
@@ -46,13 +48,13 @@ LABELS = {
     "kbps": "kbit/s",
     "kbps/speech": "kbit/s of the speech",
     "cosine": "cosine with the teacher",
-    # of suites/leakage.py
+    # from suites/leakage.py
     "frames/speech": "speech found in frames: balanced accuracy (0.5: by chance)",
     "frames/background": "loud background found in frames: balanced accuracy (0.5: by chance)",
     "angle/smallest": "smallest principal angle, degrees",
     "angle/mean": "mean principal angle, degrees",
     "angle/frames": "cosine of the halves of a frame, RMS",
-    # of suites/probe.py
+    # from suites/probe.py
     "phones/codes": "phones from level 1, best guess for each code: accuracy",
     "phones/vectors": "phones from level 1, linear in its vectors: accuracy",
     "phones/chance": "phones from nothing: accuracy",
@@ -60,7 +62,7 @@ LABELS = {
 
 
 class Row(NamedTuple):
-    """The scores of one item in one column of one table, by figure; a score that nobody could give is NaN."""
+    """The scores of one item in one column of one table, by figure. A score that could not be computed is NaN."""
 
     group: str
     column: str
@@ -69,7 +71,7 @@ class Row(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """A mean, and the interval in which 95 % of the means of resampled values lie."""
+    """A mean with its 95 % bootstrap interval and the number of values."""
 
     mean: float
     low: float
@@ -82,16 +84,17 @@ Theirs = Mapping[str, Mapping[str, Mapping[str, float]]]  # the paper's numbers:
 
 
 def bootstrap(values: np.ndarray, seed: int = 0) -> Figure:
-    """Of values `[n]`, the same at every call."""
+    """Mean and 95 % bootstrap interval of values `[n]`. Deterministic for a given seed."""
     drawn = np.random.default_rng(seed).integers(len(values), size=(2000, len(values)))
     low, high = np.percentile(values[drawn].mean(axis=1), (2.5, 97.5))
     return Figure(float(values.mean()), float(low), float(high), len(values))
 
 
 def summarised(rows: Iterable[Row], compared: Sequence[str] = ()) -> Found:
-    """A figure for each score of each column of each group, all in the order in which they first appear.
+    """Summarise each score of each column of each group; everything keeps the order of first appearance.
 
-    compared: columns beside which stands what each but the first has more than the first, item by item.
+    compared: columns to compare with the first of them. Each of the others gets an extra column with its item-by-item
+    differences from the first.
     """
     scores: dict[str, dict[str, dict[str, dict[str, float]]]] = {}  # group, column, figure, item
     for row in rows:
@@ -113,15 +116,15 @@ def summarised(rows: Iterable[Row], compared: Sequence[str] = ()) -> Found:
 
 
 def _differences(ours: Mapping, theirs: Mapping) -> dict[str, dict[str, float]]:
-    """Of the items that both have a score of."""
+    """`ours` minus `theirs`, by figure and item, for the items that both have scores for."""
     both = {key: [item for item in ours[key] if item in theirs[key]] for key in ours if key in theirs}
     return {key: {item: ours[key][item] - theirs[key][item] for item in items} for key, items in both.items() if items}
 
 
 def markdown(columns: Mapping[str, Mapping[str, Figure]], theirs: Mapping[str, Mapping[str, float]] = {}) -> str:
-    """One group, a line for each figure: mean [95 % interval]; n/a where a column has no such figure.
+    """The table of one group, with a line per figure: mean [95 % interval], or n/a if a column lacks the figure.
 
-    theirs: the paper's numbers of these figures, by name.
+    theirs: the paper's numbers for these figures, by figure and name.
     """
     there = dict.fromkeys(key for column in columns.values() for key in column)
     keys = [key for key in LABELS if key in there] + [key for key in there if key not in LABELS]
@@ -139,7 +142,7 @@ def markdown(columns: Mapping[str, Mapping[str, Figure]], theirs: Mapping[str, M
 
 
 def as_csv(found: Found, theirs: Theirs) -> str:
-    """A line for each figure of each column of each group; the paper's have no interval and no count."""
+    """One line for each figure of each column of each group. The paper's figures have no interval and no count."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["group", "column", "figure", *Figure._fields])
@@ -153,7 +156,7 @@ def as_csv(found: Found, theirs: Theirs) -> str:
 
 
 def as_json(found: Found, rows: Iterable[Row], about: Mapping[str, object]) -> str:
-    """What it is `about`, the figures, and the scores of every item (null for NaN)."""
+    """The entries of `about`, all figures, and the scores of every item (null for NaN)."""
     figures = {
         group: {column: {key: each._asdict() for key, each in row.items()} for column, row in columns.items()}
         for group, columns in found.items()
@@ -167,7 +170,7 @@ def as_json(found: Found, rows: Iterable[Row], about: Mapping[str, object]) -> s
 
 def write(folder: Path, title: str, found: Found, rows: Sequence[Row], theirs: Theirs, about: Mapping[str, object],
           notes: Sequence[str] = ()) -> dict[str, str]:  # fmt: skip
-    """tables.md, .csv and .json in the folder; returns the markdown of each group under its heading."""
+    """Write tables.md, .csv and .json to the folder, and return the markdown of each group by heading."""
     made = {f"{title}, {group}": markdown(columns, theirs.get(group, {})) for group, columns in found.items()}
     page = [f"# {title}", *(f"## {heading}\n\n{table}" for heading, table in made.items()), *notes]
     folder.mkdir(parents=True, exist_ok=True)
@@ -178,7 +181,7 @@ def write(folder: Path, title: str, found: Found, rows: Sequence[Row], theirs: T
 
 
 def label(key: str) -> str:
-    """A figure in words."""
+    """A figure's name in words."""
     match key.split("/"):
         case "bits", stream, level:
             return f"entropy of {stream} level {level}, bits"
@@ -188,7 +191,7 @@ def label(key: str) -> str:
 
 
 def exact(key: str, each: Figure) -> bool:
-    """Whether a figure is of what is the truth itself."""
+    """Whether a figure is that of a perfect estimate: an SDR whose whole interval is above `EXACT`."""
     return "sdr" in key and "gain" not in key and each.low > EXACT
 
 

@@ -1,1 +1,1 @@
-"""How fast: inference, training and data on this machine, beside PyTorch, and what other machines would take."""
+"""Speed of inference, training and data on this machine, compared with PyTorch, and predicted for other machines."""

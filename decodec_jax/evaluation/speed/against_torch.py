@@ -1,24 +1,27 @@
-"""The same network and loss in JAX and in PyTorch, in turn: how many times faster ours is.
+"""Compares the speed of the same network and loss in JAX and PyTorch, in alternating runs.
 
-What is compared is what both sides have: encoder and decoder, between them nothing. In training, the step is waveform,
-multi-scale mel and magnitude distance of the reconstruction, forward, backward, clipping and AdamW's update, on one
-batch of as many clips; ours is the real step of training/step.py, which also keeps the average of the weights and
-checks that all is finite. Both sides train in float32 and with bfloat16 operands: ours by train.precision, PyTorch by
-autocast around the network. In inference, in float32, one clip goes through the encoder, and its embedding through the
-decoder.
+**The network** is only what both sides have, encoder and decoder, with nothing in between. If the config has DAC's
+shape, PyTorch runs transformers' DacModel, and our side leaves out its LSTM. Otherwise PyTorch runs the encoder and
+decoder of interop/torch_model with all of the config's settings. DacModel is used as transformers builds it, without
+weight normalisation. Ours and torch_model recompute each weight-normalised kernel in every pass, so ours does more
+work than DacModel.
 
-PyTorch's network is transformers' DacModel where the config has DAC's shape, its LSTM left out on our side; else
-encoder and decoder of interop/torch_model, with all the config asks for. DacModel is as transformers makes it, without
-weight normalisation, of which ours and torch_model compute each kernel anew in every pass: ours does more. PyTorch runs
-eagerly on all cores, with AdamW's fused form; torch.compile made a step of the light variant no faster in float32 and a
-tenth faster in bfloat16. Ours counts on malloc to keep what a step frees (training/memory.py); that is set for the
-process, so PyTorch has it too.
+**Training.** A step computes waveform, multi-scale mel and magnitude distances of the reconstruction. It consists of
+the forward and backward passes, gradient clipping and the AdamW update, on the same number of clips. Ours is the real
+step of training/step.py, which also averages the weights and checks that all values are finite. Both sides train in
+float32 and with bfloat16 operands: ours through train.precision, PyTorch through autocast around the network.
 
-Compare on an idle machine: beside other work PyTorch's threads wait for each other, and the ratios flatter ours. On two
-cores with two other processes, the light variant's step in float32 was 10 times faster than PyTorch's; by processor
-time, on one core with one thread each, 1.7 times.
+**Inference** is in float32: one clip goes through the encoder, and its embedding through the decoder.
 
-This file alone needs torch and transformers.
+PyTorch runs eagerly on all cores, with fused AdamW. With torch.compile, a step of the light variant was no faster in
+float32 and a tenth faster in bfloat16. Our side relies on malloc keeping the memory that a step frees
+(launching.keep_freed_memory). That setting applies to the whole process, so PyTorch has it too.
+
+Compare on an idle machine. Under other load PyTorch's threads wait for each other, and the ratios flatter our side. On
+two cores with two other processes, our float32 step of the light variant was 10 times faster than PyTorch's; in
+processor time, on one core with one thread each, it was 1.7 times faster.
+
+Only this file needs torch and transformers.
 """
 
 import copy
@@ -40,7 +43,7 @@ from decodec_jax.codec.product import PRECISIONS
 from decodec_jax.config import Config, Loss, Mesh, Model, Quantizer, to_dict
 from decodec_jax.errors import UserError
 from decodec_jax.evaluation.speed.cost import products
-from decodec_jax.evaluation.speed.timing import Row, matmul_rate, noise, say, timed
+from decodec_jax.evaluation.speed.timing import Row, matmul_rate, noise, print_progress, timed
 from decodec_jax.evaluation.speed.train_speed import SyntheticRun
 from decodec_jax.interop import torch_model
 from decodec_jax.objective import spectral
@@ -49,28 +52,28 @@ NEVER = 2**30  # steps
 
 
 class Stacks(NamedTuple):
-    """A codec in PyTorch without what lies between encoder and decoder."""
+    """A codec in PyTorch, reduced to its encoder and decoder."""
 
     encode: Callable[[Tensor], Tensor]  # waveform [b, t], t whole frames, to an embedding
-    decode: Callable[[Tensor], Tensor]  # the embedding to [b, t], or some samples less
+    decode: Callable[[Tensor], Tensor]  # the embedding to [b, t], or a few samples fewer
     parameters: list[nn.Parameter]
 
 
-# --- what is compared -----------------------------------------------------------------------------------------------
+# --- the two sides --------------------------------------------------------------------------------------------------
 
 
 def is_dac(model: Model) -> bool:
-    """Whether the convolutions are those of a DacModel of some width."""
+    """Whether the convolutions match those of a DacModel of some width."""
     stack = model.waveform
     sizes = (model.family, stack.kernel, tuple(stack.dilations), model.causal)
     return sizes == ("waveform", 7, (1, 3, 9), False) and model.latent == stack.channels * 2 ** len(stack.strides)
 
 
 def comparable(config: Config, precision: str = "float32") -> Config:
-    """The config of what both sides have: one decoded waveform, its losses, no quantizers, one device."""
+    """The config reduced to what both sides have: one decoded waveform, its losses, no quantizers, one device."""
     config, loss = copy.deepcopy(config), config.loss
     unused = Quantizer(levels=1, entries=2)  # bypassed throughout
-    # what the exact projection takes apart and what is joined of it is the embedding
+    # the exact projection splits the embedding in two and joins it again, which changes nothing
     config.model = dataclasses.replace(
         config.model, projection="exact", semantic=0, speech=unused, background=unused,
         waveform=dataclasses.replace(config.model.waveform, **({"lstm_layers": 0} if is_dac(config.model) else {})),
@@ -86,7 +89,7 @@ def comparable(config: Config, precision: str = "float32") -> Config:
 
 
 def whole_frames(model: Model, seconds: float) -> float:
-    """The duration rounded to frames, one at least."""
+    """The duration (s) rounded to whole frames, at least one."""
     return max(1, round(seconds * model.sample_rate / model.hop)) * model.hop / model.sample_rate
 
 
@@ -108,7 +111,7 @@ def stacks(model: Model) -> Stacks:
 
 
 def reconstruction(loss: Loss, rate: int) -> Callable[[Tensor, Tensor], Tensor]:
-    """The weighted sum of `losses.reconstruction_terms` in PyTorch, a function of output and target `[b, t]`."""
+    """A PyTorch function of output and target, `[b, t]` each: the weighted sum of `losses.reconstruction_terms`."""
     mel = {}
     for window, count in zip(loss.mel_windows, loss.mel_bands, strict=True):
         filters = torch.from_numpy(spectral.mel_filters(rate, window, count).T.copy())
@@ -143,7 +146,7 @@ def distance(one: Tensor, other: Tensor) -> Tensor:
 
 
 def power_spectrum(wave: Tensor, window: int, overlap: int) -> Tensor:
-    """Squared magnitudes of the spectra of `[b, t]`: `[b, window / 2 + 1, frames]`."""
+    """Squared STFT magnitudes of waveforms `[b, t]`: `[b, window / 2 + 1, frames]`."""
     hop = window // overlap
     spectrum = torch.stft(
         F.pad(wave, (0, -wave.shape[-1] % hop)), window, hop, window=torch.hann_window(window),
@@ -156,22 +159,22 @@ def power_spectrum(wave: Tensor, window: int, overlap: int) -> Tensor:
 
 
 def training(config: Config, rounds: int) -> list[Row]:
-    """A step on two clips for each of `data.batch`, as ours takes them, of `data.seconds` in whole frames each."""
-    ready()
+    """Compare training steps on 2 * `data.batch` clips, as ours uses, of `data.seconds` each, in whole frames."""
+    use_all_cores()
     name, theirs, tasks = f"train/{config.variant}", training_step(comparable(config)), {}
     for precision in PRECISIONS:
         ours = SyntheticRun(comparable(config, precision), from_step=0)
-        say(f"against torch: our step in {precision} compiled in {ours.compile_time:.0f} s")
+        print_progress(f"against torch: our step in {precision} compiled in {ours.compile_time:.0f} s")
         tasks |= {f"{precision}/jax": ours.step, f"{precision}/torch": partial(theirs, precision)}
-    say(f"against torch: {name}, {rounds} rounds")
-    taken = in_turn(tasks, rounds)
+    print_progress(f"against torch: {name}, {rounds} rounds")
+    taken = median_times(tasks, rounds)
     rows = [row for precision in PRECISIONS for row in _rows(f"{name}/{precision}", taken, f"{precision}/")]
     fastest = {side: min(taken[f"{precision}/{side}"] for precision in PRECISIONS) for side in ("jax", "torch")}
     return rows + _rows(f"{name}/fastest", fastest)
 
 
 def training_step(config: Config) -> Callable[[str], Tensor]:
-    """PyTorch's step of a comparable config, on a batch of noise; a function of the precision that gives the loss."""
+    """PyTorch's training step for a comparable config, on a batch of noise: a function from precision to loss."""
     optim, model = config.optim, stacks(config.model)
     clips, t = 2 * config.data.batch, round(config.data.seconds * config.model.sample_rate)
     wave = torch.from_numpy(noise(clips * t, 1).reshape(clips, t))
@@ -192,10 +195,10 @@ def training_step(config: Config) -> Callable[[str], Tensor]:
 
 
 def inference(config: Config, seconds: float, rounds: int) -> list[Row]:
-    """Encoder and decoder on one clip of whole frames, and the share of the machine's own rate that ours reach."""
-    ready()
+    """Compare encoder and decoder on one clip of whole frames; also the share of the matrix product rate ours reach."""
+    use_all_cores()
     model = comparable(config).model
-    say(f"against torch: compiling encoder and decoder for {seconds:g} s")
+    print_progress(f"against torch: compiling encoder and decoder for {seconds:g} s")
     network, theirs = DeCodecNetwork(model), stacks(model)
     wave = noise(whole_frames(model, seconds), model.sample_rate)[None]
     variables = {"params": initialise(model, jax.random.key(0))[0]}
@@ -220,8 +223,10 @@ def inference(config: Config, seconds: float, rounds: int) -> list[Row]:
                 lambda: theirs.decode(theirs.encode(their_wave)),
             ),
         }
-        say(f"against torch: inference, {rounds} rounds")
-        taken = {name: in_turn(dict(zip(("jax", "torch"), pair, strict=True)), rounds) for name, pair in pairs.items()}
+        print_progress(f"against torch: inference, {rounds} rounds")
+        taken = {
+            name: median_times(dict(zip(("jax", "torch"), pair, strict=True)), rounds) for name, pair in pairs.items()
+        }
     work = {name: products(jax.make_jaxpr(f)(variables, x).jaxpr).flops
             for name, f, x in (("encode", encode, wave), ("decode", decode, embedding))}  # fmt: skip
     work["encode+decode"] = sum(work.values())
@@ -232,10 +237,11 @@ def inference(config: Config, seconds: float, rounds: int) -> list[Row]:
     return rows
 
 
-def ready() -> None:
-    """Give PyTorch all cores, as JAX has them. Raises UserError where JAX does not compute on the CPU."""
+def use_all_cores() -> None:
+    """Let PyTorch use all cores, as JAX does. Raises UserError if JAX does not compute on the CPU."""
     if jax.default_backend() != "cpu":
-        raise UserError(f"--against torch compares on CPUs, jax uses {jax.default_backend()}; set JAX_PLATFORMS=cpu")
+        raise UserError(f"--against torch compares on the CPU, but JAX uses {jax.default_backend()}; "
+                        "set JAX_PLATFORMS=cpu")  # fmt: skip
     torch.set_num_threads(os.cpu_count())
 
 
@@ -248,10 +254,10 @@ def _rows(name: str, taken: dict[str, float], prefix: str = "") -> list[Row]:
     ]
 
 
-def in_turn(tasks: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Medians of what tasks take (s), once each in every round and beginning with another each time.
+def median_times(tasks: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """The median time of each task (s). Each round runs every task once, starting with a different one each time.
 
-    Before, each runs once untimed. What a task gives is waited for.
+    A first, untimed round warms up. Times include waiting for the results.
     """
     taken, names = {name: [] for name in tasks}, list(tasks)
     for turn in range(-1, rounds):

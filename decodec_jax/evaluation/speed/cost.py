@@ -1,7 +1,8 @@
-"""What a training step costs, without taking one: products, bytes, memory and communication of its program.
+"""The cost of a training step, found without running it: products, memory traffic, memory and communication.
 
-Two sources. The jaxpr knows every product and how often a loop runs, whatever the machine. The compiled program knows
-what its compiler made of it: collectives, memory, and its own counts, which take the body of a loop once.
+There are two sources. The jaxpr has every product and how often each loop runs, independent of the machine. The
+compiled program has the compiler's result: collectives, memory, and the compiler's own counts, which count a loop body
+once.
 """
 
 import math
@@ -29,7 +30,10 @@ from decodec_jax.training.step import trace_train_step
 
 
 def abstract_teacher(config: Config, mesh: sharding.Mesh) -> Teacher | None:
-    """What guides, as shapes: HuBERT base or Whisper tiny up to the layer that the config names, weights or not."""
+    """The config's teacher as shapes only, so no weights are needed: HuBERT base or Whisper tiny, up to its layer.
+
+    None if the config has no guidance or reads cached targets.
+    """
     if not config.loss.guidance or config.data.targets:
         return None
     if config.teacher.kind == "cepstra":
@@ -48,7 +52,7 @@ def abstract_teacher(config: Config, mesh: sharding.Mesh) -> Teacher | None:
 
 
 def traced_step(config: Config, mesh: sharding.Mesh, adversarial: bool = True) -> jax.stages.Traced:
-    """The training step of this config's batch, traced from shapes alone: nothing is allocated, however large."""
+    """The training step for this config's batch, traced from shapes alone. Nothing is allocated."""
     state = jax.eval_shape(lambda: create(config))
     state = jax.tree.map(
         lambda a, lay: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=lay),
@@ -58,13 +62,13 @@ def traced_step(config: Config, mesh: sharding.Mesh, adversarial: bool = True) -
 
 
 def state_bytes(config: Config) -> dict[str, int]:
-    """Of the training state, part by part."""
+    """Bytes of each part of the training state, by name."""
     state = jax.eval_shape(lambda: create(config))
     return {name: nbytes(part) for name, part in vars(state).items()}
 
 
 def nbytes(tree) -> int:
-    """Of all arrays in a tree, or of their shapes."""
+    """Total bytes of all arrays, or array shapes, in a tree."""
     return sum(_size(leaf) for leaf in jax.tree.leaves(tree))
 
 
@@ -73,7 +77,7 @@ def _placed(tree, sharding):
 
 
 def _size(aval) -> int:
-    """Bytes; keys and tokens count as nothing."""
+    """Bytes of an array; random keys and tokens count as 0."""
     return math.prod(aval.shape) * np.dtype(aval.dtype).itemsize if _is_array(aval) else 0
 
 
@@ -81,26 +85,26 @@ def _is_array(aval) -> bool:
     return hasattr(aval, "shape") and not jax.dtypes.issubdtype(aval.dtype, jax.dtypes.extended)
 
 
-# --- what its jaxpr says --------------------------------------------------------------------------------------------
+# --- counts from the jaxpr ------------------------------------------------------------------------------------------
 
 
 class Work(NamedTuple):
-    """Of matrix products and convolutions, which nearly all arithmetic of a network is."""
+    """Totals over matrix products and convolutions, which are nearly all of a network's arithmetic."""
 
-    flops: float  # two for each multiplication with its addition
-    bytes: float  # their operands and results, each once: what memory moves when all else is fused into them
+    flops: float  # two per multiply-add
+    bytes: float  # operands and results, each once: the memory traffic if all else is fused into the products
 
 
 def products(jaxpr: core.Jaxpr) -> Work:
-    """The products of a program and of all that it calls: a scan's as often as it runs, a cond's dearest branch.
+    """Count the products of a program and of everything it calls.
 
-    Of branches that multiply equally much, the one that moves least: what is for accelerators, in bfloat16.
-
-    A while loop without a known length counts once; a mapped part (shard_map) as the share of one device.
+    The body of a scan counts as often as it runs, that of a while loop of unknown length once. Of a cond, the branch
+    with the most FLOPs counts; among equals, the one with the least memory traffic, which is the bfloat16 one meant for
+    accelerators. A mapped part (shard_map) counts as the share of one device.
     """
     flops = moved = 0.0
     for equation in jaxpr.eqns:
-        inner = [products(sub) for sub in _inside(equation)]
+        inner = [products(sub) for sub in _called_jaxprs(equation)]
         name, times = equation.primitive.name, equation.params.get("length", 1)
         if name == "cond":
             inner = [max(inner, key=lambda work: (work.flops, -work.bytes))]
@@ -119,15 +123,15 @@ def _of_dot(equation: core.JaxprEqn) -> int:
 
 
 def _of_convolution(equation: core.JaxprEqn) -> float:
-    """Padding counts as if it were signal; the zeros between a dilated input's samples do not count."""
+    """FLOPs of a convolution. Padding counts as signal; zeros between the samples of a dilated input do not count."""
     _, inputs, *spatial = equation.params["dimension_numbers"].rhs_spec
     kernel = equation.invars[1].aval.shape
     taps = kernel[inputs] * math.prod(kernel[axis] for axis in spatial)
     return 2 * math.prod(equation.outvars[0].aval.shape) * taps / math.prod(equation.params["lhs_dilation"])
 
 
-def _inside(equation: core.JaxprEqn) -> list[core.Jaxpr]:
-    """The programs that an equation calls."""
+def _called_jaxprs(equation: core.JaxprEqn) -> list[core.Jaxpr]:
+    """The jaxprs that an equation calls."""
     parts = jax.tree.leaves(
         list(equation.params.values()), is_leaf=lambda part: isinstance(part, (core.Jaxpr, core.ClosedJaxpr))
     )
@@ -135,15 +139,15 @@ def _inside(equation: core.JaxprEqn) -> list[core.Jaxpr]:
     return [part for part in jaxprs if isinstance(part, core.Jaxpr)]
 
 
-# --- what its compiled program says ---------------------------------------------------------------------------------
+# --- counts from the compiled program -------------------------------------------------------------------------------
 
 
 class Collective(NamedTuple):
-    """All communication of one kind in a program, by what it gives each device."""
+    """All collectives of one kind in a program. Bytes are those of the results on each device."""
 
     count: int
     bytes: int
-    in_loops: int  # of these bytes
+    in_loops: int  # share of `bytes` within loops
 
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
@@ -156,7 +160,7 @@ _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 
 
 def collectives(hlo: str) -> dict[str, Collective]:
-    """Communication in a compiled program's text, by kind: within a loop of known length as often as it runs."""
+    """Collectives in a compiled program's text, by kind. Within a loop of known length, each counts once per turn."""
     heads = list(_COMPUTATION.finditer(hlo))
     ends = [head.start() for head in heads[1:]] + [len(hlo)]
     bodies = {head[1]: hlo[head.end():end].splitlines() for head, end in zip(heads, ends, strict=True)}
@@ -187,24 +191,24 @@ def _bytes_of(shapes: str) -> int:
     return sum(_BITS[kind] // 8 * math.prod(map(int, filter(None, dims.split(",")))) for kind, dims in found)
 
 
-# --- both, for a config on other devices ----------------------------------------------------------------------------
+# --- costs of a config on other devices -----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """What the compiler says of a step, for each device."""
+    """The compiler's figures for a training step, per device."""
 
     devices: int
-    axis: str  # of the mesh, along which the devices lie
-    pairs: int  # for each device
-    flops: float  # loops counted once
-    bytes: float  # accessed, loops counted once
+    axis: str  # mesh axis along which the devices lie
+    pairs: int  # pairs of clips on each device
+    flops: float  # loop bodies counted once
+    bytes: float  # memory traffic, loop bodies counted once
     arguments: float  # bytes of state, teacher and batch
-    temporary: float  # bytes more while it runs
+    temporary: float  # further bytes while the step runs
     reduced: float  # bytes all-reduced
-    reduced_in_loops: float  # of these
-    reductions: int
-    gathered: float  # bytes all-gathered, and reduced and scattered
+    reduced_in_loops: float  # share of `reduced` within loops
+    reductions: int  # number of all-reduces
+    gathered: float  # bytes all-gathered or reduce-scattered
 
 
 def on(config: Config, devices: int, axis: str, pairs: int) -> Config:
@@ -214,13 +218,13 @@ def on(config: Config, devices: int, axis: str, pairs: int) -> Config:
 
 
 def products_of(config: Config, pairs: int) -> Work:
-    """Of a step with `pairs` of clips on one device."""
+    """The products of a step with `pairs` pairs of clips on one device."""
     here = on(config, 1, "data", pairs)
     return products(traced_step(here, make_mesh(here.mesh, pairs)).jaxpr.jaxpr)
 
 
 def compiled(config: Config, devices: int, axis: str, pairs: int) -> Compiled:
-    """Compile a step from shapes and ask. Machine code is not optimised, which changes none of the answers."""
+    """Compile a step from shapes and return its figures. Skipping the optimisation of machine code changes none."""
     here = on(config, devices, axis, pairs)
     mesh = make_mesh(here.mesh, here.data.batch, here.train.accumulate)
     quick = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}

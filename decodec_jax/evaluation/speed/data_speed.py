@@ -1,4 +1,4 @@
-"""How fast training examples are made of files, and how long a training step waits for them."""
+"""How fast the data pipeline makes training examples from files, and how long training steps wait for them."""
 
 import tempfile
 import time
@@ -14,28 +14,28 @@ from decodec_jax.config import Config, Data
 from decodec_jax.data import pipeline, synthetic
 from decodec_jax.data.packing import pack
 from decodec_jax.data.sources import ClipSource, open_source
-from decodec_jax.evaluation.speed.timing import Row, say
+from decodec_jax.evaluation.speed.timing import Row, print_progress
 
 FORMATS = {"flac": ("FLAC", "PCM_16"), "opus": ("OGG", "OPUS")}
 SPEAKERS, CLIPS, BACKGROUNDS = 8, 4, 16
-SECONDS = 12.0  # of a file: much longer than a crop, as files of a corpus are
+SECONDS = 12.0  # length of a file: much longer than a crop, as in real corpora
 
 
 def throughput(data: Data, sample_rate: int, seconds: float = 3.0) -> list[Row]:
-    """Finished audio (s) for each second that a core works on it: `seconds` of work from each kind of source.
+    """Seconds of finished audio per second of one core, measured over `seconds` of CPU time for each kind of source.
 
-    Reading, decoding, cropping, mixing and batching, all in one process and with no other work beside it. The files
-    have just been written, so that they come from the system's memory, not from a disk; `in_memory` has them decoded
-    and kept by the process itself, as small corpora are.
+    Covers reading, decoding, cropping, mixing and batching, all in one process that does nothing else. The files have
+    just been written, so they come from the operating system's page cache and not from a disk. For `in_memory` the
+    process itself keeps the decoded files, as it does for small corpora.
     """
     rows = []
     with corpora(sample_rate, {*FORMATS, "array_record"}) as roots:
         for kind in (*roots, "in_memory"):
-            say(f"data: {kind}")
+            print_progress(f"data: {kind}")
             root, cache_mb = (roots["flac"], 512) if kind == "in_memory" else (roots[kind], 0)
             source_data = replace(data, root=str(root), cache_mb=cache_mb, workers=0, targets="")
             source = open_source(source_data, sample_rate)
-            for clip in range(len(source.clips)):  # into memory: the system's, or the process's own
+            for clip in range(len(source.clips)):  # warm up the page cache, or the process's own cache
                 source.read(clip, 0.0, data.seconds)
             rows.append(Row(f"data/{kind}", _rate(source_data, source, seconds), "s of audio per s and core"))
     return rows
@@ -44,7 +44,7 @@ def throughput(data: Data, sample_rate: int, seconds: float = 3.0) -> list[Row]:
 def _rate(data: Data, source: ClipSource, seconds: float) -> float:
     batches = pipeline.batches(source, data)
     try:
-        for _ in range(2 * pipeline.AHEAD):  # from then on one is made whenever one is taken
+        for _ in range(2 * pipeline.AHEAD):  # fill the queue; afterwards taking a batch makes a new one
             next(batches)
         began, made = time.process_time(), 0
         while time.process_time() - began < seconds:
@@ -55,17 +55,17 @@ def _rate(data: Data, source: ClipSource, seconds: float) -> float:
 
 
 def waiting(config: Config, step: Callable[[dict[str, np.ndarray]], object], steps: int, workers: int) -> list[Row]:
-    """The share of a training run's time that is waiting for data: FLAC, kept nowhere, read by `workers` processes.
+    """The share of training time spent waiting for data. `workers` processes read FLAC files, with no cache.
 
-    step: an update on a batch, which returns when it is done.
+    step: performs one update on a batch and returns when it is done.
     """
-    say(f"data: {steps} steps of {config.variant}, fed by {workers} workers")
+    print_progress(f"data: {steps} steps of {config.variant}, fed by {workers} workers")
     rate, waited = config.model.sample_rate, 0.0
     with corpora(rate, {"flac"}) as roots:
         data = replace(config.data, root=str(roots["flac"]), cache_mb=0, workers=workers, targets="")
         batches = pipeline.batches(open_source(data, rate), data)
         try:
-            for _ in range(3):  # the workers begin
+            for _ in range(3):  # until the workers have started
                 step(next(batches))
             began = time.perf_counter()
             for _ in range(steps):
@@ -81,9 +81,9 @@ def waiting(config: Config, step: Callable[[dict[str, np.ndarray]], object], ste
 
 @contextmanager
 def corpora(sample_rate: int, kinds: set[str]) -> Iterator[dict[str, Path]]:
-    """Folders of the same synthetic clips by kind, until the context ends: of `FORMATS`, or "array_record" of flac."""
+    """Temporary folders, by kind, with the same synthetic clips: the kinds in `FORMATS`, and "array_record" of flac."""
     minutes = (SPEAKERS * CLIPS + BACKGROUNDS) * SECONDS / 60
-    say(f"data: writing {minutes:.0f} min of audio as {', '.join(sorted(kinds))}")
+    print_progress(f"data: writing {minutes:.0f} min of audio as {', '.join(sorted(kinds))}")
     with tempfile.TemporaryDirectory() as folder:
         roots = {kind: Path(folder) / kind for kind in sorted(kinds)}
         for kind in sorted(kinds & FORMATS.keys()):

@@ -1,4 +1,4 @@
-"""How fast a model runs on this machine, how long a live stream waits, and what memory a long recording takes."""
+"""Real-time factors, streaming latency and memory of a model on this machine."""
 
 import multiprocessing
 import tempfile
@@ -21,15 +21,15 @@ from decodec_jax.inference.streaming import latency
 
 
 def random_codec(config: Model) -> DeCodec:
-    """A codec of untrained weights: what it costs does not depend on them."""
+    """A codec with random weights, which cost the same as trained ones."""
     return DeCodec(config, *initialise(config, jax.random.key(0)))
 
 
 def inference(codec: DeCodec, seconds: float, repeats: int = 5) -> list[Row]:
-    """Real-time factors (processing time over duration) of whole recordings, medians of `repeats`, compiling aside.
+    """Real-time factors (processing time over duration) for a whole recording: medians of `repeats`, without compiling.
 
-    With the products and convolutions that the network asks for, and the share of the machine's own rate at which they
-    are done: all else that the codec does counts as time alone.
+    Also gives the FLOPs of the network's matrix products and convolutions, and the share of this machine's matrix
+    product rate that they reach. The codec's other work counts only as time.
     """
     rate = codec.config.sample_rate
     wave = noise(seconds, rate)
@@ -53,7 +53,7 @@ def inference(codec: DeCodec, seconds: float, repeats: int = 5) -> list[Row]:
 
 
 def arithmetic(config: Model, seconds: float) -> dict[str, float]:
-    """FLOPs of the products and convolutions that encoding and decoding a recording take."""
+    """FLOPs of the matrix products and convolutions for encoding and decoding a recording of `seconds`."""
     network = DeCodecNetwork(config)
     wave = jax.ShapeDtypeStruct((1, round(seconds * config.sample_rate)), jnp.float32)
     variables = jax.eval_shape(network.init, jax.random.key(0), wave)
@@ -70,9 +70,9 @@ def arithmetic(config: Model, seconds: float) -> dict[str, float]:
 
 
 def streaming(codec: DeCodec, seconds: float) -> list[Row]:
-    """What a live stream waits, frame by frame: for what else its frame needs, and for the codec.
+    """How long a live stream waits for each frame: the algorithmic latency, and the codec's computing time.
 
-    Raises UserError for a model that is not causal.
+    Raises UserError if the model is not causal.
     """
     if not codec.config.causal:
         raise UserError("only a causal model streams; choose one, such as configs/decodec.py:light")
@@ -80,7 +80,7 @@ def streaming(codec: DeCodec, seconds: float) -> list[Row]:
     frames = np.split(noise(round(seconds * rate / hop) * hop / rate, rate)[None], round(seconds * rate / hop), axis=1)
     rows = [Row("streaming/algorithmic", 1000 * latency(codec.config) / rate, "ms")]
     for name, keep in (("reconstruct", "both"), ("enhance", "speech")):
-        for _ in codec.stream(iter(frames[:50]), rate, keep):  # compiles, and lets the machine settle
+        for _ in codec.stream(iter(frames[:50]), rate, keep):  # warm-up, which also compiles
             pass
         watch = Stopwatch(codec.config, rate)
         for _ in codec.stream(watch.started(iter(frames)), rate, keep):
@@ -91,7 +91,7 @@ def streaming(codec: DeCodec, seconds: float) -> list[Row]:
 
 
 def memory(config: Model, minutes: float) -> list[Row]:
-    """The most memory that a process of its own takes to enhance a recording from file to file, and its speed."""
+    """Peak memory and real-time factor for enhancing a long recording from file to file, in a separate process."""
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "long.wav"
         with soundfile.SoundFile(source, "w", config.sample_rate, 1) as file:

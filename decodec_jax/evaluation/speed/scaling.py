@@ -1,6 +1,6 @@
-"""What training would take on 1 to 1,024 chips: compiled costs, published figures of chips, and stated assumptions.
+"""Predicts training on 1 to 1,024 chips from compiled costs, published chip figures and stated assumptions.
 
-Everything in `Assumed` is a guess to be replaced by a measurement; everything in `CHIPS` is the vendor's figure.
+The values in `Assumed` are guesses, to be replaced by measurements. The values in `CHIPS` are the vendors' figures.
 """
 
 import dataclasses
@@ -26,17 +26,17 @@ COUNTS = (1, 8, 64, 256, 1024)
 
 @dataclass(frozen=True)
 class Chip:
-    """Per chip, as published: bytes, bytes/s and FLOP/s; network figures in one direction."""
+    """A chip's published figures, in bytes, bytes/s and FLOP/s. Network rates are for one direction."""
 
     name: str
     flops: float  # bfloat16, dense
     memory: float
     memory_rate: float
-    links: float  # to chips of the same domain
-    network: float  # to other domains: a chip's share of what its domain has
-    domain: int  # chips that the fast links join
-    host: int  # chips that one host feeds
-    loose_below: int = 0  # chips below which a slice is no torus, and has half the paths
+    links: float  # rate to chips of the same domain
+    network: float  # a chip's share of its domain's rate to other domains
+    domain: int  # number of chips connected by fast links
+    host: int  # chips per host
+    loose_below: int = 0  # a slice with fewer chips is not a torus, so it has half the paths
 
 
 CHIPS = (
@@ -49,26 +49,26 @@ CHIPS = (
 
 @dataclass(frozen=True)
 class Assumed:
-    """Shares of the published figures that a step is taken to reach."""
+    """Assumed shares of the published figures that a step reaches."""
 
-    products: float = 0.4  # of the peak, in convolutions and matrix products
+    products: float = 0.4  # share of peak FLOP/s in convolutions and matrix products
     memory_rate: float = 0.8
     links: float = 0.5
-    memory: float = 0.9  # of the memory is free for a step
+    memory: float = 0.9  # share of the memory that a step can use
 
 
 # --- communication --------------------------------------------------------------------------------------------------
 
 
 def ring_seconds(size: float, devices: int, rate: float) -> float:
-    """All-reduce of `size` bytes around a ring: each device sends 2 (n - 1) / n of them at `rate` bytes/s."""
+    """Seconds to all-reduce `size` bytes around a ring: each device sends 2 (n - 1) / n of them at `rate` bytes/s."""
     return 2 * (devices - 1) / devices * size / rate
 
 
 def all_reduce_seconds(size: float, chips: int, chip: Chip, share: float = 1.0) -> float:
-    """A ring within each domain, then, for the piece that each chip holds by then, a ring across domains.
+    """Seconds to all-reduce: a ring within each domain, then a ring across domains for the piece that each chip holds.
 
-    share: of the published rates that is reached.
+    share: share of the published rates that is reached.
     """
     within = min(chips, chip.domain)
     links = share * chip.links * (0.5 if chips < chip.loose_below else 1.0)
@@ -82,7 +82,7 @@ def all_reduce_seconds(size: float, chips: int, chip: Chip, share: float = 1.0) 
 
 @dataclass(frozen=True)
 class Line:
-    """What grows with the pairs of clips on a device: `fixed + pairs * each`."""
+    """A cost that is linear in the number of pairs of clips on a device: `fixed + pairs * each`."""
 
     fixed: float
     each: float
@@ -91,21 +91,21 @@ class Line:
         return self.fixed + pairs * self.each
 
     @classmethod
-    def through(cls, few: tuple[float, float], more: tuple[float, float]) -> "Line":
-        """Two points `(pairs, value)`."""
+    def from_points(cls, few: tuple[float, float], more: tuple[float, float]) -> "Line":
+        """The line through two points `(pairs, value)`."""
         each = (more[1] - few[1]) / (more[0] - few[0])
         return cls(few[1] - few[0] * each, each)
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Of one config's step, for each device."""
+    """The costs of one config's training step, per device."""
 
-    flops: Line  # of products, loops in full
-    fused_bytes: Line  # of products' operands in bfloat16 and results in float32: all else fused into them
-    parts: dict[str, int]  # bytes of the training state, which fsdp cuts in pieces
-    seconds: float  # of a clip
-    compiled: tuple[Compiled, ...]  # for each of LAYOUTS
+    flops: Line  # products, counting every turn of each loop
+    fused_bytes: Line  # bfloat16 operands and float32 results of products, as if all else were fused into them
+    parts: dict[str, int]  # bytes of each part of the training state, which fsdp shards
+    seconds: float  # length of a clip
+    compiled: tuple[Compiled, ...]  # one for each of LAYOUTS
 
     @property
     def state(self) -> int:
@@ -114,40 +114,41 @@ class Costs:
 
     @property
     def reduced(self) -> int:
-        """Bytes to all-reduce if each gradient, and each statistic of the codebooks, is reduced once."""
+        """Bytes to all-reduce if each gradient and each codebook statistic is reduced once."""
         return self.parts["params"] + self.parts["discriminators"] + self.parts["codebook"]
 
     @property
-    def beside(self) -> float:
-        """Bytes that no sharding cuts: the teacher's, and the batch's, which are few."""
+    def unsharded(self) -> float:
+        """Bytes that fsdp does not divide: the teacher, and the batch, which is small."""
         return self.compiled[0].arguments - self.state
 
     @property
     def temporary(self) -> Line:
-        """Memory beside the arguments, float32, the state whole on each device."""
+        """Memory in addition to the arguments, float32, with the whole state on each device."""
         few, _, more = self.compiled
-        return Line.through((few.pairs, few.temporary), (more.pairs, more.temporary))
+        return Line.from_points((few.pairs, few.temporary), (more.pairs, more.temporary))
 
     def memory(self, pairs: int, pieces: int = 1) -> float:
-        """Bytes on each device in all, its state in pieces."""
-        in_pieces = self.compiled[1].temporary - self.temporary(self.compiled[1].pairs)  # what is put together
-        return self.state / pieces + self.beside + self.temporary(pairs) + (in_pieces if pieces > 1 else 0.0)
+        """Total bytes on each device, with the state sharded into `pieces`."""
+        gathered = self.compiled[1].temporary - self.temporary(self.compiled[1].pairs)  # extra with a sharded state
+        return self.state / pieces + self.unsharded + self.temporary(pairs) + (gathered if pieces > 1 else 0.0)
 
     @property
     def accessed(self) -> Line:
-        """Bytes of memory traffic as compiled, float32, loops counted once."""
+        """Bytes of memory traffic as compiled, float32, loop bodies counted once."""
         few, _, more = self.compiled
-        return Line.through((few.pairs, few.bytes), (more.pairs, more.bytes))
+        return Line.from_points((few.pairs, few.bytes), (more.pairs, more.bytes))
 
 
 DEVICES = 8
 LAYOUTS = ((DEVICES, "data", 1), (DEVICES, "fsdp", 1), (1, "data", 2))  # devices, axis, pairs on each
 
 
-def costs(config: Config, file: Path | None = None, say: Callable[[str], None] = print) -> Costs:
+def costs(config: Config, file: Path | None = None, report: Callable[[str], None] = print) -> Costs:
     """Trace with one and two pairs in bfloat16, as chips train, and compile in float32 for each of `LAYOUTS`.
 
-    Minutes for each at paper size. file: where what was compiled is kept, and read from if it is there.
+    Each compilation takes minutes at paper size. file: keeps the compiled costs; read if it exists. report: receives
+    progress lines.
     """
     kept = json.loads(file.read_text()) if file and file.exists() else {"traced": [], "compiled": []}
 
@@ -159,9 +160,9 @@ def costs(config: Config, file: Path | None = None, say: Callable[[str], None] =
     for pairs in range(len(kept["traced"]) + 1, 3):
         keep("traced", products_of(in_precision(config, "bfloat16"), pairs))
     for layout in LAYOUTS[len(kept["compiled"]):]:
-        say(f"compiling for {layout[0]} x {layout[1]}, {layout[2]} pairs on each")
+        report(f"compiling for {layout[0]} x {layout[1]}, {layout[2]} pairs on each")
         keep("compiled", dataclasses.asdict(compiled(in_precision(config, "float32"), *layout)))
-    flops, moved = (Line.through((1, few), (2, more)) for few, more in zip(*kept["traced"], strict=True))
+    flops, moved = (Line.from_points((1, few), (2, more)) for few, more in zip(*kept["traced"], strict=True))
     rows = tuple(Compiled(**row) for row in kept["compiled"])
     return Costs(flops, moved, cost.state_bytes(config), config.data.seconds, rows)
 
@@ -176,18 +177,18 @@ def in_precision(config: Config, precision: str) -> Config:
 
 @dataclass(frozen=True)
 class Prediction:
-    """Of a step of `pairs` pairs on each of `chips` chips, seconds and bytes."""
+    """Predicted seconds and bytes of a training step with `pairs` pairs of clips on each of `chips` chips."""
 
     chip: Chip
     chips: int
     pairs: int
     micro_batches: int
     computing: float  # products at the assumed share of the peak
-    moving: float  # memory traffic, if all were fused into products
-    reducing: float  # each gradient once
-    as_compiled: float  # reducing all that the compiled step reduces, within loops at every turn
-    memory: float  # for each chip, parameters replicated
-    audio: float  # seconds of clips in the batch of a host
+    moving: float  # memory traffic, if all else were fused into products
+    reducing: float  # all-reduces, each gradient once
+    as_compiled: float  # all-reduces of the compiled step, including every turn of its loops
+    memory: float  # on each chip, parameters replicated
+    audio: float  # seconds of clips in a host's batch
 
     @property
     def step(self) -> float:
@@ -195,20 +196,20 @@ class Prediction:
 
     @property
     def efficiency(self) -> tuple[float, float]:
-        """The share of the step that is no communication: each gradient reduced once, and as compiled."""
+        """The share of the step that is not communication: with each gradient reduced once, and as compiled."""
         alone = max(self.computing, self.moving)
         return alone / (alone + self.reducing), alone / (alone + self.as_compiled)
 
     @property
     def per_host(self) -> float:
-        """Audio-seconds per second."""
+        """Audio-seconds that a host consumes per second."""
         return self.audio / self.step
 
 
 def predict(costs: Costs, chip: Chip, chips: int, pairs: int, assumed: Assumed = Assumed()) -> Prediction:
-    """Nothing overlaps but products with memory traffic.
+    """Predict a step, assuming that products overlap with memory traffic and nothing else overlaps.
 
-    Micro-batches are as many as memory makes necessary; each has its own all-reduce.
+    There are as many micro-batches as memory requires, each with its own all-reduce.
     """
     fitting = max(1, largest(costs, chip, 1, assumed))
     micro_batches = next((n for n in range(1, pairs + 1) if pairs % n == 0 and pairs // n <= fitting), pairs)
@@ -226,7 +227,7 @@ def predict(costs: Costs, chip: Chip, chips: int, pairs: int, assumed: Assumed =
 
 
 def largest(costs: Costs, chip: Chip, chips: int, assumed: Assumed = Assumed()) -> int:
-    """Pairs of clips that fit a chip in one micro-batch, float32; the state in as many pieces as there are chips."""
+    """Pairs of clips that fit on a chip in one micro-batch, float32, with the state sharded over all `chips`."""
     room = assumed.memory * chip.memory - costs.memory(0, chips)
     return max(0, math.floor(room / costs.temporary.each))
 
@@ -235,13 +236,13 @@ def largest(costs: Costs, chip: Chip, chips: int, assumed: Assumed = Assumed()) 
 
 
 def table(head: list[str], rows: list[list]) -> str:
-    """Markdown."""
+    """A Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 
 def cost_table(costs: Costs) -> str:
-    """What a step takes, whatever the chip."""
+    """The costs of a step, which do not depend on the chip."""
     plain, pieces = costs.compiled[:2]
     rows = [
         ["products, GFLOP", *_g(costs.flops)],
@@ -251,7 +252,7 @@ def cost_table(costs: Costs) -> str:
         ["training state, GB", f"{costs.state / 1e9:.2f}", ""],
         ["gradients, GB", f"{(costs.reduced - costs.parts['codebook']) / 1e9:.2f}", ""],
         ["codebooks, GB", f"{costs.parts['codebook'] / 1e9:.2f}", ""],
-        ["teacher, GB", f"{costs.beside / 1e9:.2f}", ""],
+        ["teacher, GB", f"{costs.unsharded / 1e9:.2f}", ""],
         ["all-reduced, GB", f"{plain.reduced / 1e9:.2f}", ""],
         ["of which within loops, GB", f"{plain.reduced_in_loops / 1e9:.2f}", ""],
         ["all-gathered with fsdp, GB", f"{pieces.gathered / 1e9:.2f}", ""],
@@ -260,10 +261,10 @@ def cost_table(costs: Costs) -> str:
 
 
 def compiled_table(costs: Costs) -> str:
-    """What the shapes of the state let expect beside what the compiler says."""
+    """Memory and all-reduces expected from the state's shapes, next to the compiler's figures."""
     rows = []
     for c in costs.compiled:
-        arguments = costs.state / (c.devices if c.axis == "fsdp" else 1) + costs.beside
+        arguments = costs.state / (c.devices if c.axis == "fsdp" else 1) + costs.unsharded
         rows.append([
             f"{c.devices} x {c.axis}, {c.pairs} on each", f"{arguments / 1e9:.2f}", f"{c.arguments / 1e9:.2f}",
             f"{c.temporary / 1e9:.2f}", f"{(costs.reduced if c.devices > 1 else 0) / 1e9:.2f}",
@@ -276,7 +277,7 @@ def compiled_table(costs: Costs) -> str:
 
 
 def prediction_table(costs: Costs, least: int, batch: int, per_core: float | None = None) -> str:
-    """Every chip and count, with `batch` pairs in all but no fewer than `least` on each chip.
+    """Predictions for every chip and chip count, with `batch` pairs in all but at least `least` on each chip.
 
     per_core: finished audio-seconds per second that the data pipeline makes on one core.
     """
@@ -297,7 +298,7 @@ def prediction_table(costs: Costs, least: int, batch: int, per_core: float | Non
 
 
 def largest_table(costs: Costs) -> str:
-    """The most pairs on a chip, replicated and with fsdp."""
+    """The largest number of pairs that fits on each chip, replicated and with fsdp."""
     rows = [[chip.name, f"{chip.memory / 1e9:.0f}", *(largest(costs, chip, n) for n in (1, 8, 64))] for chip in CHIPS]
     return table(["chip", "memory, GB", "replicated", "fsdp over 8", "fsdp over 64"], rows)
 
@@ -310,14 +311,14 @@ def _g(line: Line) -> list[str]:
 
 
 def memory_rate() -> float:
-    """Bytes/s that one device reads and writes in adding to an array too large for its caches."""
+    """Bytes/s that one device reads and writes when it adds 1 to an array too large for its caches."""
     array, add = jnp.zeros(2**26), jax.jit(lambda array: array + 1)
     add(array).block_until_ready()
     return 2 * array.nbytes / min(timed(lambda: add(array).block_until_ready()) for _ in range(5))
 
 
 def measured(config: Config, steps: int) -> str:
-    """A table: the config's step on one device of this machine, predicted as for chips, and the median of `steps`."""
+    """A table of the config's step on one device of this machine: predicted as for chips, and the median of `steps`."""
     run = SyntheticRun(on(trainable(config), 1, "data", config.data.batch), config.train.continuous_steps)
     run.step()
     taken = f"{np.median([timed(run.step) for _ in range(steps)]):.3f}"

@@ -1,4 +1,4 @@
-"""What all measurements of speed share: rows of a table, seconds, memory, and the yardstick of products."""
+"""Shared by all speed measurements: table rows, timing, peak memory and this machine's matrix product rate."""
 
 import resource
 import sys
@@ -27,25 +27,25 @@ def table(rows: list[Row]) -> str:
     return "\n".join(["| what | measured |", "|---|---|", *lines])
 
 
-def say(text: str) -> None:
-    """Tell on standard error what is being done."""
+def print_progress(text: str) -> None:
+    """Print a progress line on standard error."""
     print(text, file=sys.stderr, flush=True)
 
 
 def noise(seconds: float, rate: int, seed: int = 0) -> np.ndarray:
-    """Something to process, `[t]`."""
+    """White noise with an RMS of 0.05, float32 `[t]`, as input for measurements. rate: Hz."""
     return np.float32(0.05) * np.random.default_rng(seed).standard_normal(round(seconds * rate), np.float32)
 
 
 def timed(task) -> float:
-    """Seconds that a task takes."""
+    """Seconds that one call of `task` takes."""
     began = time.perf_counter()
     task()
     return time.perf_counter() - began
 
 
 def matmul_rate(precision: str) -> float:
-    """FLOP/s of one device in its best product of two square matrices: the yardstick of all the rest.
+    """The best rate (FLOP/s) at which one device multiplies two square matrices. Other rates are given relative to it.
 
     precision: "float32" or "bfloat16", as codec/product.py multiplies.
     """
@@ -56,13 +56,16 @@ def matmul_rate(precision: str) -> float:
         multiply(matrix, matrix).block_until_ready()
         seconds = min(timed(lambda: multiply(matrix, matrix).block_until_ready()) for _ in range(5))  # noqa: B023
         best = max(best, 2 * size**3 / seconds)
-        if seconds > 0.05:  # long enough for what starting it takes not to show
+        if seconds > 0.05:  # long enough to make the launch overhead negligible
             break
     return best
 
 
 def most_memory() -> float:
-    """The most that this process has held, MB; getrusage would count its parent's, up to exec, where /proc is there."""
+    """Peak resident memory of this process, MB.
+
+    From /proc where that exists, since getrusage there also counts the parent's memory up to exec.
+    """
     try:
         status = Path("/proc/self/status").read_text()
     except OSError:

@@ -1,4 +1,4 @@
-"""How fast a config trains on this machine: its real step, on a batch of noise."""
+"""Training speed on this machine: the config's real training step, on a batch of noise."""
 
 import copy
 import time
@@ -11,33 +11,34 @@ import numpy as np
 from decodec_jax.codec.product import resolve
 from decodec_jax.config import Config
 from decodec_jax.evaluation.speed import cost
-from decodec_jax.evaluation.speed.timing import Row, matmul_rate, most_memory, noise, say, timed
+from decodec_jax.evaluation.speed.timing import Row, matmul_rate, most_memory, noise, print_progress, timed
 from decodec_jax.training import sharding, step
 from decodec_jax.training.loop import at_hand, open_teacher
 from decodec_jax.training.state import create, fresh
 
 
 def trainable(config: Config, plain: bool = False) -> Config:
-    """The config without what cannot be had: guidance by weights that it does not name, or by targets of other clips.
+    """The config without guidance that is unavailable here: by a teacher without weights, or by cached targets.
 
-    plain: without all guidance and without discriminators, too: the step of generator, mel and waveform losses.
+    plain: also drop all guidance and the discriminators, which leaves the generator with mel and waveform losses.
     """
     config = copy.deepcopy(config)
     config.data.targets = ""
     guided, adversarial = config.loss.guidance, config.loss.adversarial or config.loss.feature
     if guided and (plain or not at_hand(config)):
         config.loss.guidance = 0.0
-        say("train: without guidance, " + ("as --plain asks" if plain else "as teacher.path names no weights"))
+        reason = "as --plain asks" if plain else "as teacher.path names no weights"
+        print_progress(f"train: without guidance, {reason}")
     if plain and adversarial:
         config.loss.adversarial = config.loss.feature = 0.0
-        say("train: without discriminators, as --plain asks")
+        print_progress("train: without discriminators, as --plain asks")
     return config
 
 
 class SyntheticRun:
-    """A training run whose every step takes the same batch of noise, unless it is given another.
+    """A training run whose steps all use the same batch of noise, unless `step` is given another batch.
 
-    from_step: where the run is said to be; from `train.continuous_steps` on the quantizers take part.
+    from_step: the step number to start from. From `train.continuous_steps` on, the quantizers take part.
     """
 
     def __init__(self, config: Config, from_step: int):
@@ -54,7 +55,7 @@ class SyntheticRun:
         self.compile_time = time.perf_counter() - began  # s
 
     def step(self, batch: Mapping[str, np.ndarray] | None = None) -> dict[str, jax.Array]:
-        """One update, finished when this returns. A batch is this host's, as the pipeline gives it."""
+        """Run one update, wait for it, and return its metrics. batch: this host's share, as the pipeline gives it."""
         placed = self._batch if batch is None else sharding.place(
             {name: batch[name] for name in self._batch}, self.mesh
         )  # fmt: skip
@@ -63,16 +64,16 @@ class SyntheticRun:
 
 
 def train(run: SyntheticRun, rounds: int) -> list[Row]:
-    """The step that `run` takes, median of `rounds`; its batch holds two mixtures for each of `data.batch`.
+    """Measure the training step of `run`, median of `rounds`. Its batch holds 2 * `data.batch` mixtures.
 
-    Memory is told twice: what the compiler has laid out on a device, and the most that was really taken, which is a
-    device's where its backend tells, else this process's, earlier parts of the benchmark included.
+    The rows give memory twice: what the compiler plans for each device, and the peak actually used. The peak is that of
+    the device if its backend reports it, otherwise that of this process, including earlier parts of the benchmark.
     """
     config, devices = run.config, run.mesh.size
-    say(f"train: compiled in {run.compile_time:.0f} s; {step.cost(run.compiled)}")
+    print_progress(f"train: compiled in {run.compile_time:.0f} s; {step.cost(run.compiled)}")
     run.step()
     seconds = np.median([timed(run.step) for _ in range(rounds)])
-    taken = memory(run.compiled)  # before the matrices below take any
+    taken = memory(run.compiled)  # before `matmul_rate` below allocates its matrices
     flops = cost.products(cost.traced_step(config, run.mesh).jaxpr.jaxpr).flops / devices
     precision = resolve(config.train.precision)
     peak = matmul_rate(precision)
@@ -90,7 +91,7 @@ def train(run: SyntheticRun, rounds: int) -> list[Row]:
 
 
 def memory(compiled: jax.stages.Compiled) -> list[Row]:
-    """What a compiled program lays out on each device, where the backend tells, and the most that was taken, MB."""
+    """Planned memory of a compiled program per device, if the backend reports it, and peak memory used, in MB."""
     rows, planned, used = [], compiled.memory_analysis(), jax.local_devices()[0].memory_stats()
     if planned is not None:
         new = planned.output_size_in_bytes - planned.alias_size_in_bytes

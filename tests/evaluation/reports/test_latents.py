@@ -8,7 +8,7 @@ from decodec_jax.testing import speech_clips, tiny_model
 
 
 @pytest.mark.parametrize("form", ["learned", "exact", "none"])
-def test_projections_are_those_that_the_network_splits_an_embedding_with(form, rng):
+def test_projections_match_those_of_the_network(form, rng):
     width = tiny_model().latent
     params = {"projection": {part: rng.standard_normal((width, width)) for part in ("speech", "background")}}
     onto = latents.projections(DeCodec(tiny_model(projection=form), params, {}))
@@ -22,7 +22,7 @@ def test_projections_are_those_that_the_network_splits_an_embedding_with(form, r
 
 
 @pytest.mark.parametrize("form", ["learned", "exact"])
-def test_halves_in_one_space_add_up_to_what_is_decoded(form, rng):
+def test_halves_in_one_space_add_up_to_the_decoder_input(form, rng):
     config = tiny_model(projection=form)
     halves = Halves(*rng.standard_normal((2, 5, config.half), np.float32))
     parts = latents.in_one_space(DeCodec(config, {}, {}), halves)
@@ -32,7 +32,7 @@ def test_halves_in_one_space_add_up_to_what_is_decoded(form, rng):
         assert not np.any(np.sum(parts.speech * parts.background, axis=1))
 
 
-def test_content_and_rest_are_means_of_what_the_codes_stand_for(tiny_network):
+def test_content_and_rest_are_mean_vectors_of_the_codes(tiny_network):
     network, variables = tiny_network
     model = DeCodec(network.config, variables["params"], variables["codebook"])
     waves = [speech_clips(1, t, seed)[0] for seed, t in enumerate((1200, 1600))]

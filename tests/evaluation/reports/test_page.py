@@ -1,4 +1,4 @@
-"""The demo page: its html is read here, and heard in Chromium where there is one (browser.py)."""
+"""The listening page: its HTML is parsed here, and played in Chromium where there is one (browser.py)."""
 
 from html.parser import HTMLParser
 
@@ -20,7 +20,7 @@ VOID = {"meta", "link", "img", "input", "br", "hr"}
 
 
 class Html(HTMLParser):
-    """Elements as (tag, attributes), and the words; fails on tags that do not match."""
+    """The elements as (tag, attributes), and the text. Fails if opening and closing tags do not match."""
 
     def __init__(self, text: str):
         super().__init__()
@@ -67,7 +67,7 @@ def items() -> list[Item]:
 
 @pytest.fixture(scope="module")
 def built(model, items, tmp_path_factory):
-    """A page's folder and what its html says."""
+    """A page's folder and its parsed HTML."""
     out = tmp_path_factory.mktemp("site") / "page"
     figures.per_snr(out.parent / "snr.png", {"mixture": [figures.Point(0, 0), figures.Point(5, 5)]}, "SI-SDR, dB")
     everything = [
@@ -81,7 +81,7 @@ def built(model, items, tmp_path_factory):
     return out, Html(index.read_text(encoding="utf-8"))
 
 
-def test_everything_the_page_names_is_in_its_folder_and_nothing_is_there_in_vain(built):
+def test_the_folder_holds_exactly_the_files_that_the_page_refers_to(built):
     out, html = built
     named = {each[key] for _, each in html.elements for key in ("src", "href") if key in each}
     inside = {name[1:] for name in named if name.startswith("#")}
@@ -93,7 +93,7 @@ def test_everything_the_page_names_is_in_its_folder_and_nothing_is_there_in_vain
         assert "://" not in (out / text).read_text() and "url(" not in (out / text).read_text()
 
 
-def test_players_have_names_and_play_what_their_position_says(built):
+def test_players_have_names_and_sliders_as_long_as_their_sounds(built):
     out, html = built
     for sound, position, button in zip(html.all("audio"), html.all("input"), html.all("button"), strict=True):
         assert audio.info(out / sound["src"]).seconds == pytest.approx(float(position["max"]), abs=1e-3) == T / RATE
@@ -105,18 +105,18 @@ def test_players_have_names_and_play_what_their_position_says(built):
         assert matplotlib.image.imread(out / image["src"]).size and "alt" in image
 
 
-def test_rows_are_of_each_task_and_play_nothing_twice(built):
+def test_every_task_has_rows_and_no_row_plays_a_sound_twice(built):
     _, html = built
     names = [each["aria-label"] for each in html.all("audio")]
     assert names.count("as recorded, clip two") == 4 and names.count("clean speech, clip two") == 2
-    assert "clean speech, clip three" not in names  # it is as recorded
-    assert not [name for name in names if name.startswith(("mixture", "oracle"))]  # as recorded, and as it truly is
+    assert "clean speech, clip three" not in names  # the same as the recording
+    assert not [name for name in names if name.startswith(("mixture", "oracle"))]  # the same as recording and truth
     titles = [each["aria-label"] for each in html.all("article")]
     assert titles.count("clip <one>") == 4 and titles[-2:] == ["clip two in the voice of anna", "clip three in the "
                                                                "voice of ben"]  # fmt: skip
 
 
-def test_what_fails_is_left_out_with_its_reason(built):
+def test_systems_that_fail_are_left_out_with_the_reason(built):
     _, html = built
     assert html.words.count("RuntimeError: no weights <here>") == 3 and "and more of it" not in html.words
     assert html.words.count("not finite numbers") == 3
@@ -129,10 +129,10 @@ def test_tables_and_facts_are_there(built, model):
         assert text in html.words
 
 
-def test_the_page_plays_in_a_browser_without_a_word_in_the_console(built):
+def test_the_page_plays_in_a_browser_without_console_messages(built):
     out, html = built
     script = (out / "page.js").read_text()
-    for control in ("audio", "button", "input", "img"):  # what the script looks for in each player
+    for control in ("audio", "button", "input", "img"):  # the elements that the script expects in each player
         assert len(html.all(control)) >= len(html.all("figure")) - 3 and (control == "img" or f'"{control}"' in script)
     if browser.DRIVER and browser.CHROMIUM:
         with browser.served(out) as url, browser.opened() as chromium:
@@ -158,12 +158,12 @@ def keys_play_and_switch(chromium: browser.Browser):
     chromium.run("players[0].position.value = 0.3; players[0].position.dispatchEvent(new Event('input'))")
     in_memory = "const wait = () => (players[1].local ? arguments[0]() : setTimeout(wait, 10)); wait();"
     chromium.post("execute/async", script=in_memory, args=[])
-    chromium.run("players[1].button.click()")  # the next version goes on at the same moment
+    chromium.run("players[1].button.click()")  # the next version continues from the same moment
     assert chromium.run("return players[1].audio.currentTime") >= 0.3
     assert chromium.console() == []
 
 
-def test_a_page_needs_recordings_and_a_folder_that_can_be_written(model, items, tmp_path):
+def test_a_page_needs_recordings_and_a_writable_folder(model, items, tmp_path):
     with pytest.raises(UserError, match="no recordings to play"):
         page.build(model, [], [], tmp_path / "page")
     (tmp_path / "file").touch()
@@ -171,8 +171,8 @@ def test_a_page_needs_recordings_and_a_folder_that_can_be_written(model, items, 
         page.build(model, [], items, tmp_path / "file")
 
 
-def test_a_model_without_codes_has_a_page_too(model, items, tmp_path):
+def test_a_model_without_codebooks_gets_a_page_too(model, items, tmp_path):
     young = DeCodec(model.config, model.params, model.codebook, quantized=False)
     html = Html(page.build(young, [untouched()], items, tmp_path).read_text(encoding="utf-8"))
     assert "not started" in html.words and html.words.count("its codebooks have not started") == 6
-    assert "There are no recordings for it here." in html.words
+    assert "This page has no recordings for it." in html.words

@@ -1,4 +1,4 @@
-"""Figures against the textbook, and tables cell by cell."""
+"""Bootstrap intervals against the textbook formula, and tables cell by cell."""
 
 import csv
 import json
@@ -11,13 +11,13 @@ from decodec_jax.evaluation.reports.tables import Row
 
 
 def rows(group, column, **scores):
-    """A row for each of the values of the figures."""
+    """One row for each position in the lists of scores."""
     count = len(next(iter(scores.values())))
     named = {key.replace("__", "/"): values for key, values in scores.items()}
     return [Row(group, column, str(n), {key: values[n] for key, values in named.items()}) for n in range(count)]
 
 
-def test_a_figure_is_the_mean_and_an_interval_that_shrinks_with_the_count(rng):
+def test_bootstrap_gives_the_mean_and_an_interval_that_shrinks_with_the_count(rng):
     values = rng.standard_normal(400)
     few, many = tables.bootstrap(values[:25]), tables.bootstrap(values)
     assert many == tables.bootstrap(values) and many.count == 400 and many.mean == values.mean()
@@ -27,7 +27,7 @@ def test_a_figure_is_the_mean_and_an_interval_that_shrinks_with_the_count(rng):
     assert tables.bootstrap(np.array([3.0])) == (3.0, 3.0, 3.0, 1)
 
 
-def test_differences_are_of_the_same_items(rng):
+def test_differences_are_taken_between_scores_of_the_same_item(rng):
     plain = rng.standard_normal(10)
     found = tables.summarised([
         *rows("all", "mixture", sdr__speech=plain), *rows("all", "a", sdr__speech=plain, cosine=np.zeros(10)),
@@ -37,12 +37,12 @@ def test_differences_are_of_the_same_items(rng):
     assert found["b − a"]["sdr/speech"] == pytest.approx((2, 2, 2, 7))
 
 
-def test_what_nobody_could_score_is_not_counted():
+def test_nan_scores_are_not_counted():
     found = tables.summarised(rows("all", "a", pesq=[1.0, float("nan"), 2.0], wer=[float("nan")] * 3))
     assert found["all"]["a"].keys() == {"pesq"} and found["all"]["a"]["pesq"].count == 2
 
 
-def test_the_table_says_what_there_is_and_what_is_not():
+def test_the_table_marks_exact_and_missing_figures():
     found = tables.summarised([
         *rows("all", "a", bss_sdr__speech=[1.0, 3.0], bits__speech__12=[1.0, 1.0]),
         *rows("all", "oracle", bss_sdr__speech=[90.0, 99.0]), Row("all", "b", "0", {}),

@@ -1,6 +1,6 @@
-"""The comparison with PyTorch compares like with like.
+"""The comparison with PyTorch uses the same network and loss on both sides.
 
-The `test` extra brings torch and transformers for Python 3.11, where none of this is ever skipped.
+On Python 3.11 the `test` extra installs torch and transformers, so these tests are never skipped there.
 """
 
 import sys
@@ -29,7 +29,7 @@ def _one_thread(monkeypatch):
 
 
 def tiny_dac() -> Config:
-    """A config of DAC's shape, but for its widths."""
+    """A config with DAC's shape but smaller widths."""
     return testing.tiny_config(
         channels=4, strides=(5,), kernel=7, dilations=(1, 3, 9), latent=8, decoder_channels=8, decoder_lstm=True
     )
@@ -48,7 +48,7 @@ def test_both_sides_have_the_same_weights(config):
     params, _ = jax.eval_shape(lambda: initialise(model, jax.random.key(0)))
     stacks = {side: params[side] for side in ("encoder", "decoder")}
     entries = {jax.tree_util.keystr(path, simple=True): leaf.size for path, leaf in jax.tree.leaves_with_path(stacks)}
-    if against_torch.is_dac(config.model):  # it has whole kernels, no gains
+    if against_torch.is_dac(config.model):  # DacModel has no weight normalisation, so no gains
         entries = {path: size for path, size in entries.items() if not path.endswith("gain")}
     theirs = sum(p.numel() for p in against_torch.stacks(model).parameters if p.requires_grad)
     assert sum(entries.values()) == theirs
@@ -73,7 +73,7 @@ def test_both_sides_have_the_same_loss(rng, changes):
 
 
 def test_training_is_compared_in_both_precisions():
-    config = tiny_spectral(encoder_blocks=0, decoder_blocks=1)  # what is compiled quickly
+    config = tiny_spectral(encoder_blocks=0, decoder_blocks=1)  # compiles quickly
     rows = {row.name: row.value for row in against_torch.training(config, 2)}
     for kind in ("float32", "bfloat16", "fastest"):
         ratio = rows[f"train/testing/{kind}/torch"] / rows[f"train/testing/{kind}/jax"]
@@ -85,7 +85,7 @@ def test_training_is_compared_in_both_precisions():
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("config", [tiny_dac(), tiny_spectral()], ids=["DacModel", "spectral"])
-def test_pytorch_learns(config, precision):
+def test_the_pytorch_step_reduces_the_loss(config, precision):
     torch.manual_seed(0)
     step = against_torch.training_step(against_torch.comparable(config))
     first, *_, last = (float(step(precision)) for _ in range(20))
@@ -99,8 +99,8 @@ def test_inference_is_compared(config):
     assert all(row.value > 0 for row in rows)
 
 
-def test_each_is_first_in_turn():
+def test_each_task_takes_its_turn_to_be_first():
     order = []
-    taken = against_torch.in_turn({name: lambda name=name: order.append(name) for name in "abc"}, 3)
+    taken = against_torch.median_times({name: lambda name=name: order.append(name) for name in "abc"}, 3)
     assert "".join(order[3:]) == "abcbcacab"
     assert set(taken) == set("abc") and min(taken.values()) >= 0

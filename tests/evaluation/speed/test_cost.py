@@ -1,4 +1,4 @@
-"""What a step costs, counted by hand where that can be done."""
+"""Costs of a step, against hand counts where possible."""
 
 from functools import partial
 
@@ -36,7 +36,7 @@ def test_bfloat16_moves_half_the_bytes():
 
 @pytest.mark.parametrize(("stride", "groups", "frames"), [(1, 1, 18), (2, 1, 9), (1, 2, 18)])
 def test_a_convolution(stride, groups, frames):
-    """20 samples of 4 channels by 6 filters of 3 taps."""
+    """20 samples of 4 channels, convolved with 6 filters of 3 taps."""
     def conv(x, kernel):
         return lax.conv_general_dilated(
             x, kernel, (stride,), "VALID", dimension_numbers=("NTC", "TIO", "NTC"), feature_group_count=groups
@@ -47,7 +47,7 @@ def test_a_convolution(stride, groups, frames):
 
 
 def test_a_strided_convolutions_gradient_counts_no_zeros():
-    """Its input is the gradient with zeros in between: the same products as forward, but for the edges."""
+    """Its input is the gradient with zeros in between. Except at edges, it costs as much as the forward convolution."""
     def conv(x):
         return lax.conv_general_dilated(x, jnp.ones((4, 3, 5)), (4,), "VALID", dimension_numbers=("NTC", "TIO", "NTC"))
 
@@ -56,7 +56,7 @@ def test_a_strided_convolutions_gradient_counts_no_zeros():
     assert both / forward == pytest.approx(2, rel=0.03)
 
 
-def test_loops_count_as_often_as_they_run_and_branches_by_the_dearest():
+def test_loops_count_every_turn_and_branches_count_the_most_expensive():
     def loop(x):
         return lax.scan(lambda carry, _: (jax.checkpoint(jnp.matmul)(carry, x), None), x, length=5)[0]
 
@@ -95,7 +95,7 @@ def test_what_a_loop_reduces_counts_as_often_as_it_runs():
     assert moved == {"all-reduce": cost.Collective(6, 6 * 12, 5 * 12)}
 
 
-def test_collectives_that_begin_and_end_apart_count_once():
+def test_asynchronous_collectives_count_once():
     hlo = """
 ENTRY %main (p: f32[8]) -> f32[8] {
   %p = f32[8]{0} parameter(0)
@@ -111,24 +111,24 @@ ENTRY %main (p: f32[8]) -> f32[8] {
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_step_on_eight_devices_reduces_each_gradient_once(family):
-    """Within loops it reduces the codebooks' statistics; without, gradients, and a few figures to print."""
+    """Within loops it reduces codebook statistics. Outside loops it reduces gradients and a few metrics."""
     config = testing.tiny_config(family=family, dilations=(1,), strides=(5, 2), decoder_blocks=1)
     config.loss.mel = 0.0
     step = cost.compiled(config, 8, "data", 1)
     parts = cost.state_bytes(config)
     outside = step.reduced - step.reduced_in_loops
-    # any gradient that was reduced frame by frame would add many times this tolerance
+    # a gradient that was reduced frame by frame would add many times this tolerance
     assert outside == pytest.approx(parts["params"], rel=0.05)
-    if family == "spectral":  # whose depthwise kernels are few: not one is reduced in a loop, tap by tap
+    if family == "spectral":  # it has few depthwise kernels, and none of them is reduced tap by tap in a loop
         assert outside >= parts["params"]
     assert step.reduced_in_loops > parts["codebook"] / 2
     assert step.gathered == 0
     assert step.temporary > 0 < step.flops
-    batch = 2 * 2 * 1600 * 4  # bytes of a pair's mixtures and swapped ones; its parts guide nothing
+    batch = 2 * 2 * 1600 * 4  # bytes of a pair's mixtures and swapped mixtures; without guidance its parts are unused
     assert step.arguments == pytest.approx(sum(parts.values()) + batch, abs=1000)
 
 
-def test_shapes_of_the_teacher_that_a_config_names():
+def test_the_abstract_teacher_is_the_one_that_the_config_names():
     config = testing.full_config()
     mesh = sharding.make_mesh(Mesh(1), 1)
     assert isinstance(cost.abstract_teacher(config, mesh), CepstraTeacher)

@@ -9,7 +9,7 @@ def few_clips(monkeypatch):
         monkeypatch.setattr(data_speed, name, value)
 
 
-def test_formats_are_what_they_are_called(monkeypatch):
+def test_corpora_are_written_in_the_formats_asked_for(monkeypatch):
     few_clips(monkeypatch)
     with data_speed.corpora(16_000, {"flac", "opus"}) as roots:
         kinds = {kind: {soundfile.info(f).subtype for f in root.rglob("*.*")} for kind, root in roots.items()}
@@ -25,7 +25,7 @@ def test_every_kind_of_source_is_measured(monkeypatch):
     assert all(row.value > 0 for row in rows)
 
 
-def test_waiting_is_what_steps_do_not_take(tiny_config, monkeypatch):
+def test_waiting_is_the_time_outside_steps(tiny_config, monkeypatch):
     few_clips(monkeypatch)
     seen = []
     (row,) = data_speed.waiting(tiny_config, lambda batch: seen.append(batch["mixture"].shape), 4, workers=0)

@@ -10,7 +10,7 @@ def values(rows):
 
 
 @pytest.mark.parametrize("family", ["waveform", "spectral"])
-def test_figures_of_a_causal_model(family, monkeypatch):
+def test_a_causal_model_has_inference_and_streaming_figures(family, monkeypatch):
     monkeypatch.setattr(inference_speed, "matmul_rate", lambda precision: 1e9)
     codec = inference_speed.random_codec(tiny_model(family=family, causal=True, dilations=()))
     figures = values(inference_speed.inference(codec, 0.1, repeats=1)) | values(inference_speed.streaming(codec, 0.1))
@@ -24,8 +24,8 @@ def test_figures_of_a_causal_model(family, monkeypatch):
         assert figures[f"inference/{task}/of_matmul_rate"] == pytest.approx(100 * work / time)
 
 
-def test_work_is_that_of_the_products_of_the_waveform_family():
-    # 2 x 2 multiplications a sample to 2 channels, 4 by 4 x 4 for the two halves of a frame of 2 samples, and so on
+def test_arithmetic_of_the_waveform_family_equals_the_hand_count():
+    # multiply-adds per frame of 2 samples, layer by layer
     model = tiny_model(
         channels=2, strides=(2,), dilations=(), kernel=1, latent=4, decoder_channels=4, lstm_layers=0,
         projection="exact",
@@ -37,26 +37,26 @@ def test_work_is_that_of_the_products_of_the_waveform_family():
     assert measured["encode+decode"] == measured["encode"] + measured["decode"]
 
 
-def test_work_is_that_of_the_products_of_the_spectral_family():
+def test_arithmetic_of_the_spectral_family_equals_the_hand_count():
     model = tiny_model(family="spectral", causal=True, lstm_layers=0, projection="exact")
     bins, bands, width, block = 21, 6, 8, 2 * 8 * 16
     heard = 40 * 2 * bins + bins * bands + (2 * bins + bands) * width + block + width * 8
     said = 8 * width + 2 * block + width * 4 * bins + 2 * 2 * bins * 40  # two inverse transforms a frame
-    measured = inference_speed.arithmetic(model, 0.01)  # eight frames, and one that is looked ahead to
+    measured = inference_speed.arithmetic(model, 0.01)  # eight frames and one frame of lookahead
     assert (measured["encode"], measured["decode"]) == (2 * (9 * heard + 8 * 2 * 2 * 16 * 4), 2 * 8 * said)
 
 
-def test_the_rate_of_products_is_the_best_seen(monkeypatch):
+def test_matmul_rate_is_the_best_rate_measured(monkeypatch):
     taken = iter([*[1.0, 0.01, 1.0, 1.0, 1.0], *[0.2] * 5])
     monkeypatch.setattr(timing, "timed", lambda task: next(taken))
     assert timing.matmul_rate("float32") == 2 * 1024**3 / 0.01
 
 
-def test_other_models_do_not_stream():
+def test_streaming_needs_a_causal_model():
     with pytest.raises(UserError, match="only a causal model streams"):
         inference_speed.streaming(inference_speed.random_codec(tiny_model(family="spectral", lstm_layers=0)), 0.1)
 
 
-def test_memory_of_a_minute_is_measured_in_another_process():
+def test_peak_memory_is_measured_in_a_separate_process():
     figures = values(inference_speed.memory(tiny_model(family="spectral", causal=True), 1))
     assert 100 < figures["memory/enhance_1_min/most"] < 1500

@@ -7,7 +7,7 @@ from decodec_jax.evaluation.speed import train_speed
 from decodec_jax.testing import full_config, training_batch
 
 
-def test_the_step_is_taken_and_measured(tiny_config, monkeypatch):
+def test_a_training_step_is_run_and_measured(tiny_config, monkeypatch):
     monkeypatch.setattr(train_speed, "matmul_rate", lambda precision: 1e12)
     run = train_speed.SyntheticRun(tiny_config, tiny_config.train.continuous_steps)
     rows = train_speed.train(run, 2)
@@ -25,7 +25,7 @@ def test_the_step_is_taken_and_measured(tiny_config, monkeypatch):
     assert before["loss"] != other["loss"] and before["not_finite"] == other["not_finite"] == 0
 
 
-def test_what_needs_weights_that_nobody_named_is_left_out(capsys):
+def test_guidance_without_weights_is_left_out(capsys):
     published = train_speed.trainable(Config())
     assert (published.loss.guidance, published.loss.adversarial) == (0, 1)
     assert "teacher.path names no weights" in capsys.readouterr().err

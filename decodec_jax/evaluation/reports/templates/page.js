@@ -1,5 +1,5 @@
 "use strict";
-// One player sounds at a time. Versions of a recording, the players of a row, hand their position on to one another.
+// Only one player plays at a time. The players of a row are versions of one recording and share their position.
 
 const players = [...document.querySelectorAll(".player")].map((element) => ({
   element,
@@ -9,10 +9,10 @@ const players = [...document.querySelectorAll(".player")].map((element) => ({
   position: element.querySelector("input"),
   name: element.querySelector("audio").getAttribute("aria-label"),
   source: element.querySelector("audio").src,
-  local: null, // the recording in memory
+  local: null, // object URL of the recording once it is in memory
 }));
 let current = null;
-let frame = 0; // of the playhead's next move
+let frame = 0; // id of the pending animation frame, which moves the playhead
 
 const rowOf = (player) => players.filter((other) => other.row === player.row);
 const playing = () => current !== null && !current.audio.paused;
@@ -23,17 +23,17 @@ function choose(player, seconds) {
     return;
   }
   const before = current;
-  current = player; // first, as pausing the other tells what is shown
+  current = player; // set before pausing the other player, whose pause event reads it
   if (before) {
     const alike = before.row === player.row && Math.abs(before.position.max - player.position.max) < 0.1;
     if (seconds === undefined && alike && !before.audio.ended) seconds = before.audio.currentTime;
     before.audio.pause();
     before.element.classList.remove("current");
-    show(before); // a pause is not told once the recording is released
+    show(before); // no pause event comes once the recording is released
   }
   if (before?.row !== player.row) {
     if (before) rowOf(before).forEach(release);
-    rowOf(player).forEach(keep); // so that switching does not wait
+    rowOf(player).forEach(load); // so that switching is instant
   }
   player.element.classList.add("current");
   seek(player, seconds ?? 0);
@@ -44,17 +44,17 @@ function seek({ audio, local }, seconds) {
   audio.currentTime = seconds;
 }
 
-// Where a server cannot send parts of files, as `python -m http.server`, browsers can only jump in what is in memory.
-async function keep(player) {
+// Some servers, such as `python -m http.server`, do not support range requests, so seeking needs the file in memory.
+async function load(player) {
   if (!location.protocol.startsWith("http")) {
-    player.audio.preload = "auto"; // files can be jumped in, and not fetched
+    player.audio.preload = "auto"; // local files allow seeking, but cannot be fetched
     return;
   }
   const recording = await (await fetch(player.source)).blob();
   if (current?.row === player.row) player.local ??= URL.createObjectURL(recording);
 }
 
-// Browsers allow only so many loaded players on a page, phones about forty.
+// Browsers limit how many players can be loaded on a page; on phones the limit is about forty.
 function release(player) {
   const { audio, local, position, source } = player;
   if (local) URL.revokeObjectURL(local);
@@ -67,7 +67,7 @@ function release(player) {
 function play(player, seconds) {
   choose(player, seconds);
   player.audio.play().catch((error) => {
-    if (error.name !== "AbortError") player.element.classList.add("failed"); // an abort is a pause that came first
+    if (error.name !== "AbortError") player.element.classList.add("failed"); // AbortError: paused before it started
   });
 }
 
@@ -98,7 +98,7 @@ for (const player of players) {
   button.addEventListener("click", () => toggle(player));
   position.addEventListener("input", () => choose(player, Number(position.value)));
   position.addEventListener("change", () => play(player, Number(position.value)));
-  audio.addEventListener("play", () => choose(player)); // media keys start it too
+  audio.addEventListener("play", () => choose(player)); // media keys can start it too
   for (const event of ["playing", "pause", "ended"]) audio.addEventListener(event, () => show(player));
   audio.addEventListener("error", () => player.element.classList.add("failed"));
 }
