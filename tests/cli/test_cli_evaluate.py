@@ -93,7 +93,7 @@ def test_the_page_is_made_of_the_same_and_of_the_tables(run, codec, model, monke
 
 
 @pytest.mark.parametrize(("changes", "words"), [
-    ({"--baselines": "bogus"}, "'bogus' is no baseline"),
+    ({"--baselines": "bogus"}, "'bogus' is not a baseline"),
     ({"--suite": "leakage", "--baselines": "mixture"}, "about models; give --model, such as --model built-in"),
     ({"--baselines": ("silence", "silence")}, "are called 'silence'"), ({"--model": "a="}, "MODEL or NAME=MODEL"),
     ({"--model": "nowhere"}, "neither a bundle nor a run folder"), ({"--model": ("a=x", "a=y")}, "two called 'a'"),

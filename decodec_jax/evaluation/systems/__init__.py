@@ -1,1 +1,1 @@
-"""What is measured: models of ours, other people's codecs and denoisers, floors and ceilings."""
+"""The systems that are measured: our models, other people's codecs and denoisers, lower and upper bounds."""

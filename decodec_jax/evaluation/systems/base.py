@@ -1,4 +1,4 @@
-"""Whatever is measured, as one thing: a model of ours, somebody else's codec or denoiser, a floor, a ceiling."""
+"""One interface for all that is measured: our models, other people's codecs and denoisers, lower and upper bounds."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -12,7 +12,7 @@ TASKS = ("reconstruct", "enhance", "background", "semantic")
 
 
 class Item(NamedTuple):
-    """One recording of a test set and what is known of it. Waveforms are `[t]`; None where nobody knows the truth."""
+    """One recording of a test set and what is known about it. Waveforms are `[t]`, or None if the truth is unknown."""
 
     name: str
     rate: int  # Hz
@@ -25,32 +25,35 @@ class Item(NamedTuple):
 
 
 class Output(NamedTuple):
-    """What a system makes of an item."""
+    """The output of a system for an item."""
 
     wave: np.ndarray  # [t], as long as the item
-    bits: float | None = None  # that it was coded in; None: not coded
+    bits: float | None = None  # size of its codes; None: not coded
 
 
 Task = Callable[[Item], Output]
 
 
 class System(NamedTuple):
-    """Something with a name and those of `TASKS` that it can do. All but oracles hear the mixture alone."""
+    """A name and those of `TASKS` that the system can do. All systems but oracles use only the mixture."""
 
     name: str
     tasks: Mapping[str, Task]
 
 
 def decodec(name: str, model: DeCodec, levels: Levels = None) -> System:
-    """A model of ours, with so many levels of speech and background (None: all). A part costs its own stream's bits."""
+    """One of our models as a system, with `levels` of speech and background (None: all).
+
+    A task counts only the bits of the streams that it uses.
+    """
     speech, background = levels or (model.config.speech.levels, model.config.background.levels)
-    spent = dict(zip(TASKS, ((speech, background), (speech, 0), (0, background), (1, 0)), strict=True))
+    used = dict(zip(TASKS, ((speech, background), (speech, 0), (0, background), (1, 0)), strict=True))
 
     def task(kind: str) -> Task:
         def run(item: Item) -> Output:
             options = {} if kind == "semantic" or levels is None else {"levels": levels}
             wave = getattr(model, kind)(item.mixture, item.rate, **options)
-            return Output(wave, bits(model, len(wave) / item.rate, spent[kind]) if model.quantized else None)
+            return Output(wave, bits(model, len(wave) / item.rate, used[kind]) if model.quantized else None)
 
         return run
 
@@ -58,25 +61,25 @@ def decodec(name: str, model: DeCodec, levels: Levels = None) -> System:
 
 
 def bits(model: DeCodec, seconds: float, levels: tuple[int, int]) -> float:
-    """What so many levels of speech and background take for so long."""
+    """Bits that `levels` of speech and background take for so many seconds."""
     config = model.config
     frames = -(-round(seconds * config.sample_rate) // config.hop)
     return bitrate(levels, (config.speech.entries, config.background.entries), frames)
 
 
 def untouched() -> System:
-    """The mixture as it is, taken for whatever is asked for: what doing nothing scores."""
+    """Returns the mixture unchanged in each task: the scores of doing nothing."""
     return System("mixture", dict.fromkeys(("reconstruct", "enhance", "background"), lambda item: Output(item.mixture)))
 
 
 def silence() -> System:
-    """Silence, taken for whatever is asked for."""
+    """Returns silence in each task."""
     nothing = dict.fromkeys(TASKS[:3], lambda item: Output(np.zeros_like(item.mixture)))
     return System("silence", nothing)
 
 
 def oracle() -> System:
-    """The truth."""
+    """Returns the ground truth."""
     return System("oracle", {
         "reconstruct": lambda item: Output(item.mixture),
         "enhance": lambda item: Output(item.speech),

@@ -1,8 +1,8 @@
-"""Other people's codecs and denoisers, each as a `System` that is measured like ours, found by name.
+"""Other people's codecs and denoisers, each as a `System` that is found by name and measured like ours.
 
-Whoever is compared gets its own rate: items are resampled to it and back, and come back as long as they were. Weights
-are read from this machine. Codecs count the bits of their codes as they stand, ours too; Opus's are those of its
-packets, which it has entropy-coded already.
+Each system works at its own rate: items are resampled to that rate and back, and keep their length. Weights are read
+from this machine. The bits of a codec are those of its raw codes, for ours too; those of Opus are of its packets, which
+are entropy-coded already.
 """
 
 import io
@@ -24,41 +24,41 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 NAMES = {
-    "mixture": "the mixture as it is, for whatever is asked for",
-    "silence": "silence, for whatever is asked for",
-    "oracle": "the truth",
-    "opus:KBPS": "Opus by libsndfile, variable rate, 6 to 256 kbps",
-    "encodec:PATH:KBPS": "EnCodec for one channel; a folder that transformers reads, such as facebook/encodec_24khz",
+    "mixture": "the unchanged mixture, for each task",
+    "silence": "silence, for each task",
+    "oracle": "the ground truth",
+    "opus:KBPS": "Opus by libsndfile, variable bitrate, 6 to 256 kbps",
+    "encodec:PATH:KBPS": "single-channel EnCodec; a folder that transformers reads, such as facebook/encodec_24khz",
     "dac:PATH:KBPS": "DAC; a folder that transformers reads, such as descript/dac_16khz",
     "mimi:PATH:KBPS": "Mimi; a folder that transformers reads, such as kyutai/mimi",
     "speechtokenizer:PATH": "SpeechTokenizer by its package; a folder with config.json and SpeechTokenizer.pt",
-    "hificodec:PATH": "HiFi-Codec by its repository AcademiCodec; a folder with its config (.json) and its checkpoint",
-    "noisereduce": "spectral gating by the package noisereduce, for noise that does not change",
+    "hificodec:PATH": "HiFi-Codec by its repository AcademiCodec; a folder with its config (.json) and checkpoint",
+    "noisereduce": "spectral gating of stationary noise by the package noisereduce",
     "storm:PATH": "StoRM as a TorchScript file, see enhancer",
-    "enhancer:PATH": "any denoiser as a TorchScript file, [1, t] to [1, t] at its sample_rate (none: 16000 Hz)",
-    "DENOISER+CODEC": "one of each: what is denoised is then coded, as by noisereduce+opus:8",
+    "enhancer:PATH": "any denoiser as a TorchScript file, [1, t] to [1, t] at its sample_rate (default: 16000 Hz)",
+    "DENOISER+CODEC": "a denoiser followed by a codec, such as noisereduce+opus:8",
 }
 
 OPUS_RATES = (8_000, 12_000, 16_000, 24_000, 48_000)  # Hz
-OPUS_KBPS = (6.0, 256.0)  # libsndfile's at compression levels 1 and 0
+OPUS_KBPS = (6.0, 256.0)  # of libsndfile at compression levels 1 and 0
 ENHANCER_RATE = 16_000  # Hz
-GATE_WINDOW = 1024  # samples, the least that noisereduce takes
+GATE_WINDOW = 1024  # samples, the shortest input of noisereduce
 
-Code = Callable[["Tensor"], tuple["Tensor", "Tensor"]]  # waveform [1, 1, t], whole frames, to what is decoded and codes
-Denoise = Callable[[np.ndarray, int], np.ndarray]  # waveform [t] at a rate in Hz, to about as many samples
+Code = Callable[["Tensor"], tuple["Tensor", "Tensor"]]  # [1, 1, t], whole frames -> decoded waveform, codes
+Denoise = Callable[[np.ndarray, int], np.ndarray]  # [t], rate in Hz -> about as many samples
 
 
 def find(spec: str) -> System:
-    """The system of a name in `NAMES`, its weights loaded. Its own name is the spec, of a path the last part alone.
+    """Load the system that a spec describes, see `NAMES`. It is called by its spec, with only the last part of a path.
 
-    Raises UserError for a name that is not there, and for what it needs and is missing.
+    Raises UserError if there is no such system, or if something that it needs is missing.
     """
     if both := re.fullmatch(rf"(.+)\+((?:{'|'.join(MAKERS)})(?::.*)?)", spec):
         return cascade(find(both[1]), find(both[2]))
     kind, _, rest = spec.partition(":")
     pattern = next((name for name in NAMES if name.partition(":")[0] == kind and kind in MAKERS), None)
     if pattern is None:
-        raise UserError(f"{spec!r} is no baseline; choose from {', '.join(NAMES)}")
+        raise UserError(f"{spec!r} is not a baseline; choose from {', '.join(NAMES)}")
     values = rest.rsplit(":", pattern.count(":") - 1) if rest else []
     if len(values) != pattern.count(":") or not all(values):
         raise UserError(f"{spec!r} should be written {pattern}")
@@ -70,7 +70,7 @@ def find(spec: str) -> System:
 
 
 def codec(name: str, rate: int, hop: int, entries: int, code: Code) -> System:
-    """A codec in PyTorch, frames of `hop` samples at `rate` (Hz), each code one of so many entries."""
+    """A codec in PyTorch with frames of `hop` samples at `rate` Hz; each code is one of `entries`."""
     torch = package("torch")
 
     def reconstruct(item: Item) -> Output:
@@ -86,7 +86,7 @@ def codec(name: str, rate: int, hop: int, entries: int, code: Code) -> System:
 
 
 def denoiser(name: str, denoise: Denoise) -> System:
-    """A denoiser; what it takes away is its background."""
+    """A denoiser; its background is what it removes."""
 
     def enhance(item: Item) -> Output:
         return Output(fitted(denoise(item.mixture, item.rate), len(item.mixture)))
@@ -95,7 +95,7 @@ def denoiser(name: str, denoise: Denoise) -> System:
 
 
 def cascade(first: System, second: System) -> System:
-    """Denoise, then code. Raises UserError unless the first can do the one and the second the other."""
+    """Denoise with `first`, then code with `second`. Raises UserError if one of them cannot do its task."""
     for system, task in ((first, "enhance"), (second, "reconstruct")):
         if task not in system.tasks:
             raise UserError(f"{first.name}+{second.name}: {system.name} cannot {task}")
@@ -107,7 +107,7 @@ def cascade(first: System, second: System) -> System:
 
 
 def fitted(wave: np.ndarray, t: int) -> np.ndarray:
-    """The first t samples, float32, with silence behind where there are fewer."""
+    """The first t samples as float32, padded with silence at the end."""
     return np.pad(wave[:t], (0, max(0, t - len(wave)))).astype(np.float32)
 
 
@@ -115,20 +115,21 @@ def fitted(wave: np.ndarray, t: int) -> np.ndarray:
 
 
 def opus(kbps: str) -> System:
-    """Opus, whose bits come out up to 12 % under what is asked for; at 16 kHz, libopus 1.4 keeps 4 kHz below 9 kbps.
+    """Opus. Its bitrates are up to 12 % below the requested ones.
 
-    The file says where the sound begins, so nothing is to be aligned: only those 4 kHz come half a sample early, which
-    is left, as nothing here shifts by parts of a sample; it takes 0.6 dB of SI-SDR at 8 kbps.
+    For 16 kHz and below 9 kbps, libopus 1.4 keeps only 4 kHz. The file says where the sound begins, so the output needs
+    no alignment. Only those 4 kHz come half a sample early, which costs 0.6 dB of SI-SDR at 8 kbps. This is not
+    corrected, as nothing here shifts by fractions of a sample.
     """
     low, high = OPUS_KBPS
-    asked = number(kbps, "opus")
-    if not low <= asked <= high:
+    requested = bitrate(kbps, "opus")
+    if not low <= requested <= high:
         raise UserError(f"opus:{kbps}: libsndfile's Opus codes at {low:g} to {high:g} kbps")
 
     def reconstruct(item: Item) -> Output:
         rate = item.rate if item.rate in OPUS_RATES else OPUS_RATES[-1]
         wave, file = audio.resample(item.mixture, item.rate, rate), io.BytesIO()
-        level = (high - asked) / (high - low)
+        level = (high - requested) / (high - low)
         soundfile.write(file, np.clip(wave, -1, 1), rate, format="OGG", subtype="OPUS", compression_level=level)
         bits = 8 * packet_bytes(file.getvalue())
         file.seek(0)
@@ -140,17 +141,17 @@ def opus(kbps: str) -> System:
 
 
 def packet_bytes(ogg: bytes) -> int:
-    """Bytes of the sound in an Ogg Opus file: of its packets, without pages around them and the two headers before."""
+    """Bytes of the audio packets in an Ogg Opus file, without its page headers and its two header packets."""
     sizes, at = [], 0
-    while at < len(ogg):  # a page: 26 bytes, a count, so many lengths, and what these add up to
+    while at < len(ogg):  # a page: 26 bytes, a count, as many lengths, and data of their total length
         lengths = ogg[at + 27 : at + 27 + ogg[at + 26]]
         sizes.append(sum(lengths))
         at += 27 + len(lengths) + sizes[-1]
-    return sum(sizes[2:])  # each header is a page of its own
+    return sum(sizes[2:])  # each of the two headers has a page of its own
 
 
 def noisereduce() -> System:
-    """Spectral gating whose threshold comes from the whole recording."""
+    """Spectral gating with a threshold from the whole recording."""
     reduce_noise = package("noisereduce").reduce_noise
 
     def denoise(wave: np.ndarray, rate: int) -> np.ndarray:
@@ -163,24 +164,24 @@ def noisereduce() -> System:
 
 
 def encodec(path: str, kbps: str) -> System:
-    """Every rate is one of the model's own."""
+    """EnCodec. The bitrate must be one of the model's own."""
     model = pretrained("EncodecModel", path)
-    config, asked = model.config, number(kbps, path)
+    config, requested = model.config, bitrate(kbps, path)
     if config.audio_channels != 1:
-        raise UserError(f"{path} codes {config.audio_channels} channels; one for a single channel is needed")
-    if asked not in config.target_bandwidths:
+        raise UserError(f"{path} codes {config.audio_channels} channels; a single-channel model is needed")
+    if requested not in config.target_bandwidths:
         rates = ", ".join(f"{rate:g}" for rate in config.target_bandwidths)
-        raise UserError(f"{path} codes at {rates} kbps, not at {asked:g}")
+        raise UserError(f"{path} codes at {rates} kbps, not at {requested:g}")
 
     def code(wave: "Tensor") -> tuple["Tensor", "Tensor"]:
-        encoded = model.encode(wave, bandwidth=asked)
+        encoded = model.encode(wave, bandwidth=requested)
         return model.decode(encoded.audio_codes, encoded.audio_scales).audio_values, encoded.audio_codes
 
     return codec("encodec", config.sampling_rate, config.hop_length, config.codebook_size, code)
 
 
 def dac(path: str, kbps: str) -> System:
-    """DAC gives some samples less than it heard, at the end: silence stands there."""
+    """DAC. Its output is a few samples shorter than its input; the end is filled with silence."""
     model = pretrained("DacModel", path)
     config = model.config
     levels = levels_for(kbps, config.sampling_rate / config.hop_length, config.codebook_size, config.n_codebooks, path)
@@ -193,7 +194,7 @@ def dac(path: str, kbps: str) -> System:
 
 
 def mimi(path: str, kbps: str) -> System:
-    """All levels below the one that the rate allows."""
+    """Mimi, with its first levels, as many as come nearest to the bitrate."""
     model = pretrained("MimiModel", path)
     config = model.config
     levels = levels_for(kbps, config.frame_rate, config.codebook_size, config.num_quantizers, path)
@@ -207,7 +208,7 @@ def mimi(path: str, kbps: str) -> System:
 
 
 def speechtokenizer(path: str) -> System:
-    """All its levels, the released model's 8 at 4 kbps."""
+    """SpeechTokenizer with all its levels: 8 in the released model, 4 kbps."""
     path = folder(path)
     module = package("speechtokenizer")
     with loading(path):
@@ -225,7 +226,7 @@ def speechtokenizer(path: str) -> System:
 
 
 def hificodec(path: str) -> System:
-    """Two levels of two groups, 2 kbps at 16 kHz. Put together from its parts, as its own class loads on CUDA alone."""
+    """HiFi-Codec: two levels of two groups, 2 kbps at 16 kHz. Built from its parts, as its own class needs CUDA."""
     path, torch = folder(path), package("torch")
     parts = package("academicodec.models.hificodec.models")
     settings = package("academicodec.models.hificodec.env").AttrDict
@@ -253,7 +254,7 @@ def hificodec(path: str) -> System:
 
 
 def enhancer(path: str) -> System:
-    """A TorchScript file: `torch.jit.script(module).save(path)`, or `torch.jit.trace`."""
+    """A denoiser in a TorchScript file: `torch.jit.script(module).save(path)`, or `torch.jit.trace`."""
     torch = package("torch")
     if not Path(path).is_file():
         raise UserError(f"there is no file {path}; a denoiser is given as a TorchScript file")
@@ -265,17 +266,17 @@ def enhancer(path: str) -> System:
         with torch.inference_mode():
             made = module(torch.from_numpy(audio.resample(wave, rate, own_rate))[None])
         if made.ndim != 2 or len(made) != 1:
-            raise UserError(f"{path} makes {list(made.shape)} of [1, t]; it must make [1, t]")
+            raise UserError(f"{path} turns [1, t] into {list(made.shape)}; it must return [1, t]")
         return audio.resample(made[0].numpy(), own_rate, rate)
 
     return denoiser("enhancer", denoise)
 
 
-# --- what is asked for ----------------------------------------------------------------------------------------------
+# --- bitrates -------------------------------------------------------------------------------------------------------
 
 
-def number(text: str, name: str) -> float:
-    """A number of kbps. Raises UserError for any other text."""
+def bitrate(text: str, name: str) -> float:
+    """Parse a bitrate in kbps. Raises UserError if it is not a number."""
     try:
         return float(text)
     except ValueError:
@@ -283,9 +284,9 @@ def number(text: str, name: str) -> float:
 
 
 def levels_for(kbps: str, frame_rate: float, entries: int, most: int, name: str) -> int:
-    """How many levels come nearest to a rate. Raises UserError for one that the model has not."""
+    """Number of levels nearest to a bitrate. Raises UserError if the model does not have as many."""
     each = frame_rate * np.log2(entries) / 1000
-    levels = round(number(kbps, name) / each)
+    levels = round(bitrate(kbps, name) / each)
     if not 1 <= levels <= most:
         raise UserError(f"{name} codes at {each:g} to {most * each:g} kbps, in steps of {each:g}, not at {kbps}")
     return levels
