@@ -8,6 +8,7 @@ import contextlib
 import functools
 import http.server
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -81,7 +82,7 @@ class Browser:
         (element,) = self.post("element", using="css selector", value=selector).values()
         self.post(f"element/{element}/value", text=str(path))
 
-    def wait(self, fact: str, seconds: float = 60.0):
+    def wait(self, fact: str, seconds: float = 300.0):
         """The value of an expression of the page as soon as it is true. Raises TimeoutError."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -141,6 +142,22 @@ def opened(*options: str) -> Iterator[Browser]:
             program.terminate()
             program.wait()
             program.stdout.close()
+
+
+def most_memory() -> int:
+    """The most bytes that a page has held so far, of all pages in browsers that this process opened (Linux)."""
+    parents, held = {}, {}
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended
+            status = (process / "status").read_text()
+            parents[int(process.name)] = int(re.search(r"PPid:\s*(\d+)", status)[1])
+            if b"--type=renderer" in (process / "cmdline").read_bytes():
+                held[int(process.name)] = 1024 * int(re.search(r"VmHWM:\s*(\d+)", status)[1])
+
+    def is_ours(process: int) -> bool:
+        return process == os.getpid() or (process in parents and is_ours(parents[process]))
+
+    return max(size for process, size in held.items() if is_ours(process))
 
 
 @contextlib.contextmanager

@@ -1,9 +1,7 @@
 """ONNX graphs in onnxruntime give what the PyTorch twin and JAX give, of any size, whole and in pieces."""
 
 import json
-import re
 import sys
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -23,7 +21,6 @@ from decodec_jax.interop.onnx_model import files
 
 torch.set_num_threads(1)  # the sizes here are tiny, and other tests run at the same time
 
-ROOT = Path(__file__).parents[2]
 MODELS = {
     "waveform": {"causal": True, "strides": (5, 4), "lstm_layers": 2},
     "spectral": {"family": "spectral", "encoder_blocks": 0, "lstm_layers": 2},
@@ -133,19 +130,6 @@ def test_what_does_not_agree_is_an_error(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(onnx_agreement, "compare", lambda *_: bad)
     assert cli.main(["export", str(bundle), str(tmp_path / "out"), "--onnx"]) == 2
     assert "the ONNX graphs do not give what JAX gives: 90 of 100 codes differ" in capsys.readouterr().err
-
-
-def test_the_stream_of_the_page_runs(tmp_path, monkeypatch):
-    bundle = testing.random_bundle(tmp_path / "model", testing.tiny_model(**MODELS["spectral_causal"]))
-    model = torch_model.DeCodec.from_pretrained(bundle)
-    onnx_model.write(model, bundle, "0123456789abcdef", "not stated")
-    monkeypatch.chdir(tmp_path)
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/onnx.md").read_text(), re.DOTALL)
-    exec(code, variables := {})
-    clean = torch.from_numpy(np.concatenate(variables["clean"], axis=1))
-    with torch.inference_mode():
-        expected = model.enhance(torch.from_numpy(variables["wave"]))
-    assert_close(clean, expected[:, : clean.shape[1]])
 
 
 def test_a_missing_package_is_named_with_the_remedy(tmp_path, monkeypatch, capsys):
