@@ -85,7 +85,7 @@ def select(clips: Sequence[Clip], data: Data, split: str) -> list[Clip]:
             chosen += train if split == "train" else valid
         else:
             held = _held_out(train, data.holdout)
-            if not held and split == "valid":
+            if train and not held and split == "valid":
                 log.warning("no %s is held out for validation: it uses the training clips", kind)
             in_split = [clip for clip in train if (clip.group in held) == (split == "valid")]
             chosen += in_split if held else train

@@ -1,0 +1,1 @@
+"""A recogniser of speech on tokens."""

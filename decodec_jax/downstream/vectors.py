@@ -1,0 +1,38 @@
+"""What a codec's codes stand for: its own codebook vectors."""
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from decodec_jax.codec.model import DeCodecNetwork, Halves
+from decodec_jax.codec.quantize import lookup, unstack
+from decodec_jax.downstream.corpus import Corpus
+from decodec_jax.errors import UserError
+from decodec_jax.inference.codec import DeCodec
+
+
+def tables(codec: DeCodec) -> Halves[np.ndarray]:
+    """The vectors of every code of both streams, in the width of the latent: `[levels, entries, d]` each."""
+
+    def of(network: DeCodecNetwork) -> Halves[Array]:
+        return Halves(*(
+            jnp.stack([lookup(jnp.arange(level.entries.shape[0]), level) for level in unstack(quantizer.stack)])
+            for quantizer in network.quantizers
+        ))  # fmt: skip
+
+    variables = {"params": codec.params, "codebook": codec.codebook}
+    return Halves(*map(np.asarray, DeCodecNetwork(codec.config).apply(variables, method=of)))
+
+
+def summed(codes: Array, vectors: Array) -> Array:
+    """The sum over levels of what codes stand for: `[b, k, f] x [k, n, d] -> [b, f, d]`."""
+    return sum(jnp.take(vectors[level], codes[:, level], axis=0) for level in range(codes.shape[1]))
+
+
+def codec_of(name: str, corpus: Corpus) -> DeCodec:
+    """The codec that wrote the tokens. Raises UserError if it is another one."""
+    codec = DeCodec.load(name)
+    if codec.fingerprint != corpus.fingerprint:
+        raise UserError(f"the tokens are of the codec {corpus.fingerprint}, and data.codec={name} is "
+                        f"{codec.fingerprint}; name the codec that wrote them")  # fmt: skip
+    return codec
