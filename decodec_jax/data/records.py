@@ -43,7 +43,10 @@ def read_record(path: str, index: int) -> bytes:
 def count(path: str) -> int:
     """How many records a file holds. Raises UserError when it is damaged."""
     with _one_line(path):
-        return _reader(path).num_records()
+        reader = _reader(path)
+        if not reader.ok():  # then it would say that there are none
+            raise OSError("it is damaged or cut short")
+        return reader.num_records()
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Shards of tokens hold what `encode` gives, whoever makes them and in however many goes."""
 
 import json
+import resource
 import shutil
 import sys
 
@@ -116,8 +117,8 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_done(codec, folder, tmp_pa
     manifest(("speech/s0/a.flac", "", "", "", ""), ("speech/s0/a.flac", "", "", "", ""), ("no.wav", "", "", "", ""))
     report = tokenize.tokenize(codec, str(folder), str(tmp_path / "twice"))
     assert report["recordings"] == 1
-    assert report["failed"] == [["speech/s0/a.flac", "another recording has this id"],
-                                ["no.wav", f"{folder}/no.wav does not exist"]] or report["failed"][1][0] == "no.wav"
+    first, second = report["failed"]
+    assert first == ["speech/s0/a.flac", "another recording has this id"] and second[0] == "no.wav"
 
 
 def test_shards_that_pack_wrote_and_one_cut_short(codec, folder, tmp_path, manifest):
@@ -133,12 +134,35 @@ def test_shards_that_pack_wrote_and_one_cut_short(codec, folder, tmp_path, manif
     assert report["recordings"] == 1 and [name for name, _ in report["failed"]] == [f"{shard.name}#0"]
 
 
-def test_a_bucket_is_a_folder_too(codec, folder, tmp_path):
-    storage.write("memory://there", "clip.flac", "")
-    with storage.opened("memory://there/clip.flac") as file:
-        file.fs.pipe("/there/clip.flac", (folder / "speech/s0/a.flac").read_bytes())
-    report = tokenize.tokenize(codec, "memory://there/*.flac", f"memory://{tmp_path.name}")
-    assert report["recordings"] == 1 and "tokens-000000.parquet" in storage.names(f"memory://{tmp_path.name}")
+@pytest.mark.parametrize("form", shards.FORMS)
+def test_tokens_that_are_cut_short_are_one_line(codec, folder, tmp_path, form):
+    tokenize.tokenize(codec, str(folder), str(tmp_path / "out"), form)
+    (path,) = (tmp_path / "out").glob(f"tokens-*{shards.FORMS[form]}")
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(UserError, match=rf"{path.name}.* cannot be read") as caught:
+        read(tmp_path / "out")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_full_disk_is_one_line_and_the_next_run_goes_on(codec, folder, tmp_path):
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, old[1]))
+    try:
+        with pytest.raises(UserError, match=r"tokens-000000\.parquet cannot be written") as caught:
+            tokenize.tokenize(codec, str(folder), str(tmp_path / "out"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["settings.json"]
+    assert tokenize.tokenize(codec, str(folder), str(tmp_path / "out"))["recordings"] == 5
+
+
+def test_a_bucket_is_a_folder_too(codec, folder, bucket, tmp_path):
+    source = bucket(folder)
+    tokenize.tokenize(codec, source, f"{source}-tokens", shard_mb=0.02)
+    tokenize.tokenize(codec, str(folder), str(tmp_path / "local"), shard_mb=0.02)
+    there = {name: storage.read(f"{source}-tokens/{name}") for name in storage.names(f"{source}-tokens")}
+    assert there == bytes_of(tmp_path / "local")
 
 
 def test_mistakes_are_one_line(codec, folder, tmp_path, monkeypatch):
