@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print("| | wall, s | core-seconds | audio-seconds a core-second |\n|---|---|---|---|")
     report("`codec.encode` in a loop", loop, seconds)
     for threads in arguments.threads:
-        report(f"tokenize, {threads} reading thread{'s' * (threads > 1)}", lambda threads=threads: shards(threads), seconds)
+        report(f"tokenize, reading threads: {threads}", lambda threads=threads: shards(threads), seconds)
 
 
 def report(name: str, work, seconds: float) -> None:

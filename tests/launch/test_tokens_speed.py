@@ -19,5 +19,5 @@ def test_a_row_for_the_loop_and_for_each_number_of_threads(tmp_path, capsys):
     first, *table = capsys.readouterr().out.splitlines()
     assert first == "2 recordings, 0 s"
     rows = [line.split(" | ") for line in table if re.match(r"\| [`t]", line)]
-    assert [row[0] for row in rows] == ["| `codec.encode` in a loop", "| tokenize, 1 reading thread"]
+    assert [row[0] for row in rows] == ["| `codec.encode` in a loop", "| tokenize, reading threads: 1"]
     assert all(float(row[1]) >= 0 and int(row[3].rstrip(" |")) > 0 for row in rows)
