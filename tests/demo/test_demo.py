@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import struct
 import sys
 import threading
 from pathlib import Path
@@ -62,10 +63,22 @@ def recordings(tmp_path_factory):
     audio.write(folder / "talk.flac", np.repeat(clip, 2, axis=0), RATE)
     audio.write(folder / "fast.wav", audio.resample(clip, RATE, 192_000), 192_000)
     audio.write(folder / "long.wav", np.tile(clip, (1, 100)), RATE)
+    silence(folder / "no_samples.wav", 0)
+    silence(folder / "hours.wav", 8 * 3600)
+    audio.write(folder / "hour.flac", np.zeros((1, 61 * 60 * 8000), np.float32), 8000)
     (folder / "empty.wav").touch()
     (folder / "noise.mp3").write_bytes(b"no sound at all")
     (folder / "film.mp4").write_bytes(b"\0\0\0\x18ftypmp42")
     return folder
+
+
+def silence(path: Path, seconds: int) -> None:
+    """A wav file that takes no room on the disk, however long it is."""
+    size = 2 * RATE * seconds
+    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, RATE, 2 * RATE, 2, 16)
+    with path.open("wb") as file:
+        file.write(struct.pack("<4sI4s", b"RIFF", 36 + size, b"WAVE") + form + struct.pack("<4sI", b"data", size))
+        file.truncate(44 + size)
 
 
 def test_the_folder_is_all_that_the_page_needs(page):
@@ -104,8 +117,7 @@ def test_mistakes_are_one_line(tmp_path, monkeypatch, capsys):
 def test_it_codes_as_python_does(page, model, recordings, tmp_path):
     if not CAN_RUN:
         return
-    server = site.serve(page)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    server = started(page)
     microphone = f"--use-file-for-fake-audio-capture={recordings / 'talk.wav'}"
     fake = "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream", microphone
     with browser.opened(*fake) as chromium:
@@ -118,19 +130,59 @@ def test_it_codes_as_python_does(page, model, recordings, tmp_path):
         fewer_levels(chromium, codec, tmp_path)
         other_forms(chromium, recordings)
         bad_input(chromium, recordings)
-        a_long_recording_can_be_stopped(chromium, recordings)
+        it_is_heard_while_it_is_coded(chromium, recordings)
+        eight_hours_can_be_stopped(chromium, recordings)
         from_the_microphone(chromium)
         sideways = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
         chromium.picture(tmp_path / "phone.png", 390, "dark")
         assert chromium.run(f"return {sideways}") == 0
         assert [line for line in chromium.console() if "decodeAudioData" not in line] == []
         chromium.wait("navigator.serviceWorker.controller")
-        server.shutdown()
-        server.server_close()
+        ended(server)
         chromium.post("url", url=address)
         chromium.wait(f"{STATUS} === 'Ready.'")
         code(chromium, recordings / "talk.wav")
         damaged(chromium, page)
+
+
+def test_what_a_browser_lacks_is_said(page):
+    """A microphone, leave to use it, a safe address, WebAssembly with SIMD."""
+    if not CAN_RUN:
+        return
+    server = started(page)
+    address = f"http://localhost:{server.server_port}/"
+    with browser.opened() as chromium:
+        for setting, script, said in (
+            ("granted", "", "No microphone was found. Connect one, and press Record again."),
+            ("denied", "", "This page may not use the microphone. Allow it in the settings of the browser"),
+            ("denied", "Object.defineProperty(navigator, 'mediaDevices', { value: undefined })",
+             "This page cannot use a microphone: browsers allow that on https addresses and on localhost only."),
+        ):  # fmt: skip
+            chromium.devtools("Browser.setPermission", permission={"name": "microphone"}, setting=setting)
+            chromium.devtools("Page.addScriptToEvaluateOnNewDocument", source=script)
+            chromium.post("url", url=address)
+            chromium.wait(f"{STATUS} === 'Ready.'")
+            chromium.run("document.querySelector('#record').click()")
+            assert said in chromium.wait(ERROR)
+        chromium.devtools("Page.addScriptToEvaluateOnNewDocument", source="WebAssembly.validate = () => false")
+        chromium.post("url", url=address)
+        said = "This browser is too old for the codec: it lacks WebAssembly with SIMD. Please update it."
+        assert chromium.wait(ERROR) == said
+        assert chromium.run(f"return {STATUS}") == ""
+        assert chromium.run("return document.querySelector('#record').disabled")
+    ended(server)
+
+
+def started(folder: Path):
+    """A server of the page, which `ended` ends."""
+    server = site.serve(folder)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server
+
+
+def ended(server) -> None:
+    server.shutdown()
+    server.server_close()
 
 
 def code(chromium, path: Path) -> None:
@@ -182,18 +234,45 @@ def other_forms(chromium, recordings):
 def bad_input(chromium, recordings):
     for name, said in (
         ("empty.wav", "empty.wav is empty."), ("noise.mp3", "noise.mp3 holds no sound that this browser can read"),
-        ("film.mp4", "film.mp4 is a video"),
+        ("film.mp4", "film.mp4 is a video"), ("no_samples.wav", "This recording is empty: it has no samples."),
+        ("hour.flac", "hour.flac is longer than an hour. Save it as wav"),
     ):  # fmt: skip
         chromium.choose("#file", recordings / name)
         assert said in chromium.wait(ERROR)
         chromium.run(f"{ERROR} = ''")
 
 
-def a_long_recording_can_be_stopped(chromium, recordings):
+def it_is_heard_while_it_is_coded(chromium, recordings):
+    """The mix plays what there is, in more than one piece, before the last is coded."""
+    chromium.run("page.results = null; page.milliseconds = {}")
     chromium.choose("#file", recordings / "long.wav")
-    chromium.wait("!document.querySelector('#cancel').hidden")
+    chromium.wait("page.milliseconds.first")
+    chromium.run("""
+        document.querySelector("#mix").click();
+        const { context, gains } = page.mixer, ear = new AnalyserNode(context), samples = new Float32Array(ear.fftSize);
+        gains[0].connect(ear);
+        page.heard = 0;
+        page.listening = setInterval(() => {
+          ear.getFloatTimeDomainData(samples);
+          if (Math.max(...samples) > 0.01 && !page.results) page.heard = context.currentTime;
+        }, 20);
+    """)
+    chromium.wait("page.heard > 0.1")
+    chromium.wait("page.results")
+    chromium.run("clearInterval(page.listening); document.querySelector('#mix').click()")
+    assert chromium.run("return page.milliseconds.first < 0.5 * page.milliseconds.all")
+
+
+def eight_hours_can_be_stopped(chromium, recordings):
+    """Its first sound can be heard, and the page never holds the whole."""
+    before = browser.most_memory()
+    chromium.run("page.milliseconds = {}")
+    chromium.choose("#file", recordings / "hours.wav")
+    chromium.wait(f"{STATUS} === 'Coding 28800.0 s of sound…'")
+    chromium.wait("page.milliseconds.first")
     chromium.run("document.querySelector('#cancel').click()")
     chromium.wait(f"{STATUS} === 'Stopped.'")
+    assert browser.most_memory() - before < 300e6 < (recordings / "hours.wav").stat().st_size
 
 
 def from_the_microphone(chromium):
@@ -211,12 +290,11 @@ def damaged(chromium, page):
     """A model that was cut short on its way."""
     weights = (page / "model/weights.bin").read_bytes()
     (page / "model/weights.bin").write_bytes(weights[:-10])
-    server = site.serve(page)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    server = started(page)
     try:
         chromium.post("url", url=f"http://localhost:{server.server_port}/")
         said = f"The model file weights.bin is incomplete: {len(weights) - 10} of {len(weights)} bytes"
         assert said in chromium.wait(ERROR)
     finally:
-        server.shutdown()
+        ended(server)
         (page / "model/weights.bin").write_bytes(weights)

@@ -2,14 +2,20 @@
 
 import { draw } from "./spectrogram.js";
 import { record } from "./recorder.js";
+import { play } from "./player.js";
+import { wavForm } from "./wav.js";
 
-const MOST_DECODED = 200e6; // bytes of a file that the browser has to decode as a whole; wav files have no limit
+// of a file that the browser has to decode as a whole; wav files have no limit
+const MOST_DECODED = 200e6; // bytes
+const LONGEST_DECODED = 3600; // s
 const find = (selector) => document.querySelector(selector);
 const of = (kind, part) => find(`${kind}[data-part="${part}"]`);
 const size = (bytes) => (bytes < 1e6 ? `${(bytes / 1000).toFixed(1)} kB` : `${(bytes / 1e6).toFixed(2)} MB`);
 const HALVES = ["speech", "background"];
 
 let worker, model, file, stopRecording;
+let begun; // when people chose what is coded, as performance.now() says
+let sound; // speech and background, as far as they are coded
 const urls = {};
 const page = { results: null, milliseconds: {} }; // what tests look at
 window.page = page;
@@ -22,11 +28,11 @@ function say(text) {
 
 function complain(text) {
   find("#error").textContent = text;
-  busy(false);
   if (text) say("");
 }
 
 function busy(coding) {
+  if (sound && !coding) sound.whole = true;
   find("#progress").hidden = find("#cancel").hidden = !coding;
 }
 
@@ -42,7 +48,8 @@ function start() {
   if (!hasSimd()) return complain("This browser is too old for the codec: it lacks WebAssembly with SIMD. Please update it.");
   worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
   worker.onmessage = ({ data }) => answers[data.kind](data);
-  worker.onerror = () => complain("The codec could not be started. Load the page again; if that does not help, update the browser.");
+  worker.onerror = () =>
+    answers.error({ text: "The codec could not be started. Load the page again; if that does not help, update the browser." });
   worker.postMessage({ kind: "load" });
 }
 
@@ -62,12 +69,23 @@ const answers = {
     say(`Coding ${seconds.toFixed(1)} s of sound…`);
     find("#results").hidden = false;
     for (const canvas of document.querySelectorAll("canvas")) canvas.width = 0;
+    for (const audio of document.querySelectorAll("audio")) {
+      audio.removeAttribute("src");
+      audio.load();
+    }
+    for (const link of document.querySelectorAll("#results a")) link.removeAttribute("href");
+    find("#sizes").replaceChildren();
   },
   progress({ done }) {
     find("#progress").value = done;
   },
-  first({ milliseconds }) {
-    page.milliseconds.first = milliseconds;
+  piece({ first, halves }) {
+    if (first) {
+      sound = { pieces: [], whole: false };
+      page.milliseconds.first = performance.now() - begun;
+      find("#mix").disabled = false;
+    }
+    sound.pieces.push(halves);
   },
   columns({ part, first, columns, count }) {
     draw(of("canvas", part), first, columns, count);
@@ -80,21 +98,22 @@ const answers = {
     if (link) link.href = urls[name];
     page[name] = file;
   },
-  done({ tokens, levels, milliseconds, length }) {
+  done({ tokens, levels, length }) {
     replaceUrl("dcc", tokens);
     find("#dcc").href = urls.dcc;
     page.dcc = tokens;
-    page.milliseconds.all = milliseconds;
+    page.milliseconds.all = performance.now() - begun;
     page.results = levels.join();
     showSizes(tokens.size, length);
     busy(false);
-    say(`Done in ${(milliseconds / 1000).toFixed(1)} s.`);
+    say(`Done in ${(page.milliseconds.all / 1000).toFixed(1)} s.`);
   },
   cancelled() {
     busy(false);
     say("Stopped.");
   },
   error({ text }) {
+    busy(false);
     complain(text);
   },
 };
@@ -129,7 +148,9 @@ function showSizes(tokens, length) {
 
 function code(what) {
   page.results = null;
-  find("#progress").value = 0;
+  stopMix();
+  find("#mix").disabled = true;
+  find("#progress").removeAttribute("value"); // nobody knows how long it takes to read the recording
   busy(true);
   say("Measuring how loud the recording is…");
   worker.postMessage({ kind: "code", levels: levels(), ...what });
@@ -138,37 +159,51 @@ function code(what) {
 // --- recordings ---
 
 async function take(chosen) {
+  if (!worker || !chosen) return;
   complain("");
   if (!model) return complain("The model is not loaded yet. Wait a moment and choose the recording again.");
-  if (!chosen) return;
+  begun = performance.now();
   if (!chosen.size) return complain(`${chosen.name} is empty.`);
   if (chosen.type.startsWith("video/")) return complain(`${chosen.name} is a video. Save its sound as wav, flac or mp3 first.`);
   file = chosen;
-  const head = new TextDecoder("latin1").decode(await chosen.slice(0, 12).arrayBuffer());
-  if (head.startsWith("RIFF") && head.endsWith("WAVE")) {
-    const { wavForm } = await import("./wav.js");
-    if (await wavForm(chosen)) return code({ file });
-  }
-  if (chosen.size > MOST_DECODED)
-    return complain(`${chosen.name} is larger than ${size(MOST_DECODED)}. Save it as wav: wav files may have any length.`);
   say(`Reading ${chosen.name}…`);
   try {
+    if (await wavForm(chosen)) return code({ file });
+    const tooLong = (await secondsOf(chosen)) > LONGEST_DECODED;
+    if (tooLong || chosen.size > MOST_DECODED)
+      return complain(`${chosen.name} is ${tooLong ? "longer than an hour" : `larger than ${size(MOST_DECODED)}`}. `
+        + "Save it as wav: wav files may have any length.");
     const context = new OfflineAudioContext(1, 1, model.sample_rate); // which resamples too
-    const sound = await context.decodeAudioData(await chosen.arrayBuffer());
-    const samples = new Float32Array(sound.length);
-    for (let channel = 0; channel < sound.numberOfChannels; channel++) {
-      const own = sound.getChannelData(channel);
-      for (let i = 0; i < own.length; i++) samples[i] += own[i] / sound.numberOfChannels;
+    const read = await context.decodeAudioData(await chosen.arrayBuffer());
+    const samples = new Float32Array(read.length);
+    for (let channel = 0; channel < read.numberOfChannels; channel++) {
+      const own = read.getChannelData(channel);
+      for (let i = 0; i < own.length; i++) samples[i] += own[i] / read.numberOfChannels;
     }
-    code({ samples: { samples, rate: sound.sampleRate } });
+    code({ samples: { samples, rate: read.sampleRate } });
   } catch {
     complain(`${chosen.name} holds no sound that this browser can read. wav, flac and mp3 work everywhere.`);
   }
 }
 
+// How long a recording is, if the browser can tell from its beginning, else 0.
+async function secondsOf(chosen) {
+  const audio = new Audio(), url = URL.createObjectURL(chosen);
+  const known = new Promise((resolve) => {
+    audio.onloadedmetadata = () => resolve(audio.duration);
+    audio.onerror = () => resolve(0);
+    setTimeout(resolve, 2000, 0); // some browsers read nothing before somebody presses play
+  });
+  audio.src = url;
+  const seconds = await known;
+  URL.revokeObjectURL(url);
+  return Number.isFinite(seconds) ? seconds : 0;
+}
+
 async function toggleRecording() {
   const button = find("#record");
   if (stopRecording) {
+    begun = performance.now();
     const samples = await stopRecording();
     stopRecording = null;
     button.textContent = "Record";
@@ -189,21 +224,12 @@ async function toggleRecording() {
 let mixer;
 
 function startMix() {
-  const context = new AudioContext();
-  const players = HALVES.map((half) => {
-    const audio = new Audio(urls[half]), gain = context.createGain();
-    context.createMediaElementSource(audio).connect(gain).connect(context.destination);
-    return { audio, gain, half };
-  });
-  mixer = { context, players };
+  page.mixer = mixer = play(sound, HALVES.length, model.sample_rate, stopMix);
   applyGains();
-  players[0].audio.onended = stopMix;
-  for (const { audio } of players) audio.play();
   showMix();
 }
 
 function stopMix() {
-  for (const { audio } of mixer?.players ?? []) audio.pause();
   mixer?.context.close();
   mixer = null;
   showMix();
@@ -215,7 +241,7 @@ function showMix() {
 }
 
 function applyGains() {
-  for (const { gain, half } of mixer?.players ?? []) gain.gain.value = Number(find(`#gain_${half}`).value);
+  for (const [i, { gain }] of mixer?.gains.entries() ?? []) gain.value = Number(find(`#gain_${HALVES[i]}`).value);
 }
 
 // --- what people do ---
@@ -231,7 +257,8 @@ for (const half of HALVES) {
   find(`#gain_${half}`).addEventListener("input", applyGains);
   find(`#levels_${half}`).addEventListener("input", showRates);
   find(`#levels_${half}`).addEventListener("change", () => {
-    if (mixer) stopMix();
+    stopMix();
+    begun = performance.now();
     page.results = null;
     busy(true);
     worker.postMessage({ kind: "decode", levels: levels() });

@@ -17,27 +17,35 @@ export async function openSource(file, decoded, rate) {
       all.set(form ? await wavSamples(file, form, from, to) : decoded.samples.subarray(from, to), from - first);
     return all;
   };
-  const read = (at, count) => (own === rate ? raw(at, at + count) : resampled(raw, own / rate, at, count));
+  const read = own === rate ? (at, count) => raw(at, at + count) : resampler(raw, own, rate);
   async function* pieces(size) {
     for (let at = 0; at < length; at += size) yield read(at, Math.min(size, length - at));
   }
   return { length, read, pieces };
 }
 
-// Samples at `step` times the distance of those that `raw` gives, by a windowed sinc.
-async function resampled(raw, step, at, count) {
-  const wide = Math.max(1, step), reach = Math.ceil(ZEROS * wide);
-  const first = Math.floor(at * step) - reach, last = Math.ceil((at + count) * step) + reach + 1;
-  const from = await raw(first, last), out = new Float32Array(count), cut = 0.95 / wide;
-  for (let i = 0; i < count; i++) {
-    const place = (at + i) * step - first, low = Math.max(0, Math.ceil(place - reach));
-    let sum = 0;
-    for (let j = low; j <= Math.min(from.length - 1, place + reach); j++) {
-      const x = place - j, angle = Math.PI * cut * x;
-      const window = 0.5 + 0.5 * Math.cos((Math.PI * x) / reach);
-      sum += from[j] * window * cut * (Math.abs(angle) < 1e-9 ? 1 : Math.sin(angle) / angle);
+// Samples at another rate, by a windowed sinc. Between the samples of the one rate, those of the other take only so many
+// places, and the weights of each are computed once.
+function resampler(raw, own, rate) {
+  const common = divisor(own, rate), down = own / common, up = rate / common; // sample n is at n * down / up
+  const wide = Math.max(1, down / up), reach = Math.ceil(ZEROS * wide), cut = 0.95 / wide;
+  const weight = (x) => {
+    const angle = Math.PI * cut * x, window = 0.5 + 0.5 * Math.cos((Math.PI * x) / reach);
+    return window * cut * (Math.abs(angle) < 1e-9 ? 1 : Math.sin(angle) / angle);
+  };
+  const weights = Array.from({ length: up }, (_, place) =>
+    Float32Array.from({ length: 2 * reach }, (_, i) => weight(place / up + reach - 1 - i)));
+  return async (at, count) => {
+    const first = Math.floor((at * down) / up) - reach + 1, last = Math.floor(((at + count) * down) / up) + reach + 1;
+    const from = await raw(first, last), out = new Float32Array(count);
+    for (let i = 0; i < count; i++) {
+      const place = (at + i) * down, begin = Math.floor(place / up) - reach + 1 - first, its = weights[place % up];
+      let sum = 0;
+      for (let j = 0; j < its.length; j++) sum += from[begin + j] * its[j];
+      out[i] = sum;
     }
-    out[i] = sum;
-  }
-  return out;
+    return out;
+  };
 }
+
+const divisor = (a, b) => (b ? divisor(b, a % b) : a);

@@ -30,6 +30,7 @@ export async function wavForm(file) {
       const kind = chunk.getUint16(8, true), bits = chunk.getUint16(22, true);
       const code = kind === 0xfffe ? chunk.getUint16(32, true) : kind;
       form = { float: code === 3, channels: chunk.getUint16(10, true), rate: chunk.getUint32(12, true), bytes: bits / 8 };
+      if (!form.channels || !form.rate) return null;
       if (!(code === 1 && [1, 2, 3, 4].includes(form.bytes)) && !(code === 3 && form.bytes === 4)) return null;
     }
     if (name === "data" && form) {

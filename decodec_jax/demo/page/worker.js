@@ -9,6 +9,7 @@ import { column } from "./spectrogram.js";
 import { wavFile, to16Bit } from "./wav.js";
 
 const FRAMES = 100; // of a piece: 2 s
+const LISTENED = 60; // s at a time, when the whole is measured: few reads, as each takes some milliseconds
 const PARTS = ["reconstruction", "speech", "background"];
 const COLUMNS = 640; // of a spectrogram
 let model, coded, levels;
@@ -78,21 +79,22 @@ function zeros(step, batch) {
 const carried = (outputs, state) =>
   Object.fromEntries(Object.keys(state).map((name) => [name, outputs[name.replace("state", "next")]]));
 
-// A recording to codes: of itself and, beside it, of silence, which takes the place of a part that is left out.
+// A recording to codes: of itself and, beside it, of silence, which takes the place of a part that is left out. What is
+// coded is decoded at once, so that it can be heard while the rest is coded.
 async function code({ file, samples }, current) {
   coding = wanted;
   coded = null;
-  const begun = performance.now();
   const source = await openSource(file, samples, model.sample_rate);
   const { hop, lookahead } = model, frames = Math.ceil(source.length / hop);
-  const pass = source.pieces(FRAMES * hop);
+  const pass = source.pieces(LISTENED * model.sample_rate);
   const gain = await gainOf(pass, model.sample_rate, model.coded_at_db, current);
   if (!current()) return;
   const codes = PARTS.slice(1).map((_, i) => new Uint16Array(frames * model.levels[i]));
   const blank = codes.map((own) => new Uint16Array(own.length));
   const original = [];
-  let state = zeros("encode_step", 2), given = 0;
+  let state = zeros("encode_step", 2), given = 0, sound;
   const louder = amplitude(gain);
+  const recording = { codes, blank, gain, frames, length: source.length };
   postMessage({ kind: "started", seconds: source.length / model.sample_rate });
   for (let at = 0; given < frames; at += FRAMES) {
     await messages();
@@ -116,29 +118,40 @@ async function code({ file, samples }, current) {
         }
     }
     given += count - early;
-    postMessage({ kind: "progress", done: 0.5 * given / frames });
+    sound = await decoded(recording, given, current, sound);
+    if (!current()) return;
   }
-  coded = { codes, blank, gain, frames, length: source.length };
+  coded = recording;
   postMessage({ kind: "part", name: "original", file: wavFile(original, source.length, model.sample_rate) });
   coding = 0;
-  await decode(current, begun);
+  await decode(current, sound);
 }
 
-// The codes to their sound, whole and in parts. Fewer levels give a lower bitrate; -1 leaves a level out.
-async function decode(current, begun = performance.now()) {
+// All of the codes to sound, or what is missing of it, and to a file.
+async function decode(current, begun) {
   if (!coded) return postMessage({ kind: "cancelled" });
-  const kept = levels;
-  const { hop } = model, { frames, length } = coded, quieter = amplitude(-coded.gain);
-  const pieces = PARTS.map(() => []);
-  let state = zeros("decode_step", PARTS.length), first = true;
-  for (let at = 0; at < frames; at += FRAMES) {
+  const { kept, pieces } = await decoded(coded, coded.frames, current, begun);
+  if (!current()) return;
+  for (const [row, name] of PARTS.entries())
+    postMessage({ kind: "part", name, file: wavFile(pieces[row], coded.length, model.sample_rate) });
+  const file = await dccFile(model, coded, kept);
+  postMessage({ kind: "done", tokens: file, levels: kept, length: coded.length });
+}
+
+// The sound of the first so many frames, whole and in parts: what an earlier call began, or anew for other levels. Fewer
+// levels give a lower bitrate; -1 leaves a level out.
+async function decoded(recording, frames, current, sound) {
+  if (sound?.kept !== levels)
+    sound = { kept: levels, at: 0, pieces: PARTS.map(() => []), state: zeros("decode_step", PARTS.length) };
+  const { kept, pieces } = sound, { hop } = model, { length } = recording, quieter = amplitude(-recording.gain);
+  while (sound.at < frames) {
     await messages();
-    if (!current()) return;
-    const count = Math.min(FRAMES, frames - at), inputs = {};
+    if (!current()) break;
+    const at = sound.at, count = Math.min(FRAMES, frames - at), inputs = {};
     for (const [i, part] of PARTS.slice(1).entries()) {
       const k = model.levels[i], values = new BigInt64Array(PARTS.length * k * count);
       for (let row = 0; row < PARTS.length; row++) {
-        const silent = row > 0 && row !== i + 1, from = silent ? coded.blank[i] : coded.codes[i];
+        const silent = row > 0 && row !== i + 1, from = silent ? recording.blank[i] : recording.codes[i];
         for (let level = 0; level < k; level++)
           for (let n = 0; n < count; n++)
             values[(row * k + level) * count + n] =
@@ -146,22 +159,19 @@ async function decode(current, begun = performance.now()) {
       }
       inputs[part] = new ort.Tensor("int64", values, [PARTS.length, k, count]);
     }
-    const outputs = await model.decoder.run({ ...inputs, ...state });
-    state = carried(outputs, state);
+    const outputs = await model.decoder.run({ ...inputs, ...sound.state });
+    sound.state = carried(outputs, sound.state);
     const wave = outputs.wave.data, size = count * hop, there = Math.min(size, length - at * hop);
     for (const [row, part] of PARTS.entries()) {
       const samples = wave.slice(row * size, row * size + there).map((x) => x * quieter);
       pieces[row].push(new Blob([to16Bit(samples)]));
       show(part, samples, at * hop, length);
     }
-    postMessage({ kind: "progress", done: 0.5 + 0.5 * (at + count) / frames });
-    if (first) postMessage({ kind: "first", milliseconds: performance.now() - begun });
-    first = false;
+    postMessage({ kind: "piece", first: at === 0, halves: pieces.slice(1).map((own) => own.at(-1)) });
+    sound.at += count;
+    postMessage({ kind: "progress", done: sound.at / recording.frames });
   }
-  for (const [row, name] of PARTS.entries())
-    postMessage({ kind: "part", name, file: wavFile(pieces[row], length, model.sample_rate) });
-  const file = await dccFile(model, coded, kept);
-  postMessage({ kind: "done", tokens: file, levels: kept, milliseconds: performance.now() - begun, length });
+  return sound;
 }
 
 // The columns of a picture of the whole recording that lie within a piece of it.
