@@ -1,4 +1,4 @@
-"""Every test: on the CPU unless JAX_PLATFORMS says otherwise, full-precision products, eight devices to split over."""
+"""Set-up for all tests: the CPU (unless JAX_PLATFORMS says otherwise), eight devices, and full-precision products."""
 
 import os
 import tempfile
@@ -12,12 +12,12 @@ import pytest
 from decodec_jax import testing
 from decodec_jax.codec.model import DeCodecNetwork
 
-# Most of the tests' time is compilation, and many compile the same thing: within one session, all its workers and the
-# processes that tests start included, little is compiled twice, and nothing is optimised. What is compiled must not
-# outlive the session, which would test yesterday's code, and has a limit, as only then do processes lock it.
-if "PYTEST_XDIST_WORKER" not in os.environ:  # a worker inherits what its controller made
+# The tests spend most of their time compiling, often the same code. So a session shares a compilation cache with all
+# its workers and the processes that tests start, and code is not optimised. The cache must not outlive the session, or
+# tests would run outdated code. It has a size limit, because only then do processes lock it.
+if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit the settings of their controller
     _QUICK = "--xla_backend_optimization_level=0"
-    if jax.__version_info__ < (0, 11):  # a third of the time; later versions do not know the flag, and stop at it
+    if jax.__version_info__ < (0, 11):  # takes a third of the time; later versions reject the flag
         _QUICK += " --xla_cpu_use_fusion_emitters=false"
     _COMPILED = tempfile.TemporaryDirectory(prefix="decodec-compiled-")
     os.environ |= {
@@ -33,7 +33,7 @@ jax.config.update("jax_platforms", jax.config.jax_platforms or "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_default_matmul_precision", "highest")
 
-# the first example of a property compiles, and no run of the tests may differ from the next
+# no deadline, because the first example of a property compiles; derandomize makes every run of the tests the same
 hypothesis.settings.register_profile("tests", deadline=None, derandomize=True, max_examples=30)
 hypothesis.settings.load_profile("tests")
 
@@ -42,7 +42,7 @@ _LONG = {"training", "launch", "test_journey.py", "test_notebooks.py", "test_con
 
 
 def pytest_collection_modifyitems(items):
-    """The longest files first: what comes last is one worker's alone."""
+    """Run the longest files first, so that no worker is left alone with one of them at the end."""
     items.sort(key=lambda item: _LONG.isdisjoint((item.path.parent.name, item.path.name)))
 
 
@@ -53,26 +53,26 @@ def rng() -> np.random.Generator:
 
 @pytest.fixture
 def tiny_model():
-    """`testing.tiny_model()`, to be changed at will."""
+    """A fresh `testing.tiny_model()`, which the test may change."""
     return testing.tiny_model()
 
 
 @pytest.fixture
 def tiny_config():
-    """`testing.tiny_config()`, to be changed at will."""
+    """A fresh `testing.tiny_config()`, which the test may change."""
     return testing.tiny_config()
 
 
 @pytest.fixture(scope="session")
 def tiny_network():
-    """`(network, variables)` of `testing.tiny_model()`, the variables at random."""
+    """`(network, variables)` of `testing.tiny_model()`, with random variables."""
     network = DeCodecNetwork(testing.tiny_model())
     return network, testing.random_variables(network, np.zeros((1, network.config.hop), np.float32))
 
 
 @pytest.fixture(scope="session")
 def golden():
-    """`golden("conv_dilation3")`: the arrays PyTorch gave for one case, by name; made by tests/golden/make.py."""
+    """`golden("conv_dilation3")` returns PyTorch's arrays for one case, by name; tests/golden/make.py made them."""
     with np.load(Path(__file__).parent / "golden" / "layers.npz") as file:
         arrays = dict(file)
 

@@ -1,1 +1,1 @@
-"""How a trained model is used on recordings."""
+"""Using a trained model on recordings."""

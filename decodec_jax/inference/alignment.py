@@ -1,20 +1,20 @@
-"""One-shot voice conversion: which frame of the reference gives its voice to which frame of the source."""
+"""One-shot voice conversion: chooses the reference frame that provides the voice for each source frame."""
 
 import numpy as np
 
 from decodec_jax.errors import UserError
 
 ALIGNMENTS = ("content", "tile")
-REACH = 2  # frames compared on either side of a frame: 100 ms distinguish sounds better than 20 ms
+REACH = 2  # context frames on each side: 100 ms tell sounds apart better than 20 ms
 ROWS = 512  # source frames compared at a time
 
 
 def aligned(source: np.ndarray, reference: np.ndarray, vectors: np.ndarray, alignment: str = "content") -> np.ndarray:
-    """The number of a reference frame for each source frame: first-level codes `[f]` and `[g]` to int `[f]`, below g.
+    """The index of a reference frame for each source frame: first-level codes `[f]` and `[g]` to int `[f]`, below g.
 
-    content: the reference frame that sounds most alike. The first level carries the words, so the distance compares its
-             vectors (`[entries, d]`, one for each code), squared and summed over REACH frames to either side. The
-             earliest of equals.
+    content: the reference frame that sounds most similar. The first level carries the words, so this minimises the
+             squared distance between its vectors (`[entries, d]`, one for each code), summed over REACH frames on each
+             side. The earliest of equals.
     tile:    the reference from its start, repeated as needed, as in the paper.
 
     Raises UserError for any other alignment.

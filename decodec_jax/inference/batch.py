@@ -1,4 +1,4 @@
-"""Many recordings in one call: the output of each input, files that exist already, and errors."""
+"""Processing many files in one call: finds the inputs, names the outputs, skips existing files, and collects errors."""
 
 import contextlib
 import glob
@@ -18,7 +18,7 @@ from decodec_jax.errors import UserError
 from decodec_jax.inference import container
 from decodec_jax.inference.pipes import PIPE
 
-RECORDINGS = audio.SUFFIXES  # sought in folders
+RECORDINGS = audio.SUFFIXES  # the files to look for in folders
 TOKENS = (".dcc",)
 EMBEDDINGS = (".npz",)
 
@@ -29,22 +29,23 @@ class Job:
 
     source: str
     target: str
-    into_folder: bool = False  # then folders are made as needed, and files that exist are skipped
+    into_folder: bool = False  # True: folders are created as needed, and existing files are skipped
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended: "written", "skipped" or "failed", then with the reason."""
+    """How a job ended. status: "written", "skipped" or "failed"; if it failed, `error` has the reason."""
 
     source: str
     target: str
     status: str
-    seconds: float | None = None  # of sound
+    seconds: float | None = None  # duration of the recording
     error: str | None = None
     more: dict | None = None  # further facts for the report
 
 
-Work = Callable[[Job, Callable[[float], None]], dict | None]  # does a job, and reports how many more s are done
+# does a job, tells the given function how many more seconds are done, and returns further facts for the report
+Work = Callable[[Job, Callable[[float], None]], dict | None]
 
 
 def plan(inputs: Sequence[str], output: str, sought: tuple[str, ...], written: tuple[str, ...]) -> list[Job]:
@@ -63,7 +64,7 @@ def plan(inputs: Sequence[str], output: str, sought: tuple[str, ...], written: t
     if single and not (os.path.isdir(output) or output.endswith(("/", os.sep))):
         return [Job(inputs[0], output)]
     jobs, taken = [], {}
-    for path, relative in (pair for each in inputs for pair in _found(each, Path(output), sought)):
+    for path, relative in (pair for each in inputs for pair in _input_files(each, Path(output), sought)):
         target = Path(output) / (relative if relative.suffix.lower() in written else relative.with_suffix(written[0]))
         if taken.setdefault(target, path) != path:
             raise UserError(f"{taken[target]} and {path} would both be written to {target}; process them separately")
@@ -77,8 +78,8 @@ def _is_pattern(name: str) -> bool:
     return glob.has_magic(name) and not os.path.exists(name)
 
 
-def _found(name: str, output: Path, sought: tuple[str, ...]) -> list[tuple[Path, Path]]:
-    """The files of a name, and their names below the output folder."""
+def _input_files(name: str, output: Path, sought: tuple[str, ...]) -> list[tuple[Path, Path]]:
+    """The files that `name` stands for, each with its path relative to the output folder."""
     if os.path.isdir(name):
         base = Path(name)
         files = (path for path in base.rglob("*") if path.suffix.lower() in sought)
@@ -90,7 +91,7 @@ def _found(name: str, output: Path, sought: tuple[str, ...]) -> list[tuple[Path,
     else:
         return [(Path(name), Path(Path(name).name))]
     made = output.resolve()
-    inside = base.resolve() in made.parents  # then earlier outputs lie among the inputs
+    inside = base.resolve() in made.parents  # if so, earlier outputs would be found as inputs
     files = sorted(p for p in files if p.is_file() and not (inside and made in p.resolve().parents))
     if not files:
         raise UserError(f"there is no {' or '.join(sought)} file in {name}" if base == Path(name) else
@@ -99,9 +100,10 @@ def _found(name: str, output: Path, sought: tuple[str, ...]) -> list[tuple[Path,
 
 
 def check(job: Job, suffixes: tuple[str, ...]) -> float | None:
-    """Seconds of the source by its header, None for a pipe. Raises UserError if it cannot be read or written.
+    """Check a job before the work begins, and return the source's duration (s) from its header; None for a pipe.
 
-    suffixes: the target must have one of them. Check all jobs before long work begins.
+    suffixes: the target must have one of them. Raises UserError if the source cannot be read or the target cannot be
+    written.
     """
     target = Path(job.target)
     if job.target != PIPE and target.suffix.lower() not in suffixes:
@@ -118,7 +120,7 @@ def run(
 ) -> tuple[list[Outcome], float]:
     """Run all jobs, with a progress bar if standard error is a terminal. A failure does not stop the others.
 
-    check:     returns a job's seconds of sound, or raises UserError; called for all jobs before the first begins.
+    check:     returns a recording's duration (s), or raises UserError; called for all jobs before the first begins.
     prepare:   returns the function that does a job; called once, unless nothing is left to do.
     overwrite: replace files that exist in folders.
 
@@ -150,7 +152,7 @@ def run(
 
 
 def summary(outcomes: Sequence[Outcome], elapsed: float) -> dict:
-    """The outcomes in numbers: files by status, seconds of sound and of work, and their ratio."""
+    """The outcomes in numbers: files by status, seconds of audio and of work, and the real-time factor."""
     counts = {status: sum(o.status == status for o in outcomes) for status in ("written", "skipped", "failed")}
     sound = sum(o.seconds or 0.0 for o in outcomes if o.status == "written")
     ratio = {"real_time_factor": elapsed / sound} if sound else {}
@@ -171,7 +173,7 @@ def _make_folder(path: Path) -> None:
 
 
 class _Speed(ProgressColumn):
-    """Seconds of sound for each second of work, and its inverse, the real-time factor."""
+    """Seconds of audio per second of work, and the inverse, the real-time factor."""
 
     def render(self, task: Task) -> Text:
         return Text(f"{task.speed:.1f}x real time (RTF {1 / task.speed:.3f})" if task.speed else "")
@@ -179,7 +181,10 @@ class _Speed(ProgressColumn):
 
 @contextlib.contextmanager
 def _progress(lengths: Collection[float | None]) -> Iterator[tuple[Callable[[float], None], Callable[[], None]]]:
-    """A bar over seconds of sound on standard error: yields two functions, for seconds done and for a finished file."""
+    """A progress bar on standard error, in seconds of audio.
+
+    Yields two functions: the first adds finished seconds, the second counts a finished file.
+    """
     total = None if None in lengths else sum(lengths)
     count = TextColumn("{task.fields[done]}/{task.fields[files]} files")
     columns = count, BarColumn(), _Speed(), TimeRemainingColumn()

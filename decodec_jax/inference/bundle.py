@@ -1,9 +1,9 @@
-"""A bundle: a folder with `config.json` and `model.safetensors`, all that using a trained model needs.
+"""Bundles: folders with `config.json` and `model.safetensors`, which is all that you need to use a trained model.
 
 config.json holds the model's settings under "model", the step under "step" and the fingerprint under "fingerprint".
-Tensors are named by their path in the parameters, "encoder.block0.down.gain"; codebooks are named alike whatever moved
-them, "speech_quantizer.levels_entries". They are stored as float32, or as float16 in half the space, and read as
-float32. Neither Orbax nor torch is needed to read it.
+Tensors are named by their path in the parameters, such as "encoder.block0.down.gain". Codebooks have the same names
+however they were trained, such as "speech_quantizer.levels_entries". Tensors are stored as float32, or as float16 in
+half the space, and read as float32. Reading a bundle needs neither Orbax nor torch.
 """
 
 import hashlib
@@ -47,7 +47,7 @@ def is_bundle(path: Path) -> bool:
 
 
 def located(model: str | Path) -> Path:
-    """A model's folder: the one named, or that in the package for "built-in". Raises UserError if that is missing."""
+    """The folder of a model; for "built-in" the one in the package. Raises UserError if that one is missing."""
     if str(model) != weights.BUILT_IN:
         return Path(model)
     if not is_bundle(weights.FOLDER):
@@ -57,10 +57,10 @@ def located(model: str | Path) -> Path:
 
 
 def save(folder: str | Path, config: Model, params: dict, codebook: dict, step: int, half: bool = False) -> Bundle:
-    """Write a bundle, weights first, each file whole or not at all; returns what was written.
+    """Write a bundle and return it. The weights are written first, and each file appears only when complete.
 
-    half: rounded to float16; the fingerprint is of the rounded values. Raises UserError if float16 cannot hold them, or
-    if the bundle cannot be written.
+    half: round to float16; the fingerprint is then that of the rounded values. Raises UserError if values exceed the
+    range of float16, or if the bundle cannot be written.
     """
     folder, tensors = Path(folder), to_tensors(params, codebook)
     if half:
@@ -74,7 +74,7 @@ def save(folder: str | Path, config: Model, params: dict, codebook: dict, step: 
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with audio.replacing(folder / WEIGHTS) as part:
-            part.write_bytes(serialised(tensors))  # save_file's only its owner may read
+            part.write_bytes(serialised(tensors))  # a file made by save_file is readable only by its owner
         with audio.replacing(folder / SETTINGS) as part:
             part.write_text(json.dumps(described, indent=2) + "\n")
     except (OSError, SafetensorError, UserError) as error:
@@ -83,7 +83,7 @@ def save(folder: str | Path, config: Model, params: dict, codebook: dict, step: 
 
 
 def load(folder: str | Path) -> Bundle:
-    """Read a bundle back. Raises UserError naming what is missing, left over, of another shape or changed."""
+    """Read a bundle. Raises UserError, naming what is missing, unexpected, of another shape or changed."""
     folder = Path(folder)
     for name in (SETTINGS, WEIGHTS):
         if not (folder / name).is_file():
@@ -91,7 +91,7 @@ def load(folder: str | Path) -> Bundle:
     try:
         described = json.loads((folder / SETTINGS).read_text())
         tensors = load_file(folder / WEIGHTS)
-    except (OSError, ValueError, SafetensorError) as error:  # ValueError: no JSON, or no text
+    except (OSError, ValueError, SafetensorError) as error:  # ValueError: not JSON, or not text
         raise UserError(f"the bundle {folder} is damaged: {error}") from None
     if not isinstance(described, dict) or not {"fingerprint", "step"} <= described.keys():
         raise UserError(f"the bundle {folder} is damaged: {SETTINGS} has no fingerprint or step")
@@ -117,14 +117,14 @@ def fingerprint_of(config: Model, tensors: dict[str, np.ndarray]) -> str:
 
 
 def to_tensors(params: dict, codebook: dict) -> dict[str, np.ndarray]:
-    """Parameters and codebooks under their names in the file, float32. Only training needs the averages' sums."""
+    """Parameters and codebooks as float32, by their names in the file. Only training needs the averages' sums."""
     tensors = dict(_named(params))
     tensors |= {f"{stream}.{run}_entries": a.entries for stream, runs in codebook.items() for run, a in runs.items()}
     return {name: np.ascontiguousarray(array, np.float32) for name, array in tensors.items()}
 
 
 def from_tensors(config: Model, tensors: dict[str, np.ndarray], source: str) -> tuple[dict, dict]:
-    """The inverse of `to_tensors`, of float16 too; moving averages begin anew. Raises UserError as `load` does."""
+    """The inverse of `to_tensors`, also for float16. Moving averages start afresh. Raises UserError as `load` does."""
     params, codebook = jax.eval_shape(lambda: initialise(config, jax.random.key(0)))
     expected = {name: a.shape for name, a in dict(_named(params)).items()}
     expected |= {f"{s}.{run}_entries": a.entries.shape for s, runs in codebook.items() for run, a in runs.items()}
@@ -145,7 +145,7 @@ def from_tensors(config: Model, tensors: dict[str, np.ndarray], source: str) -> 
 def _halved(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     for name, array in tensors.items():
         largest = np.abs(array).max(initial=0)
-        if not largest <= HALF_MAX:  # which NaN is not either
+        if not largest <= HALF_MAX:  # also catches NaN
             raise UserError(f"{name} reaches {largest:g}, and half precision holds {HALF_MAX:g} at the most; "
                             "save this model in full precision")  # fmt: skip
     return {name: array.astype(np.float16) for name, array in tensors.items()}

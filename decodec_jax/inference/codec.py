@@ -19,8 +19,8 @@ from decodec_jax.errors import UserError
 from decodec_jax.inference import bundle
 from decodec_jax.inference.alignment import aligned
 from decodec_jax.inference.loudness import amplitude, gain_of
-from decodec_jax.inference.pieces import as_long, joined
-from decodec_jax.inference.recordings import SIDE_BY_SIDE, grouped, kept
+from decodec_jax.inference.pieces import joined, trimmed_to_input
+from decodec_jax.inference.recordings import SIDE_BY_SIDE, grouped, keep_parts
 from decodec_jax.inference.streaming import GROUPS, Chunked
 from decodec_jax.inference.tokens import STREAMS, Tokens
 from decodec_jax.weights import BUILT_IN
@@ -196,10 +196,10 @@ class DeCodec:
 
         def process(pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
             own = audio.resampled((piece * louder for piece in pieces), sample_rate, rate)
-            through = (wave * quieter for wave in self._through(own, keep, levels, at_once))
-            return audio.resampled(through, rate, sample_rate)
+            processed = (wave * quieter for wave in self._streamed(own, keep, levels, at_once))
+            return audio.resampled(processed, rate, sample_rate)
 
-        return as_long(arrays.pieces(pieces), process)
+        return trimmed_to_input(arrays.pieces(pieces), process)
 
     # --- recordings to tokens, and back -------------------------------------------------------------------------------
 
@@ -363,7 +363,7 @@ class DeCodec:
         halves = joined(self._chunked.embed([heard], at_once=False))
         return Halves(*(half[0] if wave.ndim == 1 else half for half in halves))
 
-    # --- what these are made of ---------------------------------------------------------------------------------------
+    # --- helpers ------------------------------------------------------------------------------------------------------
 
     def _whole(self, wave: ArrayLike, sample_rate: int, keep: str, levels: Levels) -> np.ndarray:
         wave = arrays.waveform(wave)
@@ -380,29 +380,29 @@ class DeCodec:
         )
 
     def _heard(self, wave: np.ndarray, sample_rate: int, gain: float) -> np.ndarray:
-        """A waveform at the model's rate, as loud as it is coded."""
+        """A waveform at the model's rate and at the level at which it is coded."""
         return audio.resample(wave * amplitude(gain), sample_rate, self.config.sample_rate)
 
-    def _through(self, pieces: Iterable[np.ndarray], keep: str, levels: Levels, at_once: bool) -> Iterator[np.ndarray]:
-        """`stream` at the model's own rate."""
+    def _streamed(self, pieces: Iterable[np.ndarray], keep: str, levels: Levels, at_once: bool) -> Iterator[np.ndarray]:
+        """`stream` at the model's own rate, without the gain."""
         speech, background = self._levels(levels)
         whole = keep == "both" and (not self.quantized or (speech and background))
 
         def process(pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-            if not whole:  # silence is a recording of its own, coded beside the others
+            if not whole:  # append a row of silence to the batch, whose codes replace the parts that are not kept
                 pieces = (np.concatenate([piece, np.zeros_like(piece[:1])]) for piece in pieces)
             if not self.quantized:
                 return self._chunked.synthesise(map(chosen, self._chunked.embed(pieces, at_once)), at_once)
             return self._chunked.decode(map(chosen, self._codes(pieces, at_once)), at_once=at_once)
 
         def chosen(halves: Halves[np.ndarray]) -> Halves[np.ndarray]:
-            """Of codes, or of embeddings where there are no quantizers."""
+            """The parts to keep, of codes, or of embeddings if the quantizers are bypassed."""
             own = halves if whole else Halves(*(half[:-1] for half in halves))
             if self.quantized:
                 own = Halves(own.speech[:, :speech], own.background[:, :background])
-            return kept(own, Halves(*(half[-1:] for half in halves)), keep)
+            return keep_parts(own, Halves(*(half[-1:] for half in halves)), keep)
 
-        return as_long(pieces, process)
+        return trimmed_to_input(pieces, process)
 
     def _codes(self, pieces: Iterable[np.ndarray], at_once: bool = False) -> Iterator[Halves[np.ndarray]]:
         """Pieces `[b, n]` at the model's rate to codes `[b, k, f]`."""
@@ -410,7 +410,7 @@ class DeCodec:
         return self._chunked.encode(pieces, at_once)
 
     def _sound(self, tokens: Sequence[Tokens], keep: str, length: int | None = None) -> Iterator[np.ndarray]:
-        """Tokens of equally many frames and levels to pieces `[b, n]`, each as loud as its recording was."""
+        """Decode tokens with equal numbers of frames and levels to pieces `[b, n]`, at the recordings' own levels."""
         self._check_quantized()
         for each in tokens:
             if each.fingerprint != self.fingerprint:
@@ -419,7 +419,7 @@ class DeCodec:
         self._check_kept(keep, tokens[0].levels)
         codes = Halves(*(np.stack([getattr(each, stream) for each in tokens]) for stream in STREAMS))
         if keep != "both" or 0 in tokens[0].levels:
-            codes = kept(codes, self._blank(tokens[0].frames), keep)
+            codes = keep_parts(codes, self._blank(tokens[0].frames), keep)
         quieter = np.array([[amplitude(-each.gain)] for each in tokens], np.float32)
         return (wave * quieter for wave in self._chunked.decode([codes], length, at_once=False))
 

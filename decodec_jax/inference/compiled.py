@@ -1,12 +1,12 @@
-"""The cache of compiled code: the first call of the command on a machine compiles, later calls read."""
+"""The cache of compiled code: the first call of the command on a machine compiles, and later calls reuse the result."""
 
 import os
 import tempfile
 import warnings
 from pathlib import Path
 
-SWITCH = "DECODEC_CACHE"  # an environment variable; "off" keeps nothing
-LIMIT = 2**29  # bytes; the least recently used goes first
+SWITCH = "DECODEC_CACHE"  # environment variable; "off" disables the cache
+LIMIT = 2**29  # bytes; the least recently used entries are removed first
 
 
 def keep() -> None:
@@ -21,10 +21,10 @@ def keep() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
-        for entry in folder.glob("*-cache"):  # an incomplete one has no time beside it, and stops JAX
+        for entry in folder.glob("*-cache"):  # an incomplete entry lacks its "-atime" file, and makes JAX fail
             if not entry.with_name(entry.name.removesuffix("cache") + "atime").exists():
                 entry.unlink(missing_ok=True)
-    except (OSError, RuntimeError):  # RuntimeError: there is no home folder
+    except (OSError, RuntimeError):  # RuntimeError: no home folder
         return
     os.environ |= {
         "JAX_COMPILATION_CACHE_DIR": str(folder),

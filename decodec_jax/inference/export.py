@@ -1,4 +1,4 @@
-"""A model in numbers, and as a bundle with a model card."""
+"""Describes models and files for `decodec info`, and exports models as bundles with a model card."""
 
 import importlib.metadata
 import json
@@ -37,7 +37,7 @@ that person first.
 
 
 def installation() -> dict:
-    """Versions, platform and devices: what a bug report needs."""
+    """Versions, platform and devices, for bug reports."""
     installed = {each.name for each in importlib.metadata.distributions()}
     packages = [name for name in ("jax", "jaxlib", "flax", "numpy", "soundfile", "torch") if name in installed]
     return {
@@ -88,7 +88,7 @@ def export(run: str | Path, out: str | Path, half: bool = False) -> dict:
 
 
 def licence_of(model: str | Path) -> str:
-    """The licence of the model that comes with the package; that of others, only those who trained them know."""
+    """The licence of the built-in model; "not stated" for others, whose licence only those who trained them know."""
     return "Apache-2.0" if str(model) == BUILT_IN else "not stated"
 
 
@@ -114,7 +114,7 @@ def _of_model(codec: DeCodec) -> dict:
 
 
 def shown(value) -> str:
-    """A fact as people read it."""
+    """The value of a fact as text."""
     if value is None:
         return "-"
     if isinstance(value, bool):
@@ -125,7 +125,7 @@ def shown(value) -> str:
 
 
 def _measured(run: Path) -> str:
-    """The run's last figures on held-out clips, as a table."""
+    """The run's latest metrics on held-out clips, as a Markdown table."""
     try:
         rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     except (OSError, json.JSONDecodeError):

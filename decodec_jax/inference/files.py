@@ -1,8 +1,8 @@
-"""One recording from file to file: read in pieces, processed, written at once; `-` is a pipe.
+"""Processes one recording from file to file, in pieces; `-` is standard input or output.
 
-`transform`, `encode` and `decode` need constant memory for any length (except tokens, 12 MB an hour): a separate pass
-measures how loud a file is. A file appears under its name only when it is complete. Any problem with a file is a
-UserError that names it.
+`transform`, `encode` and `decode` need constant memory for any length (except tokens, 12 MB an hour); they measure the
+loudness of a file in a separate pass. A file appears under its name only when it is complete. Any problem with a file
+raises a UserError that names it.
 """
 
 import contextlib
@@ -24,13 +24,13 @@ from decodec_jax.inference.loudness import gain_of_pieces
 from decodec_jax.inference.pipes import PIPE
 from decodec_jax.inference.tokens import STREAMS, Tokens
 
-LIVE_FRAMES = 4  # processed together at the most, when a causal model listens to a pipe
+LIVE_FRAMES = 4  # maximum number of frames processed together when a causal model reads a pipe
 
-Advance = Callable[[float], None]  # told how many more seconds are done
+Advance = Callable[[float], None]  # called with the number of seconds that have been finished since the last call
 
 
 class Opened(NamedTuple):
-    """A recording to be read."""
+    """A recording opened for reading."""
 
     form: pipes.Form
     pieces: Iterator[np.ndarray]  # [channels, n]
@@ -40,9 +40,9 @@ def transform(
     codec: DeCodec, source: str, target: str, advance: Advance, keep: str = "both", levels: Levels = None,
     raw: int | None = None, gain: float | None = None,
 ) -> Stopwatch | None:  # fmt: skip
-    """Reconstruct or enhance, or keep the background or the first speech level; the length stays, to the sample.
+    """Process a recording as `DeCodec.stream` does with this `keep`. The length is preserved to the sample.
 
-    A causal model that listens to a pipe writes each frame at once, and its delays are returned.
+    If a causal model reads a pipe, it writes each frame at once, and the result is a Stopwatch with its delays.
 
     raw: pipes carry 16-bit samples of one channel at this rate (Hz) without a header, in and out. gain: how much louder
     to code it (dB); None: the gain that `loudness` measures for a file, and 0 for a pipe, which can be read only once.
@@ -55,10 +55,10 @@ def transform(
         if live:
             warm(codec, form, keep, levels, LIVE_FRAMES)
             pieces = watch.started(pieces)
-        with _created(target, form, raw) as put:
+        with _created(target, form, raw) as write:
             counted = _counted(pieces, form.rate, advance, 0.5)
             for wave in codec.stream(counted, form.rate, keep, levels, gain, at_once=live):
-                put(wave)
+                write(wave)
                 if watch:
                     watch.stop()
                 advance(0.5 * wave.shape[1] / form.rate)
@@ -68,7 +68,7 @@ def transform(
 def encode(
     codec: DeCodec, source: str, target: str, advance: Advance, levels: Levels = None, gain: float | None = None
 ) -> None:
-    """A recording, mixed down to one channel, to a .dcc file. gain: as in `transform`."""
+    """Encode a recording, mixed down to one channel, to a .dcc file. gain: as in `transform`."""
     gain = _measured(source, mixed=True) if gain is None else gain
     with _opened(source) as (form, pieces):
         length = None if form.frames is None else -(-form.frames * codec.config.sample_rate // form.rate)
@@ -82,7 +82,10 @@ def decode(
     codec: DeCodec, source: str, target: str, advance: Advance, keep: str = "both", rate: int | None = None,
     recover: bool = False,
 ) -> list[container.Damage]:  # fmt: skip
-    """A .dcc file to a recording at `rate` (Hz; None: the model's). recover: replace damaged parts by silence."""
+    """Decode a .dcc file to a recording at `rate` (Hz; None: the model's), and return the damage found.
+
+    recover: replace damaged parts by silence. Without it, damage raises UserError.
+    """
     file, damaged = sys.stdin.buffer if source == PIPE else source, []
     if recover:
         tokens, damaged = container.recover(file, codec.fingerprint)
@@ -92,15 +95,15 @@ def decode(
         tokens = container.read(file, streams=streams, fingerprint=codec.fingerprint)
     rate = arrays.checked_rate(rate or tokens.sample_rate)
     form = pipes.Form(rate, 1, "<i2", -(-tokens.length * rate // tokens.sample_rate))
-    with _created(target, form) as put:
+    with _created(target, form) as write:
         for wave in codec.decode_stream(tokens, keep, rate):
-            put(wave)
+            write(wave)
             advance(wave.shape[1] / rate)
     return damaged
 
 
 def embed(codec: DeCodec, source: str, target: str, advance: Advance) -> None:
-    """Embeddings of a recording that fits in memory, mixed down to one channel, as an .npz file.
+    """Write the embeddings of a recording that fits in memory, mixed down to one channel, to an .npz file.
 
     The file holds `speech` and `background`, float32 `[f, d]`, `frames_per_second` and the model's `fingerprint`.
     """
@@ -110,7 +113,7 @@ def embed(codec: DeCodec, source: str, target: str, advance: Advance) -> None:
     content = io.BytesIO()
     np.savez(content, **halves._asdict(), frames_per_second=rate, fingerprint=codec.fingerprint)
     if target == PIPE:
-        pipes.put(sys.stdout.buffer, content.getvalue(), "standard output")
+        pipes.write_bytes(sys.stdout.buffer, content.getvalue(), "standard output")
         return
     with audio.replacing(Path(target)) as part:
         part.write_bytes(content.getvalue())
@@ -120,23 +123,23 @@ def convert(
     codec: DeCodec, source: str, target: str, advance: Advance, reference: tuple[np.ndarray, int],
     alignment: str = "content", keep: str = "speech",
 ) -> None:  # fmt: skip
-    """Voice conversion of a recording that fits in memory; the reference is a waveform and its rate (Hz)."""
+    """Convert the voice of a recording that fits in memory; the reference is a waveform and its rate (Hz)."""
     wave, form = _whole(source, advance)
-    with _created(target, form) as put:
-        put(codec.convert(wave, reference[0], form.rate, reference[1], alignment, keep))
+    with _created(target, form) as write:
+        write(codec.convert(wave, reference[0], form.rate, reference[1], alignment, keep))
     advance(0.5 * wave.shape[1] / form.rate)
 
 
 def recombine(codec: DeCodec, source: str, target: str, advance: Advance, background: tuple[np.ndarray, int]) -> None:
-    """The speech of a recording that fits in memory over another background, a waveform and its rate (Hz)."""
+    """Put the speech of a recording that fits in memory over another background, a waveform and its rate (Hz)."""
     wave, form = _whole(source, advance)
-    with _created(target, form) as put:
-        put(codec.recombine(wave, background[0], form.rate, background[1]))
+    with _created(target, form) as write:
+        write(codec.recombine(wave, background[0], form.rate, background[1]))
     advance(0.5 * wave.shape[1] / form.rate)
 
 
 def silenced(codec: DeCodec, tokens: Tokens, damaged: list[container.Damage]) -> Tokens:
-    """Recovered tokens with the codes of silence where a stream was damaged."""
+    """Recovered tokens, with the codes of silence in place of damaged parts."""
     codes = {stream: getattr(tokens, stream).copy() for stream in STREAMS}
     for damage in damaged:
         held = codes[damage.stream][:, damage.frames]
@@ -146,7 +149,7 @@ def silenced(codec: DeCodec, tokens: Tokens, damaged: list[container.Damage]) ->
 
 
 def _measured(source: str, mixed: bool = False) -> float:
-    """The gain for coding a file, or its channels mixed down to one; 0 for a pipe."""
+    """The gain (dB) at which to code a file; 0 for a pipe. mixed: measure the mix of its channels."""
     if source == PIPE:
         return 0.0
     with audio.reading(source) as (info, pieces):
@@ -154,7 +157,7 @@ def _measured(source: str, mixed: bool = False) -> float:
 
 
 def _whole(source: str, advance: Advance, share: float = 0.5) -> tuple[np.ndarray, pipes.Form]:
-    """A recording `[channels, t]`. Raises UserError if a pipe ends before there is any."""
+    """A whole recording `[channels, t]` and its format. Raises UserError if a pipe has no samples."""
     with _opened(source) as (form, pieces):
         wave = list(_counted(pieces, form.rate, advance, share))
     if not wave:
@@ -182,8 +185,8 @@ def _created(target: str, form: pipes.Form, raw: int | None = None) -> Iterator[
     if target == PIPE:
         yield pipes.writer(sys.stdout.buffer, form, "standard output", header=raw is None)
         return
-    with audio.writing(target, form.rate, form.channels) as put:
-        yield put
+    with audio.writing(target, form.rate, form.channels) as write:
+        yield write
 
 
 def _counted(pieces: Iterator[np.ndarray], rate: int, advance: Advance, share: float = 1.0) -> Iterator[np.ndarray]:

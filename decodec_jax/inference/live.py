@@ -1,4 +1,4 @@
-"""The delays of a causal model that processes a pipe."""
+"""Measures the delays of a causal model that processes a pipe."""
 
 import contextlib
 import time
@@ -24,25 +24,26 @@ class Stopwatch:
     _began: float = 0.0
 
     def started(self, pieces: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-        """The same pieces; time starts when each arrives. Ctrl-C while waiting for the next one ends them."""
+        """Yield the same pieces, starting the clock when each arrives. Ctrl-C while waiting for a piece ends them."""
         with contextlib.suppress(KeyboardInterrupt):
             for piece in pieces:
                 self._began = time.perf_counter()
                 yield piece
-        self._began = time.perf_counter()  # what a model that looks ahead holds back comes now
+        self._began = time.perf_counter()  # for the last output, which a model with lookahead holds back until now
 
     def stop(self) -> None:
+        """Record the time since the last piece arrived."""
         self.times.append(time.perf_counter() - self._began)
 
     @property
     def algorithmic(self) -> float:
-        """The algorithmic latency (s): a sample waits for the frames that it needs, and in the resamplers."""
+        """The algorithmic latency (s): waiting for the frames that a sample needs, and the delay of the resamplers."""
         own = self.model.sample_rate
         waiting = latency(self.model) / own
         return waiting + (0 if self.rate == own else audio.delay(self.rate, own) + audio.delay(own, self.rate))
 
     def summary(self) -> dict[str, float]:
-        """Delays in ms; without times if nothing was written."""
+        """The number of pieces and the delays in ms; without computing times if nothing was written."""
         delays = {"algorithmic_ms": 1000 * self.algorithmic, "pieces": len(self.times)}
         if self.times:
             delays |= zip(("compute_p50_ms", "compute_p99_ms"), 1000 * np.percentile(self.times, [50, 99]), strict=True)
@@ -58,7 +59,7 @@ class Stopwatch:
 
 def warm(codec: DeCodec, form: Form, keep: str, levels: Levels, frames: int) -> None:
     """Compile everything for a stream in pieces of up to `frames`, before its first piece arrives."""
-    # more than twice as many, because a model that looks ahead returns less than the first piece
+    # more than twice as many frames, because a model with lookahead returns less than the first piece
     silence = np.zeros((form.channels, (2 * frames + 1) * codec.config.hop), np.float32)
     for _ in codec.stream([silence], codec.config.sample_rate, keep, levels):
         pass

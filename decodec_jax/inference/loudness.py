@@ -1,7 +1,7 @@
 """The loudness of a recording, and the gain that brings it to the level at which it is coded.
 
 If recordings came at all levels, codebooks would spend entries on the differences. So models are trained on speech of
-about one level. Recordings are brought to that level before they are coded, and the results are brought back.
+about one level. Recordings are scaled to that level before they are coded, and the results are scaled back.
 """
 
 import numbers
@@ -13,12 +13,12 @@ from numpy.typing import ArrayLike
 from decodec_jax import arrays
 from decodec_jax.errors import UserError
 
-LEVEL = -26.0  # dB of full scale, of a recording when it is coded
-BLOCK = 0.4  # s
+LEVEL = -26.0  # dB of full scale, at which recordings are coded
+BLOCK = 0.4  # s, length of a block
 SILENCE = 1e-7  # power, -70 dB of full scale; blocks are gated as in ITU-R BS.1770, but without its weighting
-PAUSE = 0.1  # of the mean power of blocks that are not silent, -10 dB
-GAINS = (-20.0, 40.0)  # dB, the least and the most that a recording gets
-MAX_GAIN = 100.0  # dB up or down that anybody may ask for
+PAUSE = 0.1  # share of the mean power of blocks that are not silent, -10 dB; quieter blocks are pauses
+GAINS = (-20.0, 40.0)  # dB, minimum and maximum of the measured gain
+MAX_GAIN = 100.0  # dB, up or down, that a caller may ask for
 
 
 def gain_of(wave: ArrayLike, sample_rate: int) -> float:
@@ -31,16 +31,16 @@ def gain_of(wave: ArrayLike, sample_rate: int) -> float:
 
 
 def gain_of_pieces(pieces: Iterable[ArrayLike], sample_rate: int) -> float:
-    """`gain_of` for a recording in pieces `[channels, n]`, with the same result and two numbers kept for each block."""
+    """`gain_of` for a recording in pieces `[channels, n]`, with the same result. Stores two numbers for each block."""
     level = level_of_pieces(pieces, sample_rate)
-    return float(np.float32(np.clip(LEVEL - level, *GAINS))) if np.isfinite(level) else 0.0  # as a file holds it
+    return float(np.float32(np.clip(LEVEL - level, *GAINS))) if np.isfinite(level) else 0.0  # float32, as in a file
 
 
 def level_of_pieces(pieces: Iterable[ArrayLike], sample_rate: int) -> float:
     """The level (dB of full scale) of a recording in pieces `[channels, n]`, as in `gain_of`; -inf for silence."""
     size = max(1, round(BLOCK * arrays.checked_rate(sample_rate)))
     blocks = [(_power(block), block.shape[1]) for block in _blocks(arrays.pieces(pieces), size)]
-    power, samples = np.array(blocks, np.float64).reshape(-1, 2).T  # the last block may be short: it weighs less
+    power, samples = np.array(blocks, np.float64).reshape(-1, 2).T  # the last block may be shorter, and so weighs less
     heard = power > SILENCE
     if not heard.any():
         return -np.inf
@@ -61,7 +61,7 @@ def checked_gain(gain: float) -> float:
 
 
 def _blocks(pieces: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
-    """Pieces `[channels, n]` of any lengths to blocks `[channels, size]`, the last one as long as what is left."""
+    """Regroup pieces `[channels, n]` of any lengths into blocks `[channels, size]`; the last may be shorter."""
     held = None
     for piece in pieces:
         held = piece if held is None else np.concatenate([held, piece], axis=1)
@@ -73,5 +73,5 @@ def _blocks(pieces: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
 
 
 def _power(block: np.ndarray) -> float:
-    """Mean square. The order of the sum must not depend on the memory layout, which depends on how it was read."""
+    """Mean square. order="C": the order of summation must not depend on the block's memory layout."""
     return np.mean(np.square(block, dtype=np.float64, order="C"))

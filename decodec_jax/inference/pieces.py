@@ -1,4 +1,4 @@
-"""Recordings and their frames in pieces of any lengths: made whole, grouped, cut, joined, and kept in a file."""
+"""Tools for recordings and frames that come in pieces: regroup, cut, join, and keep them in a temporary file."""
 
 import math
 import os
@@ -15,10 +15,10 @@ from decodec_jax.errors import UserError
 Frames = Any  # one array or a tuple; axis 1 counts frames, so a waveform is [b, f, hop] here, and codes are [b, f, k]
 
 
-def as_long(
+def trimmed_to_input(
     pieces: Iterable[np.ndarray], process: Callable[[Iterable[np.ndarray]], Iterable[np.ndarray]]
 ) -> Iterator[np.ndarray]:
-    """`process` of pieces `[b, n]`, without what it adds at the end. Raises UserError if there are no samples."""
+    """The result of `process` for pieces `[b, n]`, cut to the input's length. Raises UserError if it has no samples."""
     heard = given = 0
 
     def counted() -> Iterator[np.ndarray]:
@@ -37,7 +37,7 @@ def as_long(
 
 
 def checked(waves: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """The same as float samples. Raises UserError for what is no piece `[b, n]`."""
+    """The same pieces as float samples. Raises UserError if one does not have the shape `[b, n]`."""
     for wave in map(arrays.samples, waves):
         if wave.ndim != 2:
             raise UserError(f"a piece of a recording is [b, n], one row a channel; this one has shape {wave.shape}")
@@ -45,7 +45,10 @@ def checked(waves: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
 
 
 def whole_frames(waves: Iterable[np.ndarray], hop: int) -> Iterator[np.ndarray]:
-    """Pieces `[b, n]` of any lengths to pieces `[b, f, hop]`, each as soon as it is full; silence fills the last."""
+    """Regroup pieces `[b, n]` of any lengths into whole frames `[b, f, hop]`, as soon as frames are complete.
+
+    Silence fills up the last frame.
+    """
     held = None
     for wave in checked(waves):
         held = wave if held is None else np.concatenate([held, wave], axis=1)
@@ -58,7 +61,7 @@ def whole_frames(waves: Iterable[np.ndarray], hop: int) -> Iterator[np.ndarray]:
 
 
 def followed_by_silence(pieces: Iterable[np.ndarray], count: int) -> Iterator[np.ndarray]:
-    """Pieces `[b, f, hop]` and, where there were any, `count` frames of zeros after them."""
+    """Pieces `[b, f, hop]`, followed by `count` frames of zeros if there were any pieces."""
     piece = None
     for piece in pieces:
         yield piece
@@ -76,10 +79,10 @@ def without_first(pieces: Iterable[Frames], count: int) -> Iterator[Frames]:
 
 
 def in_groups(pieces: Iterable[Frames], groups: tuple[int, ...]) -> Iterator[tuple[Frames, int]]:
-    """The same frames in pieces of these sizes only, and their sizes."""
+    """The same frames in pieces of the sizes in `groups` only (from large to small, ending in 1), with their sizes."""
     for piece in pieces:
         if count_of(piece) in groups:
-            yield piece, count_of(piece)  # as it is: cutting it would take it off its device
+            yield piece, count_of(piece)  # unchanged, because `cut` would move it off its device
             continue
         done = 0
         for group in groups:
@@ -88,8 +91,11 @@ def in_groups(pieces: Iterable[Frames], groups: tuple[int, ...]) -> Iterator[tup
                 done += group
 
 
-def filled(pieces: Iterable[Frames], groups: tuple[int, ...]) -> Iterator[tuple[Frames, int]]:
-    """The same frames in pieces of the first size, then of the last, and how many frames are theirs: zeros follow."""
+def in_padded_groups(pieces: Iterable[Frames], groups: tuple[int, ...]) -> Iterator[tuple[Frames, int]]:
+    """The same frames in pieces of the first size, and at the end of the last size.
+
+    Yields each piece with its number of real frames; zeros fill up the rest.
+    """
     large, small, held = groups[0], groups[-1], None
     for piece in pieces:
         held = piece if held is None else joined([held, piece])
@@ -103,16 +109,17 @@ def filled(pieces: Iterable[Frames], groups: tuple[int, ...]) -> Iterator[tuple[
 
 
 def joined(pieces: Iterable[Frames], axis: int = 1) -> Frames:
-    """Pieces with frames along `axis` as one."""
+    """Concatenate pieces whose frames lie along `axis`."""
     return jax.tree.map(lambda *parts: np.concatenate(parts, axis), *pieces)
 
 
 def count_of(piece: Frames) -> int:
+    """The number of frames in a piece."""
     return jax.tree.leaves(piece)[0].shape[1]
 
 
 def cut(piece: Frames, first: int | None, last: int | None) -> Frames:
-    """Some of the frames, on the host: on a device, each cut would cost a compilation."""
+    """Frames `first` to `last` - 1, cut on the host, because on a device each cut would need a compilation."""
     return jax.tree.map(lambda a: np.asarray(a)[:, first:last], piece)
 
 
@@ -120,11 +127,11 @@ def to_numpy(pieces: Iterable[Frames]) -> Iterator[Frames]:
     return (jax.tree.map(np.asarray, piece) for piece in pieces)
 
 
-Place = tuple[int, tuple[int, ...], np.dtype]  # in a file: offset, shape and type of an array
+Place = tuple[int, tuple[int, ...], np.dtype]  # offset, shape and type of an array in a file
 
 
 def spill(file: BinaryIO, pieces: Iterable[np.ndarray]) -> list[Place]:
-    """Write all pieces and say where they are. Raises UserError if there is no room for them."""
+    """Write all pieces to a file and return their places. Raises UserError if the disk is full."""
     places = []
     for piece in pieces:
         places.append((file.tell(), piece.shape, piece.dtype))
@@ -139,7 +146,7 @@ def spill(file: BinaryIO, pieces: Iterable[np.ndarray]) -> list[Place]:
 
 
 def read_back(file: BinaryIO, place: Place) -> np.ndarray:
-    """What `spill` has written there."""
+    """The piece that `spill` wrote at a place."""
     offset, shape, dtype = place
     file.seek(offset)
     return np.frombuffer(file.read(math.prod(shape) * dtype.itemsize), dtype).reshape(shape)

@@ -1,4 +1,4 @@
-"""Samples through pipes, as wav or as raw 16-bit samples: read as they arrive, written at once."""
+"""Reads samples from pipes as they arrive, and writes them at once, as wav or raw 16-bit samples."""
 
 import contextlib
 import os
@@ -13,7 +13,7 @@ from decodec_jax.errors import UserError
 
 PIPE = "-"  # the name of standard input and output
 ENCODINGS = {(1, 16): "<i2", (1, 32): "<i4", (3, 32): "<f4"}  # by wav's format tag and bits a sample
-EXTENSIBLE = 0xFFFE  # a tag that says the real one comes later
+EXTENSIBLE = 0xFFFE  # format tag meaning that the actual tag comes later in the chunk
 SIZE = struct.Struct("<I")
 
 
@@ -23,7 +23,7 @@ class Form(NamedTuple):
     rate: int  # Hz
     channels: int
     encoding: str  # numpy's name for a sample
-    frames: int | None  # samples per channel; None: until the pipe ends
+    frames: int | None  # samples per channel; None: unknown, until the pipe ends
 
     @property
     def block(self) -> int:
@@ -32,12 +32,12 @@ class Form(NamedTuple):
 
 
 def raw(rate: int) -> Form:
-    """One channel of 16-bit little-endian samples."""
+    """The form of raw samples: one channel, 16 bits, little-endian."""
     return Form(rate, 1, "<i2", None)
 
 
 def read_header(file: BinaryIO, name: str) -> Form:
-    """Read the header of a wav. Raises UserError, naming the pipe, for anything else."""
+    """Read a wav header. Raises UserError, naming the pipe, for anything else."""
     head = file.read(12)
     if head[:4] != b"RIFF" or head[8:] != b"WAVE":
         raise UserError(f"{name} is not wav; `ffmpeg -i FILE -f wav -` writes wav")
@@ -70,7 +70,7 @@ def _form(body: bytes, name: str) -> Form:
 
 
 def read_pieces(file: BinaryIO, form: Form, name: str, most: int) -> Iterator[np.ndarray]:
-    """Samples as float32 `[channels, n]`, as soon as they arrive, up to `most` at a time."""
+    """Yield samples as float32 `[channels, n]` as soon as they arrive, at most `most` at a time."""
     scale = 1.0 if form.encoding == "<f4" else 2.0 ** (1 - 8 * np.dtype(form.encoding).itemsize)
     left = None if form.frames is None else form.frames * form.block
     held = b""
@@ -94,11 +94,14 @@ def read_pieces(file: BinaryIO, form: Form, name: str, most: int) -> Iterator[np
 
 
 def writer(file: BinaryIO, form: Form, name: str, header: bool = True) -> Callable[[np.ndarray], None]:
-    """A function that writes `[channels, n]` at once, with 16 bits, after the header of a wav of `form.frames`."""
+    """A function that writes waveforms `[channels, n]` at once, with 16 bits.
+
+    header: first write a wav header for `form.frames` samples.
+    """
     form = form._replace(encoding="<i2")
     if header:
-        put(file, _header(form), name)
-    return lambda wave: put(file, sixteen_bits(wave.T).astype("<i2").tobytes(), name)
+        write_bytes(file, _header(form), name)
+    return lambda wave: write_bytes(file, sixteen_bits(wave.T).astype("<i2").tobytes(), name)
 
 
 def _header(form: Form) -> bytes:
@@ -108,12 +111,12 @@ def _header(form: Form) -> bytes:
     return b"RIFF" + total + b"WAVEfmt " + SIZE.pack(len(fields)) + fields + b"data" + SIZE.pack(size)
 
 
-def put(file: BinaryIO, data: bytes, name: str) -> None:
-    """Write at once. Raises UserError, naming the pipe, if nobody reads it."""
+def write_bytes(file: BinaryIO, data: bytes, name: str) -> None:
+    """Write and flush. Raises UserError, naming the pipe, if it cannot be written, as when its reader has gone."""
     try:
         file.write(data)
         file.flush()
     except OSError as error:
-        with contextlib.suppress(OSError):  # otherwise Python writes again at exit, and prints a second error
+        with contextlib.suppress(OSError):  # otherwise Python flushes again at exit and prints a second error
             os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
         raise UserError(f"{name} cannot be written ({os.strerror(error.errno)})") from None

@@ -1,4 +1,4 @@
-"""Recordings of one kind side by side, and silence in place of parts that are left out."""
+"""Groups recordings into batches, and puts silence in place of parts that are left out."""
 
 from collections.abc import Iterable
 
@@ -6,13 +6,13 @@ import numpy as np
 
 from decodec_jax.codec.model import Halves
 
-SIDE_BY_SIDE = 8  # recordings processed as one batch, at the most: memory is theirs together
+SIDE_BY_SIDE = 8  # maximum number of recordings in a batch; memory grows with it
 
 
 def grouped(keys: Iterable, most: int = SIDE_BY_SIDE) -> list[tuple]:
-    """Each key with the places where it stands, 1, 2, 4 and so on up to `most` at a time, a power of two.
+    """Groups of equal keys: each key with the positions where it occurs, in groups of 1, 2, 4 and so on up to `most`.
 
-    Where there are fewer the last is repeated: what is compiled for each number is compiled for few.
+    most: a power of two. A group is filled up by repeating its last position, so that code is compiled for few sizes.
     """
     places: dict = {}
     for i, key in enumerate(keys):
@@ -25,8 +25,8 @@ def grouped(keys: Iterable, most: int = SIDE_BY_SIDE) -> list[tuple]:
     return groups
 
 
-def kept(codes: Halves[np.ndarray], blank: Halves[np.ndarray], keep: str) -> Halves[np.ndarray]:
-    """Codes `[b, k, f]`, with those of silence `[1, k, f]` in place of parts that are not kept or were left out."""
+def keep_parts(codes: Halves[np.ndarray], blank: Halves[np.ndarray], keep: str) -> Halves[np.ndarray]:
+    """Codes `[b, k, f]` with the codes of silence, `blank` `[1, k, f]`, for parts not kept or left out before."""
     speech, background = codes
     b = len(speech)
     if keep == "semantic":

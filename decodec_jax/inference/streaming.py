@@ -1,17 +1,17 @@
-"""Recordings piece by piece: the codes and samples of the whole recording, in constant memory.
+"""Codes recordings piece by piece in constant memory, with the same result as for the whole recording.
 
-A causal network keeps a state: the last inputs of its convolutions and the carry of its LSTM. One frame (20 ms) goes in
-and its codes come out, and the other way round. `encode_step` and `decode_step` are pure functions that do this. The
-spectral family looks one frame ahead, so a step returns the codes of the frame before, and silence must follow the last
-frame of a recording.
+A causal network keeps a state: the last inputs of its convolutions and the carry of its LSTM. The pure functions
+`encode_step` and `decode_step` take one frame (20 ms) or several at a time and return its codes or samples. The
+spectral family looks one frame ahead, so a step returns the codes of the previous frame, and silence must follow the
+last frame of a recording.
 
 A non-causal network looks ahead, and its bidirectional LSTM sees the whole recording. Its convolutions run on windows
-that overlap by their receptive field. Between them, the LSTM's input goes to a temporary file, 1.5 to 6 kB a frame,
-which is read forwards and backwards in turn (`_in_sweeps`). No output comes before the recording has ended, but memory
-stays constant.
+that overlap by their receptive field. Between them, the LSTM's input goes to a temporary file, 1.5 to 6 kB per frame,
+which is read alternately forwards and backwards (`_in_sweeps`). No output comes before the recording has ended, but
+memory stays constant.
 
-`Chunked` handles both. The results equal those of the whole recording up to float rounding, so the codes are the same
-unless two codebook entries are equally near to within that rounding.
+`Chunked` handles both. The results equal those for the whole recording up to float rounding, so the codes are the same
+unless two codebook entries are equally near within that rounding.
 """
 
 import tempfile
@@ -30,9 +30,9 @@ from decodec_jax.inference.pieces import (
     Frames,
     count_of,
     cut,
-    filled,
     followed_by_silence,
     in_groups,
+    in_padded_groups,
     joined,
     read_back,
     spill,
@@ -43,7 +43,7 @@ from decodec_jax.inference.pieces import (
 
 GROUPS = (256, 32, 4, 1)
 
-State = dict  # of arrays: the collection `stream` of codec/layers.py
+State = dict  # arrays of the collection `stream`, see codec/layers.py
 
 
 # --- causal: one step -------------------------------------------------------------------------------------------------
@@ -58,17 +58,17 @@ def latency(config: Model) -> int | None:
 
 
 def encoder_state(network: DeCodecNetwork, variables: dict, batch: int = 1) -> State:
-    """The state in which `encode_step` begins a stream. Raises UserError if the network is not causal."""
+    """The initial state of a stream for `encode_step`. Raises UserError if the network is not causal."""
     _check_causal(network)
     return _fresh(network.apply, variables, np.zeros((batch, network.config.hop), np.float32), method=_encoded)
 
 
 def encode_step(network: DeCodecNetwork, variables: dict, state: State, wave: Array) -> tuple[State, Halves[Array]]:
-    """Codes of a stream's next frames: `[b, n hop]` to the state after them and int32 `[b, k, n]` twice.
+    """Encode a stream's next n frames, `[b, n hop]`: returns the new state, and int32 codes `[b, k, n]` twice.
 
-    Codes come `lookahead(config)` frames late: that many at the start of a stream belong to no frame, and that many
-    frames of silence at its end give the last codes. n may be any number, but each n is compiled once. Raises UserError
-    for parts of frames.
+    Codes come `lookahead(config)` frames late: that many at the start of a stream belong to no frame, and you need to
+    send that many frames of silence at its end to get the last codes. n may be any number, but each n is compiled
+    separately. Raises UserError for incomplete frames.
     """
     _check_causal(network)
     if wave.shape[1] % network.config.hop:
@@ -77,14 +77,14 @@ def encode_step(network: DeCodecNetwork, variables: dict, state: State, wave: Ar
 
 
 def decoder_state(network: DeCodecNetwork, variables: dict, batch: int = 1) -> State:
-    """The state in which `decode_step` begins a stream. Raises UserError if the network is not causal."""
+    """The initial state of a stream for `decode_step`. Raises UserError if the network is not causal."""
     _check_causal(network)
     codes = (np.zeros((batch, q.levels, 1), np.int32) for q in (network.config.speech, network.config.background))
     return _fresh(network.apply, variables, Halves(*codes), method=_decoded)
 
 
 def decode_step(network: DeCodecNetwork, variables: dict, state: State, codes: Halves[Array]) -> tuple[State, Array]:
-    """Samples of a stream's next frames: codes `[b, k, n]` twice to the state after them and `[b, n hop]`."""
+    """Decode a stream's next n frames, codes `[b, k, n]` twice: returns the new state, and samples `[b, n hop]`."""
     _check_causal(network)
     return _step(network.apply, variables, state, codes, method=_decoded)
 
@@ -109,12 +109,12 @@ def _step(apply: Callable, variables: dict, state: State, piece: Frames, **optio
 
 
 def _fresh(apply: Callable, variables: dict, piece: Frames, **options) -> State:
-    """Zeros, in the shape that the state has after a piece."""
+    """An initial state: zeros in the shapes that the state has after `piece`."""
     _, kept = jax.eval_shape(lambda v, x: apply(v, x, mutable="stream", **options), variables, piece)
     return jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), kept["stream"])
 
 
-# --- both variants ----------------------------------------------------------------------------------------------------
+# --- causal and non-causal: whole recordings in pieces ----------------------------------------------------------------
 
 
 class Chunked:
@@ -124,16 +124,17 @@ class Chunked:
         for wave in chunked.decode(chunked.encode(microphone)):  # microphone yields [1, n] for any n
             play(wave)
 
-    A causal network returns each frame as soon as it is complete; others return all after the last piece. Silence fills
-    up an incomplete last frame, as for a whole recording. The output comes in pieces of other lengths. Each call
-    begins a new stream, and all calls share the compiled code. Samples are floats, or integers scaled by their type.
+    A causal network returns each frame as soon as it is complete; others return everything after the last piece.
+    Silence fills up an incomplete last frame, as for a whole recording. Output pieces may have other lengths than input
+    pieces. Each call begins a new stream, and all calls share the compiled code. Samples are floats, or integers scaled
+    by their type.
 
     groups: numbers of frames that are processed together, from large to small, ending in 1. The largest that fits is
-    used, so pieces of all lengths need one compilation for each group. A non-causal network needs memory for the
-    largest group, and some for each group in a recording; groups much smaller than its receptive field cost time.
+    used, so pieces of any lengths need one compilation for each group. A non-causal network needs memory for the
+    largest group, and some for each group in a recording. Groups much smaller than its receptive field cost time.
 
-    at_once: False lets a causal network wait for its largest groups, which is faster. At the end, the rest is filled up
-    to groups of the second size, so a recording of any length needs at most two compilations of each stage.
+    at_once: False lets a causal network collect frames for its largest group, which is faster. At the end, the rest is
+    filled up to groups of the second size, so a recording of any length needs at most two compilations of each stage.
     """
 
     def __init__(self, network: DeCodecNetwork, variables: dict, groups: tuple[int, ...] = GROUPS):
@@ -145,18 +146,18 @@ class Chunked:
 
     def embed(self, waves: Iterable[np.ndarray], at_once: bool = True) -> Iterator[Halves[np.ndarray]]:
         """Speech and background embeddings before quantization: pieces `[b, n]` to pieces `[b, f, d]` twice."""
-        return to_numpy(self._analyse(waves, at_once, then=_itself))
+        return to_numpy(self._analyse(waves, at_once, then=_unchanged))
 
     def encode(self, waves: Iterable[np.ndarray], at_once: bool = True) -> Iterator[Halves[np.ndarray]]:
-        """Codes of a recording: pieces `[b, n]` to pieces int32 `[b, k, f]` twice, coarse levels first."""
+        """The codes of a recording: pieces `[b, n]` to int32 pieces `[b, k, f]` twice, coarse levels first."""
         return (_swapped(codes) for codes in to_numpy(self._analyse(waves, at_once, then=_codes)))
 
     def decode(
         self, codes: Iterable[Halves[np.ndarray]], length: int | None = None, at_once: bool = True
     ) -> Iterator[np.ndarray]:
-        """The recording of codes: pieces `[b, k, f]` twice, any k from 1 to all levels, to pieces `[b, n]`.
+        """Decode codes to a recording: pieces `[b, k, f]` twice, any k from 1 to all levels, to pieces `[b, n]`.
 
-        length: samples of the whole recording, without the silence that filled up its last frame.
+        length: samples of the whole recording, to cut off the silence that filled up its last frame.
         """
         given = 0
         for wave in self._synthesise(map(_swapped, codes), at_once, then=_vectors):
@@ -164,36 +165,36 @@ class Chunked:
             given += wave.shape[1]
 
     def synthesise(self, embeddings: Iterable[Halves[np.ndarray]], at_once: bool = True) -> Iterator[np.ndarray]:
-        """The recording of embeddings, as `embed` gives them: pieces `[b, f, d]` twice to pieces `[b, n]`."""
+        """Decode embeddings, as `embed` returns them, to a recording: pieces `[b, f, d]` twice to pieces `[b, n]`."""
         return self._synthesise(embeddings, at_once, then=_recombined)
 
     def _analyse(self, waves: Iterable[np.ndarray], at_once: bool, then: Callable) -> Iterator[Frames]:
-        """Pieces of a waveform, in frames, as far as `then` makes of their embeddings."""
+        """Encode pieces of a waveform `[b, n]`, and apply `then(network, halves)` to the embeddings."""
         late = lookahead(self.config)
         frames = followed_by_silence(whole_frames(waves, self.config.hop), late)
         if self.config.causal:
-            return without_first(self._carried(frames, at_once, method=_analysed, then=then), late)
+            return without_first(self._with_state(frames, at_once, method=_encoder_stage, then=then), late)
         passes = self._passes.encoder
-        features = self._in_windows(frames, passes.front, method=_heard)
+        features = self._in_windows(frames, passes.front, method=_encoder_front)
         if passes.lstm_layers:
             features = self._in_sweeps(features, "encoder", passes.lstm_layers)
-        return without_first(self._in_windows(features, passes.back, method=_concluded, then=then), late)
+        return without_first(self._in_windows(features, passes.back, method=_encoder_back, then=then), late)
 
     def _synthesise(self, pieces: Iterable[Frames], at_once: bool, then: Callable) -> Iterator[np.ndarray]:
-        """Pieces `[b, n]` of the waveform of what `then` makes embeddings of."""
+        """Turn each piece into an embedding by `then(network, piece)`, and decode it to pieces `[b, n]`."""
         if self.config.causal:
-            frames = self._carried(pieces, at_once, method=_synthesised, then=then)
+            frames = self._with_state(pieces, at_once, method=_decoder_stage, then=then)
         else:
             passes = self._passes.decoder
-            features = self._in_windows(pieces, passes.front, method=_prepared, then=then)
+            features = self._in_windows(pieces, passes.front, method=_decoder_front, then=then)
             if passes.lstm_layers:
                 features = self._in_sweeps(features, "decoder", passes.lstm_layers)
-            frames = self._in_windows(features, passes.back, method=_sounded)
+            frames = self._in_windows(features, passes.back, method=_decoder_back)
         return (wave.reshape(wave.shape[0], -1) for wave in to_numpy(frames))
 
-    def _carried(self, pieces: Iterable[Frames], at_once: bool, **options) -> Iterator[Frames]:
-        """A stage of a causal network, its state handed on from piece to piece."""
-        grouped = in_groups(pieces, self._groups) if at_once else filled(pieces, self._groups[:2])
+    def _with_state(self, pieces: Iterable[Frames], at_once: bool, **options) -> Iterator[Frames]:
+        """Run a stage of a causal network, passing its state from piece to piece."""
+        grouped = in_groups(pieces, self._groups) if at_once else in_padded_groups(pieces, self._groups[:2])
         state = None
         for piece, count in grouped:
             if state is None:
@@ -204,15 +205,16 @@ class Chunked:
     def _in_windows(
         self, pieces: Iterable[Frames], context: int, groups: tuple[int, ...] | None = None, **options
     ) -> Iterator[Frames]:
-        """A stage of convolutions that hear `context` frames to either side.
+        """Run a stage of convolutions that see `context` frames on each side.
 
-        What lies so close to a cut is heard by both windows and kept from the one that hears it all. All windows are
-        of one size, the last overlapping more. A recording that is shorter takes windows of the next smaller group, so
-        that lengths beyond a few frames share what is compiled.
+        Windows overlap, and each output frame is taken from a window that holds its whole context. All windows have the
+        same size; the last one overlaps more. A recording shorter than a window uses windows of the next smaller group,
+        so that all lengths beyond a few frames share compiled code.
         """
         block, *smaller = groups or self._groups
         window = block + 2 * context
-        held, before, given = None, None, 0  # frames from the next window's start, those before it, how many are done
+        # frames from the next window's start on, the block before them, and how many frames of `held` are done
+        held, before, given = None, None, 0
         for piece in pieces:
             held = piece if held is None else joined([held, piece])
             while count_of(held) > window:
@@ -232,13 +234,14 @@ class Chunked:
         return jax.tree.map(np.asarray, self._apply(self._variables, piece, **options))
 
     def _in_sweeps(self, pieces: Iterable[np.ndarray], side: str, layers: int) -> Iterator[np.ndarray]:
-        """The bidirectional LSTM of the encoder or decoder: pieces `[b, f, c]` to pieces `[b, f, c]`.
+        """Run the bidirectional LSTM of the encoder or decoder: pieces `[b, f, c]` to pieces `[b, f, c]`.
 
-        A piece needs the carries that enter it, forward ones from its left and backward ones from its right. Sweeps run
-        through all pieces, this way and that. Each hands the carries of its own direction on, remembers them, and takes
-        those of the other direction as the sweep before remembered them. The n-th sweep is right about n layers in its
-        own direction, since these need only the n - 1 below them right in both, which the sweep before has seen to.
-        So one sweep more than there are layers gives the output. The last runs forwards, and gives it in order.
+        A piece needs the carries that enter it: the forward ones from its left and the backward ones from its right.
+        Sweeps run over all pieces, in alternating directions. Each sweep passes the carries of its own direction on and
+        stores them for every piece. For the other direction it uses the carries that the previous sweep stored. After
+        the n-th sweep, the first n layers are correct in its own direction, because they only need the first n - 1
+        layers to be correct in both directions, which the previous sweep has ensured. So one sweep more than there are
+        layers gives the output. The last sweep runs forwards and yields it in order.
         """
         lstm, apply = {"params": self._variables["params"][side]["lstm"]}, self._lstm(layers)
         with tempfile.TemporaryFile(buffering=0) as file:
@@ -263,30 +266,30 @@ class Chunked:
         return jax.jit(LSTM(layers, True).apply, static_argnames="mutable")
 
 
-# --- stages of the network, frames in and frames out; `then` makes something of embeddings ----------------------------
+# --- stages of the network, frames in and frames out; `then` converts to or from embeddings ---------------------------
 
 
-def _analysed(network: DeCodecNetwork, frames: Array, then: Callable) -> Frames:
+def _encoder_stage(network: DeCodecNetwork, frames: Array, then: Callable) -> Frames:
     return then(network, network.split(network.encoder(frames.reshape(frames.shape[0], -1))))
 
 
-def _heard(network: DeCodecNetwork, frames: Array) -> Array:
+def _encoder_front(network: DeCodecNetwork, frames: Array) -> Array:
     return network.encoder.front(frames.reshape(frames.shape[0], -1))
 
 
-def _concluded(network: DeCodecNetwork, features: Array, then: Callable) -> Frames:
+def _encoder_back(network: DeCodecNetwork, features: Array, then: Callable) -> Frames:
     return then(network, network.split(network.encoder.back(features)))
 
 
-def _synthesised(network: DeCodecNetwork, piece: Frames, then: Callable) -> Array:
+def _decoder_stage(network: DeCodecNetwork, piece: Frames, then: Callable) -> Array:
     return _framed(network, network.decoder(then(network, piece)))
 
 
-def _prepared(network: DeCodecNetwork, piece: Frames, then: Callable) -> Array:
+def _decoder_front(network: DeCodecNetwork, piece: Frames, then: Callable) -> Array:
     return network.decoder.front(then(network, piece))
 
 
-def _sounded(network: DeCodecNetwork, features: Array) -> Array:
+def _decoder_back(network: DeCodecNetwork, features: Array) -> Array:
     return _framed(network, network.decoder.back(features))
 
 
@@ -299,7 +302,7 @@ def _swapped(codes: Halves) -> Halves:
     return Halves(*(c.swapaxes(1, 2) for c in codes))
 
 
-def _itself(network: DeCodecNetwork, embeddings: Frames) -> Frames:
+def _unchanged(network: DeCodecNetwork, embeddings: Frames) -> Frames:
     return embeddings
 
 

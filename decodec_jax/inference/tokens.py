@@ -20,8 +20,8 @@ MAX_ENTRIES = 65536  # of a codebook; its codes take 16 bits
 class Tokens:
     """The codes of one channel of a recording.
 
-    Codes are int32 `[k, f]`, coarse levels first, f = ceil(length / hop) frames; arrays, lists and tensors of other
-    integer types are converted. The streams may have different numbers of levels; a stream that is left out has none,
+    Codes are int32 `[k, f]`, coarse levels first, with f = ceil(length / hop) frames. Arrays, lists and tensors of any
+    integer type are converted. The streams may have different numbers of levels; a stream that is left out has none,
     `[0, f]`. Raises UserError, naming the field, for anything else.
     """
 
@@ -69,7 +69,7 @@ class Tokens:
 
     @property
     def levels(self) -> tuple[int, int]:
-        """Of speech and background."""
+        """The numbers of levels of speech and background."""
         return self.speech.shape[0], self.background.shape[0]
 
     @property
@@ -110,7 +110,7 @@ class Tokens:
 
 
 def code_bits(entries: int) -> int:
-    """Bits of one code of a codebook with `entries` entries."""
+    """The number of bits of one code from a codebook with `entries` entries."""
     return (entries - 1).bit_length()
 
 
@@ -129,7 +129,7 @@ def join(parts: Sequence[Tokens]) -> Tokens:
 
 
 def check_following(piece: Tokens, following: Tokens) -> None:
-    """Raise UserError if `following` cannot go on where `piece` ends."""
+    """Raise UserError if `following` cannot continue where `piece` ends."""
     if following.form != piece.form:
         raise UserError(f"tokens of {following.form} cannot follow those of {piece.form}: "
                         "sample rate, hop, levels, entries, fingerprint and gain must be the same")  # fmt: skip

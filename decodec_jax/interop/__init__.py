@@ -1,1 +1,1 @@
-"""Other people's weights: export and import."""
+"""Import of published weights, and export of models to other frameworks."""

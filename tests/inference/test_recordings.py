@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from decodec_jax.codec.model import Halves
-from decodec_jax.inference.recordings import grouped, kept
+from decodec_jax.inference.recordings import grouped, keep_parts
 
 
 def test_those_of_a_kind_are_side_by_side():
@@ -25,6 +25,6 @@ def test_those_of_a_kind_are_side_by_side():
 def test_silence_stands_where_nothing_is_kept(keep, levels, speech, background):
     codes = Halves(np.full((2, levels[0], 5), 1), np.full((2, levels[1], 5), 2))
     silence = np.zeros((1, 4, 5), int)
-    given = kept(codes, Halves(silence, silence), keep)
+    given = keep_parts(codes, Halves(silence, silence), keep)
     assert [half.shape[::2] for half in given] == [(2, 5), (2, 5)]
     assert [half[1, :, 0].tolist() for half in given] == [speech, background]

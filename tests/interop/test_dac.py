@@ -240,8 +240,8 @@ def test_levels_go_to_levels_of_both_streams_and_what_is_left_out_is_said(states
     np.testing.assert_array_equal(background["rest_into_bias"], dac.levels.into.bias[1:2])
     assert background["first_entries"] is before["background_quantizer"]["first_entries"]
     assert [record.message for record in caplog.records] == [
-        "speech: levels beyond DAC's 3 keep their start",
-        "background: level 1 to 1, of 16 x 6, keep their start; DAC's are of 16 x 4",
+        "speech: levels beyond DAC's 3 keep their initial values",
+        "background: levels 1 to 1, of 16 x 6, keep their initial values; DAC's are of 16 x 4",
         "background: DAC's levels from 3 on are left out",
     ]
 
@@ -321,7 +321,7 @@ def test_other_pth_files_are_an_error(tmp_path, monkeypatch, content):
     file = tmp_path / "weights.pth"
     file.touch()
     monkeypatch.setitem(sys.modules, "torch", fake_torch(content))
-    with pytest.raises(UserError, match=r"weights\.pth is not descript-audio-codec's weights"):
+    with pytest.raises(UserError, match=r"weights\.pth does not hold descript-audio-codec's weights"):
         load(file)
 
 

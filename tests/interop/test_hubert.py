@@ -175,7 +175,7 @@ def test_a_file_saved_by_pytorch_needs_pytorch(folder, monkeypatch):
         hubert.load(folder, 1)
 
 
-def test_what_is_missing_left_over_or_of_another_shape_is_named_at_once(folder, tensors):
+def test_all_tensors_that_are_missing_unknown_or_of_another_shape_are_named(folder, tensors):
     del tensors["encoder.layers.1.attention.k_proj.bias"], tensors["encoder.layer_norm.bias"]
     tensors["encoder.layers.3.layer_norm.bias"] = np.zeros(8, np.float32)
     tensors["feature_projection.layer_norm.bias"] = np.zeros(5, np.float32)
@@ -208,7 +208,7 @@ def test_a_hubert_of_another_architecture_is_refused(folder, name, changes, mess
 
 @pytest.mark.parametrize("layer", [-2, 0, 4])
 def test_only_layers_that_exist_can_be_chosen(folder, layer):
-    with pytest.raises(UserError, match=f"layer {layer} of a HuBERT with 3 layers; give 1 to 3, or -1"):
+    with pytest.raises(UserError, match=f"layer is {layer}, but this HuBERT has 3 layers; give 1 to 3, or -1"):
         hubert.load(folder, layer)
 
 
@@ -218,7 +218,7 @@ def test_paths_and_files_that_cannot_be_read(tmp_path, folder):
     with pytest.raises(UserError, match=r"neither model.safetensors nor pytorch_model.bin"):
         (tmp_path / "empty").mkdir()
         hubert.load(tmp_path / "empty")
-    with pytest.raises(UserError, match=r"model.safetensors is not a safetensors file"):
+    with pytest.raises(UserError, match=r"model.safetensors is not a readable safetensors file"):
         (folder / "model.safetensors").write_bytes(b"no")
         hubert.load(folder, 1)
     with pytest.raises(UserError, match="cannot be read as JSON"):

@@ -154,7 +154,7 @@ def test_a_package_that_is_missing_names_the_command(monkeypatch):
 
 @pytest.mark.parametrize("layer", [-1, 4])
 def test_only_layers_that_exist_can_be_chosen(tensors, layer):
-    with pytest.raises(UserError, match=f"layer {layer} of a Whisper with 3 layers; give 1 to 3, or 0 for the last"):
+    with pytest.raises(UserError, match=f"layer is {layer}, but this Whisper has 3 layers; give 1 to 3, or 0"):
         whisper.make_teacher(tensors, 3, layer)
 
 
@@ -168,7 +168,7 @@ def test_what_is_missing_left_over_or_of_another_shape_is_named(tensors):
         "model does not hold a Whisper encoder of 3 layers of 12; missing: layers.1.fc2.bias; "
         "unknown: layers.0.self_attn.k_proj.bias; of another shape: layer_norm.bias"
     )
-    with pytest.raises(UserError, match="5 heads of attention do not divide a width of 12"):
+    with pytest.raises(UserError, match="5 attention heads do not divide a width of 12"):
         whisper.make_teacher(tensors, 5, 0)
 
 
@@ -184,7 +184,7 @@ def test_folders_of_other_things_are_one_line(tmp_path, tensors):
     for folder, words in {
         other: "'TransformerSpec' in version 6 .* only a 'WhisperSpec' in version 4 to 6",
         newer: "'WhisperSpec' in version 7",
-        cut: "model.bin is not a whole model.bin",
+        cut: "model.bin is not a complete model.bin",
         without: "does not hold a Whisper encoder",
         wav2vec2: "model_type is 'wav2vec2'; only 'whisper'",
         tmp_path / "empty": "neither model.bin nor model.safetensors",

@@ -1,8 +1,9 @@
-"""The .dcc file: tokens bit-packed in checksummed blocks of equal size, read from any second, a stream at a time.
+"""The .dcc file format: bit-packed tokens in checksummed blocks of equal size.
 
-docs/container.md has every byte of it. All functions take a path or a binary file object, which is read from where it
-stands to its end and is left open. Pipes will do; what can be seeked in is only read where needed. Whatever is wrong
-with a file ends as one UserError that names it, before any memory is spent on what its header claims.
+Reading can start at any second, and can leave out a stream. docs/container.md specifies every byte. All functions take
+a path or a binary file object, which is read from its current position to its end and left open. Pipes work too;
+seekable files are read only where needed. Any problem with a file raises one UserError that names it, before memory is
+allocated for what its header claims.
 """
 
 from decodec_jax.inference.container.format import Header

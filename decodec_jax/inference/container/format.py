@@ -1,4 +1,4 @@
-"""The bytes of a .dcc file: the header at both its ends, and the blocks between, of bit-packed codes and checksums."""
+"""The bytes of a .dcc file: a header at both ends and, between them, blocks of bit-packed codes with checksums."""
 
 import struct
 import zlib
@@ -14,32 +14,32 @@ from decodec_jax.inference.tokens import MAX_ENTRIES, Tokens, bitrate, code_bits
 
 VERSION = 1
 MAGIC = b"\x89DCC"
-START = struct.Struct("<4sH")  # magic and version, which every version begins with
-FORM = struct.Struct("<2B5I8sf")  # levels and entries of both, sample rate, hop, frames a block, fingerprint, gain
+START = struct.Struct("<4sH")  # magic and version, at the start of a header in every version
+FORM = struct.Struct("<2B5I8sf")  # levels, entries, sample rate, hop, frames per block, fingerprint, gain
 LENGTH = struct.Struct("<Q")  # in samples; 0: not known yet
 CHECKSUM = struct.Struct("<I")
-POSITION = struct.Struct("<QQB")  # first sample and samples of a block, number of the stream
+POSITION = struct.Struct("<QQB")  # first sample and number of samples of a block, index of the stream
 HEADER_BYTES = START.size + FORM.size + LENGTH.size + CHECKSUM.size
-MAX_BLOCK_BYTES = 1 << 20  # what a header claims beyond these is not believed
-MAX_SIZE = 1 << 24  # of sample rate, hop and frames a block
+MAX_BLOCK_BYTES = 1 << 20  # headers that claim more than these limits are rejected
+MAX_SIZE = 1 << 24  # limit of sample rate, hop and frames per block
 MAX_SECONDS = 1e9
 
-Codes = Sequence[np.ndarray | None]  # of speech and background; None where damaged, left out or not read
-Block = tuple[int, int, Codes]  # with its first sample and number of samples
+Codes = Sequence[np.ndarray | None]  # of speech and background; None if damaged, left out or not read
+Block = tuple[int, int, Codes]  # first sample, number of samples, codes
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of itself. Pairs are (speech, background). Raises UserError for what no file can hold."""
+    """The header of a file. Pairs are (speech, background). Raises UserError for values that no file can have."""
 
     sample_rate: int  # Hz
-    hop: int  # samples a frame
+    hop: int  # samples per frame
     levels: tuple[int, int]
     entries: tuple[int, int]
     fingerprint: str  # of the weights
     gain: float  # dB: how much louder the recording was when it was coded
-    block_frames: int  # of every block but the last
-    length: int | None = None  # samples; None at the head of a file whose end was not known when it was begun
+    block_frames: int  # frames in every block except the last, which may be shorter
+    length: int | None = None  # samples; None at the start of a file that was begun before its length was known
 
     def __post_init__(self):
         for name in ("sample_rate", "hop", "block_frames"):
@@ -62,7 +62,7 @@ class Header:
 
     @property
     def bits(self) -> tuple[int, int]:
-        """Of one code."""
+        """Bits of one code."""
         return tuple(map(code_bits, self.entries))
 
     @property
@@ -84,32 +84,35 @@ class Header:
         return 2 * HEADER_BYTES + blocks * self.block_bytes + sum(self.part_bytes(rest))
 
     def part_bytes(self, samples: int) -> tuple[int, int]:
-        """Bytes of either stream in a block of so many samples, checksum included."""
+        """Bytes of each stream in a block of `samples` samples, including the checksum; 0 for a stream left out."""
         codes = (self.frames(samples) * k * bits for k, bits in zip(self.levels, self.bits, strict=True))
         return tuple(-(-bits // 8) + CHECKSUM.size if bits else 0 for bits in codes)
 
     def frames(self, samples: int) -> int:
-        """Frames that so many samples take."""
+        """The number of frames for `samples` samples, rounded up."""
         return -(-samples // self.hop)
 
     @cached_property
     def form(self) -> bytes:
-        """All but the length."""
+        """The header's bytes without the length and the checksum."""
         fields = *self.levels, *self.entries, self.sample_rate, self.hop, self.block_frames
         return START.pack(MAGIC, VERSION) + FORM.pack(*fields, bytes.fromhex(self.fingerprint), self.gain)
 
     def checksum(self, first: int, samples: int, i: int, payload: bytes) -> bytes:
-        """CRC-32 of the bytes of stream i in the block of `samples` from sample `first`, and of this their place."""
+        """CRC-32 over the header's `form`, the position of stream i in the block, and the stream's bytes `payload`.
+
+        The block has `samples` samples from sample `first` on.
+        """
         return CHECKSUM.pack(zlib.crc32(self.form + POSITION.pack(first, samples, i) + payload))
 
     def pack(self) -> bytes:
-        """The HEADER_BYTES of it."""
+        """The header as HEADER_BYTES bytes."""
         length = LENGTH.pack(self.length or 0)
         return self.form + length + CHECKSUM.pack(zlib.crc32(self.form + length))
 
     @classmethod
     def unpack(cls, data: bytes, name: str) -> "Header":
-        """The inverse of `pack`; `name` is what errors call the file."""
+        """The inverse of `pack`. Raises UserError, calling the file `name`, if the header is damaged."""
         if not data:
             raise UserError(f"{name} is empty")
         if not data.startswith(MAGIC):
@@ -130,7 +133,7 @@ class Header:
 
 
 def header_or_none(data: bytes) -> Header | None:
-    """The header that `data` is; None where damaged."""
+    """The header in `data`, or None if it is damaged."""
     try:
         return Header.unpack(data, "")
     except UserError:
@@ -138,14 +141,14 @@ def header_or_none(data: bytes) -> Header | None:
 
 
 def check_fingerprint(header: Header, wanted: str | None, name: str) -> None:
-    """Raise UserError if the file, called `name`, was made with other weights than those wanted (None: any)."""
+    """Raise UserError if the file, called `name`, was not made with the weights `wanted` (None: any weights)."""
     if wanted not in (None, header.fingerprint):
         raise UserError(f"{name} was made with the weights {header.fingerprint}, not with these, {wanted}; "
                         "decode it with the model that made it")  # fmt: skip
 
 
 def pack_codes(codes: np.ndarray, bits: int) -> bytes:
-    """`[k, f]` as f frames of k codes of so many bits, highest bit first; zero bits fill the last byte."""
+    """Pack codes `[k, f]` as f frames of k codes of `bits` bits each, highest bit first. Zeros fill the last byte."""
     columns = codes.T[..., None] >> np.arange(bits, dtype=np.int32)[::-1] & 1  # [f, k, bits]
     return np.packbits(columns.astype(np.uint8)).tobytes()
 
@@ -157,7 +160,7 @@ def unpack_codes(data: bytes, bits: int, k: int, f: int) -> np.ndarray:
 
 
 def unpack_part(header: Header, first: int, samples: int, i: int, part: bytes) -> np.ndarray | None:
-    """Codes `[k, f]` of stream i in the block of `samples` from sample `first`; None if damaged or left out."""
+    """Codes `[k, f]` of stream i in the block of `samples` samples from `first` on; None if damaged or left out."""
     size = header.part_bytes(samples)[i] - CHECKSUM.size
     if size < 0 or part[size:] != header.checksum(first, samples, i, part[:size]):
         return None
@@ -166,13 +169,13 @@ def unpack_part(header: Header, first: int, samples: int, i: int, part: bytes) -
 
 
 def unpack_block(header: Header, first: int, samples: int, block: bytes) -> Codes:
-    """Codes of both streams in the block of `samples` from sample `first`."""
+    """Codes of both streams in the block of `samples` samples from `first` on."""
     size = header.part_bytes(samples)[0]
     return tuple(unpack_part(header, first, samples, i, part) for i, part in enumerate((block[:size], block[size:])))
 
 
 def to_tokens(header: Header, samples: int, codes: Codes) -> Tokens:
-    """Codes of so many samples as tokens."""
+    """Tokens of `samples` samples with these codes; a stream without codes has no levels."""
     speech, background = (np.zeros((0, header.frames(samples)), np.int32) if c is None else c for c in codes)
     form = header.sample_rate, header.hop, header.entries, header.fingerprint, header.gain
     return Tokens(speech, background, samples, *form)

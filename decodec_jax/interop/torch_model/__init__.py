@@ -8,8 +8,8 @@
     model.save_pretrained("fine_tuned")                # the weights, for JAX too
     to_torchscript(model, "player.pt")                 # the decoder alone, for C++
 
-The model codes waveforms as loud as they are. Bring them to -26 dB of full scale first, as the JAX package does: models
-are trained at that level.
+The model does not normalise the loudness of waveforms. Scale them to -26 dB of full scale first, as the JAX package
+does, because models are trained at that level.
 
 A causal model takes a stream frame by frame, or several frames at a time. Its state goes in and comes out:
 
@@ -19,16 +19,16 @@ A causal model takes a stream frame by frame, or several frames at a time. Its s
             heard, codes = model.encode_step(heard, frame)
             said, sound = model.decode_step(said, *codes)
 
-The codes of a step belong to the frame `model.lookahead` steps earlier (spectral family: one). So the first
-`lookahead` steps give codes of no frame, which you should drop, and `lookahead` frames of silence at the end give the
-last codes. To enhance a stream, encode a batch of the frame and silence, and decode the speech of the frame with the
-background of the silence.
+The codes of a step belong to the frame `model.lookahead` steps earlier (one step in the spectral family). So drop the
+codes of the first `lookahead` steps, which belong to no frame, and send `lookahead` frames of silence at the end to get
+the last codes. To enhance a stream, encode a batch of the frame and silence, and decode the speech codes of the frame
+with the background codes of the silence.
 
-On a GPU set `torch.backends.cudnn.allow_tf32 = False`; otherwise convolutions keep 10 bits of their operands, and some
-codes change. torch.export takes every method for any number of frames, except that it unrolls LSTMs: a model with one
-is exported for a fixed number of frames, which is enough for a step of a stream.
+On a GPU set `torch.backends.cudnn.allow_tf32 = False`; otherwise convolutions keep only 10 bits of their operands, and
+some codes change. torch.export supports every method for any number of frames, except that it unrolls LSTMs: a model
+with an LSTM is exported for a fixed number of frames, which is enough for a step of a stream.
 
-Not here: training (quantizers pass no gradient) and products in bfloat16.
+Not supported: training (quantizers pass no gradient) and matrix products in bfloat16.
 """
 
 from .bundle import VERSION, fingerprint_of

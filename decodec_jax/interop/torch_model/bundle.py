@@ -1,4 +1,4 @@
-"""Bundles: a folder with `config.json` and `model.safetensors`, which JAX reads and writes too."""
+"""Bundles: folders with `config.json` and `model.safetensors`, which the JAX package reads and writes too."""
 
 import dataclasses
 import hashlib
@@ -16,9 +16,9 @@ from .model import DeCodec
 
 VERSION = 1
 
-# What a bundle calls a tensor of the state dict (nothing else is renamed but ".blocks.0", to ".block0"), and how it
-# sees it: features last, gains flat. Views share memory, so one table serves both ways. The first pattern that fits
-# counts.
+# For each tensor of the state dict: its name in a bundle, and the view that has the bundle's layout (features last,
+# gains flat). Apart from these, only ".blocks.0" is renamed, to ".block0". Views share memory, so the same table serves
+# reading and writing. The first matching pattern is used.
 _NAMES: tuple[tuple[str, str, Callable[[Tensor], Tensor]], ...] = (
     (r"(.*\.up)\.parametrizations\.weight\.original1", r"\1.direction", lambda w: w.permute(2, 0, 1)),
     (r"(.*)\.parametrizations\.weight\.original1", r"\1.direction", lambda w: w.permute(2, 1, 0)),
@@ -39,7 +39,7 @@ _ALWAYS_ZERO = r".*\.lstm\.bias_hh_l\d+(_reverse)?"
 
 
 def load(cls: type[DeCodec], folder: str | Path) -> DeCodec:
-    """A model of this class with the weights of a bundle; errors as in `DeCodec.from_pretrained`."""
+    """A model of this class with the weights of a bundle. Raises the errors of `DeCodec.from_pretrained`."""
     for name in ("config.json", "model.safetensors"):
         if not (Path(folder) / name).is_file():
             raise FileNotFoundError(f"{folder} is not a bundle: {name} is missing; `decodec export` writes bundles")
@@ -61,13 +61,13 @@ def load(cls: type[DeCodec], folder: str | Path) -> DeCodec:
 
 
 def save(model: DeCodec, folder: str | Path) -> str:
-    """`DeCodec.save_pretrained`."""
+    """Write a bundle and return its fingerprint, see `DeCodec.save_pretrained`."""
     state = model.state_dict()
     second = [name for name, tensor in state.items() if re.fullmatch(_ALWAYS_ZERO, name) and tensor.any()]
     if second:
         raise ValueError(f"a bundle has one LSTM bias; add {', '.join(second)} to bias_ih and set it to zero")
     views = _as_in_bundle(state)
-    with torch.device("meta"):  # shapes alone
+    with torch.device("meta"):  # shapes only, no memory
         _check(views, _as_in_bundle(DeCodec(model.config).state_dict()), "the model")
     tensors = {name: view.to("cpu", torch.float32).contiguous() for name, view in views.items()}
     settings = dataclasses.asdict(model.config)
@@ -93,7 +93,7 @@ def fingerprint_of(settings: dict, tensors: dict[str, Tensor]) -> str:
 
 
 def _as_in_bundle(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a state dict under their names in a bundle and laid out as there, sharing its memory."""
+    """The tensors of a state dict with a bundle's names and layout, as views that share memory."""
     views = {}
     for name, tensor in state.items():
         if re.fullmatch(_ALWAYS_ZERO, name):

@@ -1,6 +1,6 @@
-"""The settings of a model, as `config.json` has them under "model": all of them, in that order.
+"""All settings of a model, in the order in which `config.json` has them under "model".
 
-What training alone uses is kept because the fingerprint covers it.
+Settings that only training uses are included because the fingerprint covers them.
 """
 
 import dataclasses
@@ -12,15 +12,15 @@ from dataclasses import dataclass
 class Quantizer:
     """One residual vector quantizer."""
 
-    kind: str  # "ema": nearest by distance; "factorised": by angle
+    kind: str  # "ema": nearest entry by distance; "factorised": by angle
     levels: int
     entries: int
     dim: int  # width of a codebook vector; 0: the latent's own width, without projections
-    first_dim: int  # width of the first level's vectors, where it differs; 0: as `dim`
-    decay: float  # training
-    revive: float  # training
-    dropout: float  # training
-    bypass: float  # training
+    first_dim: int  # width of the first level's vectors, if different; 0: as `dim`
+    decay: float  # only for training
+    revive: float  # only for training
+    dropout: float  # only for training
+    bypass: float  # only for training
 
 
 @dataclass
@@ -41,10 +41,10 @@ class Spectral:
     """ConvNeXt blocks between STFT and inverse STFT."""
 
     hop: int  # samples per frame; the window of the STFT is twice that
-    bands: int  # of the log mel spectrum that the encoder hears beside the STFT
+    bands: int  # bands of the log mel spectrum, the encoder's input in addition to the STFT
     width: int  # channels of a frame between blocks
     expansion: int  # how many times wider a block is inside
-    kernel: int  # frames that a block's depthwise convolution hears
+    kernel: int  # frames that a block's depthwise convolution sees
     encoder_blocks: int
     decoder_blocks: int
     lstm_layers: int  # after the encoder's blocks and before the decoder's
@@ -54,7 +54,7 @@ class Spectral:
 class Model:
     """The network."""
 
-    family: str  # "waveform" or "spectral": which encoder and decoder, of the settings below
+    family: str  # "waveform" or "spectral": the encoder and decoder to use, with the settings below
     waveform: Waveform
     spectral: Spectral
     sample_rate: int
@@ -63,7 +63,7 @@ class Model:
     projection: str  # "learned", "exact" or "none"
     speech: Quantizer
     background: Quantizer
-    semantic: int  # width of the teacher's features, which the first speech level is projected to; 0 without
+    semantic: int  # width of the teacher's features, to which the first speech level is projected; 0: no projection
 
     @property
     def hop(self) -> int:
@@ -72,12 +72,12 @@ class Model:
 
     @property
     def half(self) -> int:
-        """Width of the speech half and of the background half of the embedding, which quantizers see."""
+        """Width of each half of the embedding, speech and background, at the quantizers."""
         return self.latent // 2 if self.projection == "exact" else self.latent
 
 
 def from_dict(values: dict, cls: type = Model):
-    """The settings in `values`, as JSON has them. Raises ValueError naming those that are unknown or missing."""
+    """The settings from a dict, as in JSON. Raises ValueError, naming the settings that are unknown or missing."""
     types = {field.name: field.type for field in dataclasses.fields(cls)}
     differing = set(types) ^ set(values)
     if differing:

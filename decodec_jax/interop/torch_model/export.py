@@ -1,4 +1,4 @@
-"""The decoder alone, for those who play what others have coded."""
+"""Export of the decoder alone, for players that only decode."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from .model import DeCodec
 
 
 class Player(nn.Module):
-    """Codes `[b, k, f]` twice to samples `[b, f hop]`: the half of the codec that a player needs."""
+    """The decoder of a model: codes `[b, k, f]` twice to samples `[b, f hop]`."""
 
     def __init__(self, model: DeCodec):
         super().__init__()
@@ -22,7 +22,7 @@ class Player(nn.Module):
 def to_torchscript(model: DeCodec, path: str | Path) -> None:
     """Write the decoder as TorchScript, for codes of any number of frames.
 
-    Raises ValueError, leaving no file, if what is written does not give the model's samples within 1e-4.
+    Raises ValueError and removes the file if the traced decoder does not give the model's samples within 1e-4.
     """
     player, halves = Player(model).eval(), (model.config.speech, model.config.background)
     short, long = ([torch.randint(half.entries, (1, half.levels, frames)) for half in halves] for frames in (10, 25))

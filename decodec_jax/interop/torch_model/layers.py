@@ -1,7 +1,7 @@
-"""Convolutions, Snake, the residual unit, channels first: `[b, c, n]`; and streams.
+"""Convolutions, Snake and the residual unit, channels first, `[b, c, n]`, and the state of streams.
 
-Layers are torch's own. Where their padding cannot say what the network needs, the layer pads or trims itself: strides
-may be odd, and the causal network pads on one side only.
+The layers are based on torch's own. Where torch's padding options are not enough, for odd strides and for the causal
+network, which pads on one side only, the layer itself pads or trims.
 """
 
 from collections import OrderedDict
@@ -11,21 +11,22 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
-State = tuple[Tensor, ...]  # what layers keep between two pieces of a stream, in the order in which they run
+State = tuple[Tensor, ...]  # tensors that layers keep between pieces of a stream, in the order in which layers run
 
 
 class Stream:
-    """A state on its way through a causal network: each layer takes from `before` what it left there a piece ago.
+    """The state of a stream during one pass through a causal network.
 
-    Where nothing is left a stream begins, with zeros, the padding of a whole signal: so pieces give what the whole
-    gives.
+    Each layer takes from `before` the tensor that it added to `after` for the previous piece. At the start of a stream
+    there is none, and the layer uses zeros, which are also the padding of a whole signal. So pieces give the same
+    result as the whole.
     """
 
     def __init__(self, state: State):
         self.before, self.after = iter(state), []
 
     def prepend(self, x: Tensor, steps: int) -> Tensor:
-        """x with the `steps` before it, `[b, c, n] -> [b, c, steps + n]`."""
+        """Prepend the `steps` steps before x: `[b, c, n] -> [b, c, steps + n]`."""
         if not steps:
             return x
         past = next(self.before, None)
@@ -35,18 +36,18 @@ class Stream:
 
 
 def margins(reach: int, causal: bool) -> tuple[int, int]:
-    """Zeros on the left and on the right with which a convolution keeps the length; its kernel spans `reach` + 1."""
+    """The numbers of zeros (left, right) with which a convolution keeps the length; its kernel spans `reach` + 1."""
     right = 0 if causal else reach // 2
     return reach - right, right
 
 
 def padded(x: Tensor, zeros: tuple[int, int], stream: Stream | None) -> Tensor:
-    """x `[b, c, n]` between its margins of zeros or, in a stream, after the steps before it."""
+    """x `[b, c, n]`, padded with (left, right) zeros or, in a stream, preceded by the previous `left` steps."""
     return stream.prepend(x, zeros[0]) if stream else F.pad(x, zeros)
 
 
 class Chain(nn.Sequential):
-    """Layers one after the other; each is told of the stream, if there is one."""
+    """A sequence of layers, each called with the stream, if there is one."""
 
     def forward(self, x: Tensor, stream: Stream | None = None) -> Tensor:
         for layer in self:
@@ -55,7 +56,7 @@ class Chain(nn.Sequential):
 
 
 class Conv(nn.Conv1d):
-    """Weight-normalised Conv1d with margins of (left, right) zeros; torch's own padding puts as many on either side."""
+    """A weight-normalised Conv1d with (left, right) zeros of padding; torch's own padding is the same on both sides."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, zeros: tuple[int, int], stride=1, dilation=1):
         super().__init__(inputs, outputs, kernel, stride, dilation=dilation)
@@ -72,16 +73,16 @@ def same(inputs: int, outputs: int, kernel: int, causal: bool, dilation: int = 1
 
 
 def down(inputs: int, outputs: int, stride: int, causal: bool) -> Conv:
-    """`[b, c, n stride] -> [b, d, n]` for odd strides too."""
+    """A downsampling convolution, `[b, c, n stride] -> [b, d, n]`, also for odd strides."""
     left = stride if causal else (stride + 1) // 2
     return Conv(inputs, outputs, 2 * stride, (left, stride - left), stride)
 
 
 class Up(nn.ConvTranspose1d):
-    """Weight-normalised ConvTranspose1d, `[b, c, n] -> [b, d, n stride]` for odd strides too.
+    """A weight-normalised ConvTranspose1d, `[b, c, n] -> [b, d, n stride]`, also for odd strides.
 
-    torch's `padding` trims both sides alike; of the n + 1 strides it makes without, one is trimmed off here. In a
-    stream the step before x overlaps x's first stride.
+    torch's `padding` would trim both sides equally. Without it, the output has n + 1 strides, of which this layer trims
+    one. In a stream, the step before x overlaps the first stride of x.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int, causal: bool):
@@ -97,7 +98,7 @@ class Up(nn.ConvTranspose1d):
 
 
 class Snake(nn.Module):
-    """x + sin(alpha x)^2 / alpha, with one alpha a channel."""
+    """x + sin(alpha x)^2 / alpha, with one alpha per channel."""
 
     def __init__(self, channels: int):
         super().__init__()

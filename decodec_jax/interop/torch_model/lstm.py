@@ -7,13 +7,16 @@ from .layers import Stream
 
 
 class LSTM(nn.LSTM):
-    """A stack with a skip around it, `[b, c, n] -> [b, c, n]`; bidirectional unless causal, at half the width each."""
+    """An LSTM stack with a skip connection, `[b, c, n] -> [b, c, n]`.
+
+    If it is not causal, it is bidirectional, with half the width in each direction.
+    """
 
     def __init__(self, channels: int, layers: int, causal: bool):
         hidden = channels if causal else channels // 2
         super().__init__(channels, hidden, layers, batch_first=True, bidirectional=not causal)
         for name, parameter in self.named_parameters():
-            if name.startswith("bias_hh"):  # torch adds up two biases where a bundle has one: the other stays zero
+            if name.startswith("bias_hh"):  # torch adds two biases, a bundle has only one: keep the other at zero
                 nn.init.zeros_(parameter).requires_grad_(False)
 
     def forward(self, x: Tensor, stream: Stream | None = None) -> Tensor:

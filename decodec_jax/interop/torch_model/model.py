@@ -1,4 +1,4 @@
-"""The codec: encode, project, quantize, decode; what of a mixture is speech and what background; streams."""
+"""The codec: encoding, projection, quantization and decoding, separation of mixtures, and streaming."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -17,9 +17,9 @@ FAMILIES = {"waveform": waveform, "spectral": spectral}  # each has an Encoder, 
 
 
 class TakenApart(NamedTuple):
-    """Waveforms `[b, t]` and codes `[b, k, f]` of a mixture."""
+    """A decoded mixture and its parts, waveforms `[b, t]`, and the codes `[b, k, f]` of the mixture."""
 
-    mixture: Tensor  # reconstruction
+    mixture: Tensor  # the reconstruction
     speech: Tensor
     background: Tensor
     codes: tuple[Tensor, Tensor]  # of speech and background
@@ -44,54 +44,54 @@ class DeCodec(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, device: str | torch.device = "cpu") -> "DeCodec":
-        """The model in a local folder that `decodec export` or `save_pretrained` wrote, in eval mode on `device`.
+        """Load the model in a local folder written by `decodec export` or `save_pretrained`, in eval mode on `device`.
 
-        Nothing is downloaded. Raises FileNotFoundError if the folder is not a bundle, and ValueError, naming the
-        tensors, if any is missing, unknown, of another shape or changed.
+        Nothing is downloaded. Raises FileNotFoundError if the folder is not a bundle, and ValueError if tensors are
+        missing, unknown, of another shape (it names them) or changed.
         """
-        from .bundle import load  # which imports this file
+        from .bundle import load  # not at the top, because it imports this file
 
         return load(cls, folder).to(device).eval()
 
     def save_pretrained(self, folder: str | Path) -> str:
-        """Write a bundle that JAX and `from_pretrained` load; returns its fingerprint.
+        """Write a bundle that the JAX package and `from_pretrained` can load, and return its fingerprint.
 
-        Raises ValueError, naming the tensors, if a bundle of this config lacks any or has no place for it.
+        Raises ValueError, naming the tensors, if the model's tensors are not those of a bundle with this config.
         """
         from .bundle import save
 
         return save(self, folder)
 
     def embed(self, wave: Tensor) -> tuple[Tensor, Tensor]:
-        """The speech and background halves of the embedding, before quantizing: `[b, t] -> [b, f, half]` twice."""
+        """The speech and background halves of the embedding before quantization: `[b, t] -> [b, f, half]` twice."""
         silence = -wave.shape[-1] % self.config.hop + self.lookahead * self.config.hop
         return self.projection(self.encoder(F.pad(wave, (0, silence)))[:, self.lookahead :])
 
     def encode(self, wave: Tensor) -> tuple[Tensor, Tensor]:
-        """Speech and background codes."""
+        """The speech and background codes of a waveform: `[b, t] -> [b, k, f]` twice."""
         return self.quantize(*self.embed(wave))
 
     def decode(self, speech: Tensor, background: Tensor, length: int) -> Tensor:
-        """The first `length` samples of what the codes stand for; either half may have fewer levels than all."""
+        """Decode codes `[b, k, f]` twice to the first `length` samples. Either stream may have less than all levels."""
         return self.decoder(self.vectors(speech, background))[:, :length]
 
     def quantize(self, speech: Tensor, background: Tensor) -> tuple[Tensor, Tensor]:
-        """Codes of both halves of the embedding: `[b, f, half] -> [b, k, f]` twice."""
+        """Quantize both halves of the embedding: `[b, f, half]` to codes `[b, k, f]`, twice."""
         return self.speech_quantizer(speech), self.background_quantizer(background)
 
     def vectors(self, speech: Tensor, background: Tensor) -> Tensor:
-        """The decoder's input: what the codes of both halves stand for, joined, `[b, f, latent]`."""
+        """The decoder's input `[b, f, latent]`: the vectors of both streams' codes, joined."""
         halves = self.speech_quantizer.vectors(speech), self.background_quantizer.vectors(background)
         return self.projection.joined(*halves)
 
     def encode_step(self, state: State, wave: Tensor) -> tuple[State, tuple[Tensor, Tensor]]:
-        """A stream's state after its next frames, `[b, n hop]`, and their speech and background codes, `[b, k, n]`.
+        """Encode a stream's next n frames, `[b, n hop]`: returns the new state, and codes `[b, k, n]` twice.
 
-        The codes are those of frames `lookahead` earlier: so many at a stream's start belong to no frame, and as many
-        frames of silence after its end bring the last.
+        The codes belong to the frames `lookahead` frames earlier. The first `lookahead` codes of a stream belong to no
+        frame, and you need to send `lookahead` frames of silence after its end to get the last ones.
 
-        state: what the step before returned; () begins a stream, and so do zeros of a state's shapes. Raises
-        ValueError for a part of a frame, or if the model is not causal.
+        state: the state that the previous step returned; () begins a stream, and so do zeros in a state's shapes.
+        Raises ValueError for incomplete frames, or if the model is not causal.
         """
         if wave.shape[-1] % self.config.hop:
             raise ValueError(f"{wave.shape[-1]} samples are not a whole number of frames of {self.config.hop}")
@@ -100,9 +100,9 @@ class DeCodec(nn.Module):
         return tuple(stream.after), codes
 
     def decode_step(self, state: State, speech: Tensor, background: Tensor) -> tuple[State, Tensor]:
-        """A stream's state after the next frames' codes, `[b, k, n]` twice, and their samples `[b, n hop]`.
+        """Decode the codes of a stream's next n frames, `[b, k, n]` twice: returns the new state and `[b, n hop]`.
 
-        state and errors: as of `encode_step`, whose states are others.
+        state: as in `encode_step`, but separate from it. Raises ValueError if the model is not causal.
         """
         stream = self._stream(state)
         wave = self.decoder(self.vectors(speech, background), stream)
@@ -114,29 +114,30 @@ class DeCodec(nn.Module):
         return Stream(state)
 
     def semantic(self, speech: Tensor) -> Tensor:
-        """The teacher's features as the first speech level has them, `[b, k, f] -> [b, f, config.semantic]`."""
+        """The teacher's features as predicted from the first speech level: `[b, k, f] -> [b, f, config.semantic]`."""
         return self.semantic_projection(self.speech_quantizer.vectors(speech[:, :1]))
 
     def forward(self, wave: Tensor) -> Tensor:
-        """The recording through the codec."""
+        """Encode and decode a waveform."""
         return self.decode(*self.encode(wave), wave.shape[-1])
 
     def enhance(self, wave: Tensor) -> Tensor:
-        """The speech alone: the background's codes are those of silence as long."""
-        (speech, _), (_, blank) = self._encode_beside_silence(wave)
+        """The speech alone: decoded with the background codes of silence."""
+        (speech, _), (_, blank) = self._encode_with_silence(wave)
         return self.decode(speech, blank, wave.shape[-1])
 
     def background(self, wave: Tensor) -> Tensor:
-        """The background alone: the speech's codes are those of silence as long."""
-        (_, background), (blank, _) = self._encode_beside_silence(wave)
+        """The background alone: decoded with the speech codes of silence."""
+        (_, background), (blank, _) = self._encode_with_silence(wave)
         return self.decode(blank, background, wave.shape[-1])
 
     def take_apart(self, wave: Tensor) -> TakenApart:
-        """A mixture and its parts, each through the quantizers."""
-        codes, blank = self._encode_beside_silence(wave)
+        """Decode the whole mixture, its speech and its background from the quantized codes."""
+        codes, blank = self._encode_with_silence(wave)
         pairs = codes, (codes[0], blank[1]), (blank[0], codes[1])
         return TakenApart(*(self.decode(*pair, wave.shape[-1]) for pair in pairs), codes)
 
-    def _encode_beside_silence(self, wave: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    def _encode_with_silence(self, wave: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """The codes of a waveform, and those of silence of the same length."""
         both = self.encode(torch.cat([wave, torch.zeros_like(wave[:1])]))
         return tuple(codes[:-1] for codes in both), tuple(codes[-1:].expand_as(codes[:-1]) for codes in both)

@@ -1,4 +1,4 @@
-"""SOP: one embedding into a speech half and a background half, and back."""
+"""SOP: splits an embedding into a speech half and a background half, and joins them again."""
 
 import torch
 from torch import Tensor, nn
@@ -7,7 +7,7 @@ from .config import Model
 
 
 class Projection(nn.Module):
-    """An embedding `[b, f, latent]` to its speech and background parts `[b, f, half]`, and `joined` back to one."""
+    """Splits an embedding `[b, f, latent]` into speech and background, `[b, f, half]` each; `joined` reverses it."""
 
     def __init__(self, config: Model):
         super().__init__()
@@ -23,5 +23,5 @@ class Projection(nn.Module):
         return embedding.chunk(2, dim=-1)
 
     def joined(self, speech: Tensor, background: Tensor) -> Tensor:
-        """The decoder's input `[b, f, latent]`."""
+        """Join both parts to the decoder's input `[b, f, latent]`."""
         return torch.cat([speech, background], dim=-1) if self.form == "exact" else speech + background

@@ -8,7 +8,7 @@ from .config import Quantizer
 
 
 class ResidualQuantizer(nn.Module):
-    """One half's codebooks, as in the bundle: the levels of one width are stacked on the first axis."""
+    """The codebooks of one half, as in the bundle: levels of the same width are stacked on the first axis."""
 
     def __init__(self, config: Quantizer, width: int):
         super().__init__()
@@ -26,7 +26,7 @@ class ResidualQuantizer(nn.Module):
                 self.register_parameter(f"{run}_{name}", nn.Parameter(torch.randn(levels, *shape)))
 
     def levels(self) -> list[dict[str, Tensor]]:
-        """Each level's own tensors, coarse levels first."""
+        """The tensors of each level, coarse levels first."""
         tensors = dict(self.named_parameters())
         return [
             {name.removeprefix(f"{run}_"): tensor[k] for name, tensor in tensors.items() if name.startswith(run)}
@@ -35,7 +35,7 @@ class ResidualQuantizer(nn.Module):
         ]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Codes `[b, k, f]` of a latent `[b, f, c]`."""
+        """Quantize a latent `[b, f, c]` to codes `[b, k, f]`."""
         residual, codes = x, []
         for level in self.levels():
             z = residual @ level["into_kernel"] + level["into_bias"] if "into_kernel" in level else residual
@@ -44,7 +44,7 @@ class ResidualQuantizer(nn.Module):
         return torch.stack(codes, dim=1)
 
     def vectors(self, codes: Tensor) -> Tensor:
-        """`[b, k, f] -> [b, f, c]`, for any k from 1 to all levels."""
+        """The vectors of codes, summed over levels: `[b, k, f] -> [b, f, c]`, for any k from 1 to all levels."""
         levels = self.levels()
         if not 1 <= codes.shape[1] <= len(levels):
             raise ValueError(f"codes of {codes.shape[1]} levels; this quantizer has 1 to {len(levels)}")
@@ -59,6 +59,6 @@ def nearest(x: Tensor, entries: Tensor, by_angle: bool) -> Tensor:
 
 
 def lookup(codes: Tensor, level: dict[str, Tensor]) -> Tensor:
-    """Latent-wide vectors of one level's codes: `[...] -> [..., c]`."""
+    """The vectors of one level's codes, in the width of the latent: `[...] -> [..., c]`."""
     vectors = F.embedding(codes, level["entries"])
     return vectors @ level["out_kernel"] + level["out_bias"] if "out_kernel" in level else vectors

@@ -1,6 +1,6 @@
-"""The spectral family: ConvNeXt blocks between an STFT and an inverse STFT, all of it at the rate of frames.
+"""The spectral family: ConvNeXt blocks between an STFT and an inverse STFT, all at the frame rate.
 
-Frames are `[b, n, c]`. The codes of a frame need the samples of the next: in a stream they come one frame late.
+Frames are `[b, n, c]`. The codes of a frame need the samples of the next one, so in a stream they come one frame late.
 """
 
 import torch
@@ -13,13 +13,13 @@ from .lstm import LSTM
 from .spectrum import STFT, InverseSTFT, compressed, mel_filters, product
 
 LOOKAHEAD = 1  # frames by which codes come late in a stream
-SCALE = 0.05  # of waveforms, which have an RMS of about 1 inside
-SPECTRUM_SCALE = 0.1  # of spectra inside
-LOUDEST = 5.0  # logarithm of the largest magnitude that the head can make
+SCALE = 0.05  # of waveforms; inside the network they have an RMS of about 1
+SPECTRUM_SCALE = 0.1  # of spectra inside the network
+LOUDEST = 5.0  # logarithm of the largest magnitude that the head can produce
 
 
 class Features(nn.Module):
-    """What the encoder hears of a waveform: `[b, n hop]` to `[b, n, features]`.
+    """The encoder's input features of a waveform: `[b, n hop]` to `[b, n, features]`.
 
     Real and imaginary parts of the compressed spectrum, and half the log mel magnitudes.
     """
@@ -39,10 +39,10 @@ class Features(nn.Module):
 
 
 class Depthwise(nn.Conv1d):
-    """Convolution over time of each channel by itself, `[b, n, c] -> [b, n, c]`.
+    """A convolution over time of each channel separately, `[b, n, c] -> [b, n, c]`.
 
-    It runs as one over images of a single row, whose channels may lie last in memory: forward and backward, that takes
-    a CPU half to two thirds of the time of Conv1d's own way.
+    It runs as a Conv2d over images with a single row, whose channels may be last in memory. On CPUs, forward and
+    backward passes take half to two thirds of the time of Conv1d.
     """
 
     def __init__(self, width: int, kernel: int, causal: bool):
@@ -86,7 +86,7 @@ def lstm(config: Model) -> LSTM | None:
 
 
 class Encoder(nn.Module):
-    """`[b, n hop]` waveform to `[b, n, latent]`, embedding i being that of frame i - `LOOKAHEAD`."""
+    """`[b, n hop]` waveform to `[b, n, latent]`; embedding i is that of frame i - `LOOKAHEAD`."""
 
     def __init__(self, config: Model):
         super().__init__()
@@ -127,7 +127,7 @@ class Decoder(nn.Module):
 
 
 def polar(x: Tensor) -> Tensor:
-    """Spectra of log magnitudes and phases: `[b, f, 4 bins]` to two for each frame, `[b, 2 f, 2, bins]`."""
+    """Spectra from log magnitudes and phases: `[b, f, 4 bins]` to two spectra per frame, `[b, 2 f, 2, bins]`."""
     magnitude, phase = x.unflatten(-1, (2, 2, -1)).flatten(1, 2).unbind(2)
     size = torch.exp((magnitude - 1).clamp(max=LOUDEST))
     return torch.stack([size * phase.cos(), size * phase.sin()], dim=2)

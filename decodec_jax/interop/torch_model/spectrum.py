@@ -1,8 +1,8 @@
 """STFT, inverse STFT by overlap-add, and mel filters, for waveforms that may come in pieces.
 
-Transforms are products with fixed matrices, as every runtime that a model is exported to knows products. In a stream,
-what came before a piece is the stream's; a stream begins with zeros, which a whole signal is padded with, so pieces
-give together what the whole gives.
+Transforms are products with fixed matrices, because every runtime that models are exported to supports those. In a
+stream, the stream keeps what came before a piece. It begins with zeros, which are also the padding of a whole signal,
+so the pieces together give the same result as the whole.
 """
 
 import math
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from .layers import Stream, padded
 
-PARTS = 4  # hops of the inverse transform in a window
+PARTS = 4  # hops per window of the inverse transform
 
 
 class STFT(nn.Module):
@@ -36,7 +36,7 @@ class STFT(nn.Module):
 class InverseSTFT(nn.Module):
     """Overlap-add of windowed inverse transforms: `[b, n, 2, w / 2 + 1] -> [b, n w / 4]`, frame j from j w / 4 on.
 
-    The sum is divided by that of the squared windows which are there, so that a signal does not fade in.
+    The sum is divided by the sum of the squared windows of the frames present, so that a signal does not fade in.
     """
 
     def __init__(self, window: int):
@@ -46,7 +46,7 @@ class InverseSTFT(nn.Module):
 
     def forward(self, spectra: Tensor, stream: Stream | None = None) -> Tensor:
         frames = product(spectra.flatten(-2), self.synthesis)
-        frames = F.pad(frames, (0, 1), value=1.0)  # the one says that a frame is there
+        frames = F.pad(frames, (0, 1), value=1.0)  # the extra 1 marks that a frame is present
         sizes = [self.squares.shape[1]] * PARTS + [1]
         *parts, present = padded(frames.transpose(1, 2), (PARTS - 1, 0), stream).transpose(1, 2).split(sizes, dim=-1)
         total, weight = 0.0, 0.0
@@ -54,12 +54,12 @@ class InverseSTFT(nn.Module):
             here = slice(PARTS - 1 - i, PARTS - 1 - i + frames.shape[1])
             total = total + samples[:, here]
             weight = weight + present[:, here] * squares
-        # the first samples of a signal lie under the foot of one window alone: dividing by so little would raise noise
+        # the first samples lie under the edge of a single window, and dividing by so small a value would amplify noise
         return (total / weight.clamp(min=0.03)).flatten(1)
 
 
 def product(x: Tensor, matrix: Tensor) -> Tensor:
-    """`[..., c] x [c, d] -> [..., d]` in the matrix' own precision, whatever `torch.autocast` multiplies in."""
+    """`[..., c] x [c, d] -> [..., d]` in the matrix's own precision, regardless of `torch.autocast`."""
     return (x.to(matrix.dtype) @ matrix).to(matrix.dtype)
 
 
@@ -86,16 +86,16 @@ def analysis_matrix(window: int) -> Tensor:
 
 
 def synthesis_matrix(window: int) -> Tensor:
-    """The inverse real FFT, windowed, as a matrix `[2 (window / 2 + 1), window]`."""
+    """The inverse real FFT followed by a Hann window, as a matrix `[2 (window / 2 + 1), window]`."""
     share = torch.full((window // 2 + 1, 1), 2.0 / window, dtype=torch.float64)
     share[[0, -1]] /= 2  # the lowest and the highest frequency have no mirror image
     return (waves(window) * share * hann(window)).flatten(0, 1).float()
 
 
 def mel_filters(sample_rate: int, hop: int, bands: int) -> Tensor:
-    """Slaney's triangles, one as high as the next, over the bins of a window of two hops: `[hop + 1, bands]`.
+    """Slaney's triangles, all of equal height, over the bins of a window of two hops: `[hop + 1, bands]`.
 
-    No side of one is narrower than a bin; where `bands` would need that, there are fewer.
+    No side of a triangle is narrower than a bin. If `bands` would need that, there are fewer bands.
     """
 
     def mel(hz: float) -> float:

@@ -10,7 +10,7 @@ from .layers import Chain, ResidualUnit, Snake, Stream, Up, down, same
 from .lstm import LSTM
 
 LOOKAHEAD = 0  # frames by which codes come late in a stream
-SCALE = 0.05  # waveforms are divided by this on their way in, multiplied by it on their way out
+SCALE = 0.05  # input waveforms are divided by this, output waveforms are multiplied by it
 
 
 def units(channels: int, config: Model) -> OrderedDict:
