@@ -29,8 +29,9 @@ def test_each_measurement_appends_a_row_and_redraws_the_plot(sentinel, tmp_path,
         return {name: 0.5 + len(heard) for name in sentinel.FIGURES}
 
     monkeypatch.setattr(sentinel, "measured", measured)
-    monkeypatch.setattr(sentinel, "word_errors", lambda codec, items, judge: dict.fromkeys(sentinel.WORDS, 0.25))
+    monkeypatch.setattr(sentinel, "word_errors", lambda *_: dict.fromkeys(sentinel.WORDS, 0.25))
     monkeypatch.setattr(sentinel.judges, "whisper", lambda: None)
+    monkeypatch.setattr(sentinel.judges, "recogniser", lambda: None)
     table = tmp_path / "curve.csv"
     for seen in ("1000", "2000"):
         flags = [str(model), "--data", "", "--table", str(table), "--seen", seen]

@@ -70,23 +70,31 @@ def dnsmos(wave: np.ndarray, rate: int, transcript: str | None = None) -> dict[s
 def whisper(path: str | Path = "") -> Judge:
     """Load a Whisper as a judge of words. Its score "wer" is the word error rate, from 0 up.
 
-    path: a folder for CTranslate2 or transformers; "": the Whisper that comes with a package. Multilingual models are
-    also set to English. Recordings over 30 s are recognised in pieces, and digital silence has no words. Texts are
-    cached, so no recording is recognised twice. Raises UserError if a package, the folder or any of its weights is
-    missing.
+    path: as for `recogniser`, which says what it raises. Texts are cached, so no recording is recognised twice.
     """
-    folder = interop.located(path)
-    recogniser = _by_ctranslate2(folder) if (folder / interop.BINARY).exists() else _by_transformers(folder)
+    recognise = recogniser(path)
     texts: dict[bytes, str] = {}
 
     def judge(wave: np.ndarray, rate: int, transcript: str | None = None) -> dict[str, float]:
         reference, wave = _words_of_transcript(transcript), np.float32(_resampled(wave, rate))
         key = hashlib.blake2b(wave.tobytes()).digest()
         if key not in texts:
-            texts[key] = recogniser(wave) if wave.any() else ""
+            texts[key] = recognise(wave)
         return {"wer": word_errors(reference, _normalised_words(texts[key])) / len(reference)}
 
     return judge
+
+
+def recogniser(path: str | Path = "") -> Recogniser:
+    """Load a Whisper to recognise English speech.
+
+    path: a folder for CTranslate2 or transformers; "": the Whisper that comes with a package. Multilingual models are
+    also set to English. Recordings over 30 s are recognised in pieces, and digital silence has no words. Raises
+    UserError if a package, the folder or any of its weights is missing.
+    """
+    folder = interop.located(path)
+    recognise = _by_ctranslate2(folder) if (folder / interop.BINARY).exists() else _by_transformers(folder)
+    return lambda wave: recognise(wave) if wave.any() else ""
 
 
 def _by_ctranslate2(folder: Path) -> Recogniser:
