@@ -1,20 +1,25 @@
 """How fast `decodec tokenize` is beside `codec.encode` in a loop: `python launch/tokens_speed.py RECORDINGS`.
 
 Each runs twice over the recordings and is measured the second time, when all is compiled. Core-seconds are those of all
-threads of this process.
+threads of this process. The last line counts codes that differ between the two.
 """
 
 import argparse
+import functools
+import shutil
 import time
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
 
 from decodec_jax import audio
 from decodec_jax.arguments import BUILT_IN, MODEL_HELP
-from decodec_jax.corpora import items
+from decodec_jax.corpora import items, shards
 from decodec_jax.corpora.tokenize import tokenize
 from decodec_jax.inference.codec import DeCodec
+from decodec_jax.inference.tokens import STREAMS, Tokens
 from decodec_jax.launching import one_line
 
 
@@ -27,29 +32,35 @@ def main(argv: Sequence[str] | None = None) -> None:
     codec, found = DeCodec.load(arguments.model), items.listed(arguments.recordings)
     seconds = sum(audio.info(item.path).seconds for item in found)
 
-    def loop() -> None:
-        for item in found:
-            wave, rate = audio.read(item.path)
-            codec.encode(audio.mono(wave), rate)
+    def loop() -> dict[str, Tokens]:
+        waves = ((item.id, *audio.read(item.path)) for item in found)
+        return {name: codec.encode(audio.mono(wave), rate) for name, wave, rate in waves}
 
-    def shards(threads: int) -> None:
-        with TemporaryDirectory() as out:
-            tokenize(codec, arguments.recordings, str(Path(out) / "tokens"), threads=threads)
+    def tokenized(threads: int, out: str) -> None:
+        shutil.rmtree(out, ignore_errors=True)
+        tokenize(codec, arguments.recordings, out, threads=threads)
 
     print(f"{len(found)} recordings, {seconds:.0f} s\n")
     print("| | wall, s | core-seconds | audio-seconds a core-second |\n|---|---|---|---|")
-    report("`codec.encode` in a loop", loop, seconds)
-    for threads in arguments.threads:
-        report(f"tokenize, reading threads: {threads}", lambda threads=threads: shards(threads), seconds)
+    alone = measured("`codec.encode` in a loop", loop, seconds)
+    with TemporaryDirectory() as folder:
+        out = f"{folder}/tokens"
+        for threads in arguments.threads:
+            measured(f"tokenize, reading threads: {threads}", functools.partial(tokenized, threads, out), seconds)
+        together = {row["id"]: tokens for row, tokens in shards.read(out)}
+    pairs = [(getattr(alone[name], stream), getattr(together[name], stream)) for name in alone for stream in STREAMS]
+    differ = sum(int(np.sum(one != other)) for one, other in pairs)
+    print(f"\n{differ} of {sum(one.size for one, _ in pairs)} codes differ")
 
 
-def report(name: str, work, seconds: float) -> None:
-    """Print a row of the table."""
+def measured(name: str, work: Callable[[], Any], seconds: float) -> Any:
+    """Print a row of the table; returns what the work returns."""
     work()
     wall, core = time.perf_counter(), time.process_time()
-    work()
+    result = work()
     wall, core = time.perf_counter() - wall, time.process_time() - core
     print(f"| {name} | {wall:.1f} | {core:.1f} | {seconds / core:.0f} |", flush=True)
+    return result
 
 
 if __name__ == "__main__":
