@@ -6,8 +6,11 @@ import math
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from decodec_jax.errors import UserError
+
+C = TypeVar("C")
 
 
 @dataclass
@@ -256,10 +259,10 @@ def from_dict(cls: type, values: dict, where: str = "config"):
     return cls(**built)
 
 
-def load(path: Path) -> Config:
+def load(path: Path, cls: type[C] = Config) -> C:
     """Read the `config.json` of a run folder. Raises UserError for invalid JSON or unknown settings."""
     try:
-        return from_dict(Config, json.loads(Path(path).read_text()), str(path))
+        return from_dict(cls, json.loads(Path(path).read_text()), str(path))
     except json.JSONDecodeError as error:
         raise UserError(f"{path} is not valid JSON: {error}") from None
 

@@ -5,22 +5,25 @@ import dataclasses
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import jax
 from orbax.checkpoint import v1 as ocp
 
 from decodec_jax.config import Config
 from decodec_jax.errors import UserError
-from decodec_jax.training.state import State, create
+from decodec_jax.training.state import create
 
 log = logging.getLogger(__name__)
 
 
-class Restored(NamedTuple):
+S = TypeVar("S")  # a state: the codec's `State`, or one of downstream/
+
+
+class Restored(NamedTuple, Generic[S]):
     """A checkpoint that was read."""
 
-    state: State
+    state: S
     position: int  # training examples consumed, over all hosts
 
 
@@ -43,7 +46,7 @@ class Checkpoints:
         """Steps with a finished checkpoint, oldest first."""
         return sorted(checkpoint.step for checkpoint in self._orbax.checkpoints)
 
-    def save(self, state: State, step: int, position: int) -> None:
+    def save(self, state: S, step: int, position: int) -> None:
         """Start to save. Raises UserError if this or the previous save fails; finished checkpoints stay untouched."""
         self.wait()
         with _explained(self.folder, step):
@@ -58,7 +61,7 @@ class Checkpoints:
             with _explained(self.folder, step):
                 response.result()
 
-    def restore(self, abstract: State) -> Restored | None:
+    def restore(self, abstract: S) -> Restored[S] | None:
         """The newest readable checkpoint, or None without any. Skips unreadable ones with a warning.
 
         abstract: shapes, dtypes and shardings to read into. Raises UserError if the checkpoint has other shapes.
@@ -86,7 +89,7 @@ class Checkpoints:
         self._orbax.close()
 
 
-def abstract_like(state: State, sharding: jax.sharding.Sharding | State) -> State:
+def abstract_like(state: S, sharding: jax.sharding.Sharding | S) -> S:
     """Shapes and dtypes of a state (or of `jax.eval_shape` of one), to read into `sharding`: one, or one per array.
 
     The number of devices that wrote the arrays, and how they were sharded, do not matter.
@@ -112,23 +115,27 @@ def check_fits(ours: dict, theirs: dict, path: Path | str) -> None:
                         "settings or by another version of decodec_jax")
 
 
-_FIELDS = tuple(field.name for field in dataclasses.fields(State))
+def load(config: Config, folder: Path, fields: Sequence[str] | None = None) -> Restored:
+    """The newest readable checkpoint of a codec's run, see `read`."""
+    return read(jax.eval_shape(lambda: create(config)), folder, fields)
 
 
-def load(config: Config, folder: Path, fields: Sequence[str] = _FIELDS) -> Restored:
-    """The newest readable checkpoint in `folder`, on the default device; reads only `fields` of its state.
+def read(shape: S, folder: Path, fields: Sequence[str] | None = None) -> Restored[S]:
+    """The newest readable checkpoint in `folder`, on the default device; of its state only `fields` (None: all).
 
-    Raises UserError if there is none.
+    shape: `jax.eval_shape` of a state, a dataclass. Raises UserError if there is no checkpoint.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} does not exist: this run has no checkpoint yet")
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    abstract = abstract_like(jax.eval_shape(lambda: create(config)), here)
-    unread = {name: jax.tree.map(lambda _: ocp.PLACEHOLDER, getattr(abstract, name)) for name in _FIELDS
-              if name not in fields}  # fmt: skip
+    abstract = abstract_like(shape, here)
+    unread = {} if fields is None else {
+        field.name: jax.tree.map(lambda _: ocp.PLACEHOLDER, getattr(abstract, field.name))
+        for field in dataclasses.fields(abstract) if field.name not in fields
+    }  # fmt: skip
     checkpoints = Checkpoints(folder)
     try:
-        restored = checkpoints.restore(abstract.replace(**unread))
+        restored = checkpoints.restore(dataclasses.replace(abstract, **unread))
     finally:
         checkpoints.close()
     if restored is None:

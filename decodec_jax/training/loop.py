@@ -1,8 +1,6 @@
-"""The training loop, top to bottom: `train(config, workdir)`."""
+"""A training run of the codec, top to bottom: `train(config, workdir)`; steps.py has the steps."""
 
-import time
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -15,11 +13,10 @@ from decodec_jax.data import pipeline, sources, targets
 from decodec_jax.errors import UserError
 from decodec_jax.interop import hubert, whisper
 from decodec_jax.objective.teacher import HUBERT_LAYER, CepstraTeacher, Teacher, require_frames
-from decodec_jax.training import codebooks, sharding, step
+from decodec_jax.training import codebooks, sharding, step, steps
 from decodec_jax.training.checkpoint import Checkpoints, abstract_like
 from decodec_jax.training.initial import initial_state
 from decodec_jax.training.monitor import Monitor
-from decodec_jax.training.preemption import stop_requests
 from decodec_jax.training.run_folder import open_run_folder, settled_precision
 from decodec_jax.training.state import State, create
 from decodec_jax.training.validation import make_take_apart, report, validate
@@ -28,9 +25,7 @@ from decodec_jax.training.validation import make_take_apart, report, validate
 def train(config: Config, workdir: Path) -> State:
     """Train until `train.steps` or SIGTERM. Resumes from the newest checkpoint in `workdir`, if there is one.
 
-    A resumed run has the same data order, random numbers and bits as one that was never interrupted. This depends on
-    the order within a step: first validate and save the current state, then draw a batch and update. Raises UserError
-    for mistakes that the user can fix.
+    Raises UserError for mistakes that the user can fix.
     """
     settings.check(config)
     run, rate = config.train, config.model.sample_rate
@@ -66,50 +61,46 @@ def train(config: Config, workdir: Path) -> State:
         monitor.say(f"resuming from step {first}" + "".join(f"; {change}" for change in changes))
     elif run.init_from:
         monitor.say(f"starting from {run.init_from} at step {first}")
-    teacher = open_teacher(config, mesh)
-    take_apart = make_take_apart(config, mesh)
+    work = Updates(config, mesh, clips, held_out, batches, monitor, cache, open_teacher(config, mesh))
+    return steps.run(run, first, state, batches, checkpoints, monitor, work)
 
-    pace, recent, skipped = Pace(first), [], 0
-    try:
-        with stop_requests() as asked:
-            for now in range(first, run.steps + 1):
-                last, moved = now == run.steps, now > first
-                stopping = asked(now)
-                judged = moved and (last or now % run.valid_every == 0)
-                if moved and (judged or now % run.log_every == 0):
-                    row = {name: np.mean(values) for name, values in transposed(jax.device_get(recent)).items()}
-                    row |= pace.report(now, 2 * config.data.batch * config.data.seconds) | {"data/skipped": skipped}
-                    if judged:
-                        scores, examples = validate(config, state, held_out, take_apart)
-                        folder = monitor.samples(now, examples, rate)
-                        row |= scores
-                    monitor.record(now, {name: float(value) for name, value in row.items()})
-                    if judged:
-                        monitor.say(f"step {now}: {report(scores)}; listen in {folder}")
-                    pace, recent = Pace(now), []
-                if moved and (last or stopping or now % run.save_every == 0):
-                    monitor.publish()
-                    checkpoints.save(state, now, batches.position)
-                if stopping and moved and not last:
-                    monitor.say(f"asked to stop: saved at step {now}; run the same command again to resume")
-                if last or stopping:
-                    break
-                if now == run.continuous_steps and run.kmeans_batches:
-                    state = start_codebooks(config, state, clips, batches.position, mesh, cache)
-                if now in (first, config.discriminator.start):
-                    adversarial = now >= config.discriminator.start
-                    train_step = step.compile_train_step(config, mesh, state, teacher, adversarial)
-                    monitor.say(step.cost(train_step))
-                with pace.waiting():
-                    batch = next(batches)
-                skipped += int(np.sum(batch.pop("skipped")))
-                state, metrics = train_step(state, sharding.place(batch, mesh), teacher)
-                recent.append(metrics)  # left on the device, so that no step waits for its metrics
-    finally:
-        batches.close()
-        checkpoints.close()
-        monitor.close()
-    return state
+
+class Updates:
+    """What a step of the codec's training does, see `steps.Work`."""
+
+    def __init__(
+        self, config: Config, mesh: Mesh, clips: sources.ClipSource, held_out: list[dict[str, np.ndarray]],
+        batches: pipeline.Batches, monitor: Monitor, cache: targets.TargetCache | None, teacher: Teacher | None,
+    ):  # fmt: skip
+        self.seconds = 2 * config.data.batch * config.data.seconds
+        self._config, self._mesh, self._clips, self._held_out = config, mesh, clips, held_out
+        self._batches, self._monitor, self._cache, self._teacher = batches, monitor, cache, teacher
+        self._take_apart = make_take_apart(config, mesh)
+        self._train_step, self._skipped = None, 0
+
+    def prepare(self, now: int, state: State) -> State:
+        """Start the codebooks at their step; compile for the discriminators at theirs."""
+        run, start = self._config.train, self._config.discriminator.start
+        if now == run.continuous_steps and run.kmeans_batches:
+            position = self._batches.position
+            state = start_codebooks(self._config, state, self._clips, position, self._mesh, self._cache)
+        if self._train_step is None or now == start:
+            self._train_step = step.compile_train_step(self._config, self._mesh, state, self._teacher, now >= start)
+            self._monitor.say(step.cost(self._train_step))
+        return state
+
+    def update(self, state: State, batch: dict[str, np.ndarray]) -> tuple[State, dict]:
+        self._skipped += int(np.sum(batch.pop("skipped")))
+        return self._train_step(state, sharding.place(batch, self._mesh), self._teacher)
+
+    def judge(self, now: int, state: State) -> tuple[dict[str, float], str]:
+        """Scores of held-out clips; some of them are written to listen to."""
+        scores, examples = validate(self._config, state, self._held_out, self._take_apart)
+        folder = self._monitor.samples(now, examples, self._config.model.sample_rate)
+        return scores, f"{report(scores)}; listen in {folder}"
+
+    def facts(self) -> dict[str, float]:
+        return {"data/skipped": self._skipped}
 
 
 def start_codebooks(
@@ -178,39 +169,9 @@ def open_targets(config: Config) -> targets.TargetCache | None:
     return cache
 
 
-def transposed(rows: list[dict[str, np.ndarray]]) -> dict[str, list[np.ndarray]]:
-    """A list of dicts as a dict of lists."""
-    return {name: [row[name] for row in rows] for name in rows[0]}
-
-
 def describe(source: sources.ClipSource) -> str:
     """The amount of training data, in words."""
     minutes = {kind: sum(c.seconds for c in source.clips if c.kind == kind) / 60 for kind in ("speech", "background")}
     speakers = len({c.speaker for c in source.clips if c.kind == "speech"})
     speech, background = minutes.values()
     return f"{speech:.0f} min of speech by {speakers} speakers, {background:.0f} min of background"
-
-
-@dataclass
-class Pace:
-    """Speed of the steps since `step`, and the time spent waiting for data."""
-
-    step: int
-    begun: float = field(default_factory=time.perf_counter)
-    waited: float = 0.0
-
-    @contextmanager
-    def waiting(self):
-        """Count the time inside as waiting for data."""
-        since = time.perf_counter()
-        yield
-        self.waited += time.perf_counter() - since
-
-    def report(self, now: int, audio_seconds: float) -> dict[str, float]:
-        """Means over the steps up to `now`, each of which consumes `audio_seconds` of mixtures."""
-        elapsed, steps = time.perf_counter() - self.begun, now - self.step
-        return {
-            "seconds/step": elapsed / steps,
-            "seconds/waiting_for_data": self.waited / steps,
-            "audio_seconds_per_second": audio_seconds * steps / elapsed,
-        }

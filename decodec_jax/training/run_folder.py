@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from jax.experimental import multihost_utils
@@ -12,34 +13,41 @@ from decodec_jax.codec.product import PRECISIONS, resolve
 from decodec_jax.config import Config
 from decodec_jax.errors import UserError
 
+C = TypeVar("C")  # a configuration: the codec's `Config`, or one of downstream/ that has a section `model` too
 
-def open_run_folder(config: Config, workdir: Path, host: int = 0) -> list[str]:
+
+def open_run_folder(config: C, workdir: Path, host: int = 0) -> list[str]:
     """Create or reopen a run folder; the first host saves the configuration in it.
 
     Returns the settings that changed since the folder's last run, as "name is new (was old)". Raises UserError if the
-    model has changed, because its checkpoints would not fit. Also raises it if the codebooks are now set to start at a
-    step that the run has passed, because they would never start.
+    model has changed, because its checkpoints would not fit, and if the codec's codebooks would never start.
     """
     path = workdir / "config.json"
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        before = settings.load(path) if path.exists() else config
+        before = settings.load(path, type(config)) if path.exists() else config
         changes = differences(settings.to_dict(before), settings.to_dict(config))
         other_model = [change for change in changes if change.startswith("model.")]
         if other_model:
             raise UserError(f"{workdir} holds a run of another model: {other_model[0]}; "
                             "give another --workdir, or the settings of that run")  # fmt: skip
-        steps = [int(folder.name) for folder in (workdir / "checkpoints").glob("*") if folder.name.isdigit()]
-        start = config.train.continuous_steps
-        if start < max(steps, default=0) <= before.train.continuous_steps:
-            raise UserError(f"train.continuous_steps is {start}, but {workdir} is at step {max(steps)} and its "
-                            "codebooks have not started; give that step or a later one")  # fmt: skip
+        if isinstance(config, Config):
+            _check_start(before, config, workdir)
         if host == 0:
             with audio.replacing(path) as part:
                 part.write_text(json.dumps(settings.to_dict(config), indent=2) + "\n")
     except OSError as error:
         raise UserError(f"the run folder {workdir} cannot be written: {error.strerror}") from None
     return changes
+
+
+def _check_start(before: Config, config: Config, workdir: Path) -> None:
+    """Raise UserError if the codebooks are now set to start at a step that the run has passed without starting them."""
+    steps = [int(folder.name) for folder in (workdir / "checkpoints").glob("*") if folder.name.isdigit()]
+    start = config.train.continuous_steps
+    if start < max(steps, default=0) <= before.train.continuous_steps:
+        raise UserError(f"train.continuous_steps is {start}, but {workdir} is at step {max(steps)} and its codebooks "
+                        "have not started; give that step or a later one")
 
 
 def settled_precision(asked: str, workdir: Path, host: int = 0, hosts: int = 1) -> str:

@@ -5,9 +5,9 @@ data    splits the batch. With this axis alone, the default, training is pmap-st
 fsdp    splits the batch too, and every large array of the state. Parameters, their averages, the optimizers' moments,
         discriminators and codebooks are in pieces between steps. Each step first gathers the arrays that it computes
         with.
-model   splits the channels within residual units. The first convolution of a unit computes a share of them on each
-        device, and the second sums over the shares. A unit costs one sum over the devices and no gathering. All other
-        work is repeated along this axis.
+model   splits the channels within residual units, and within feed-forward layers of models on tokens. The first
+        convolution of a unit computes a share of them on each device, and the second sums over the shares. A unit costs
+        one sum over the devices and no gathering. All other work is repeated along this axis.
 """
 
 import math
@@ -62,8 +62,11 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-# Parameters of a residual unit, and their axis of channels between the two convolutions.
-_BETWEEN = ((r"unit\d+/dilated/\w+$", -1), (r"unit\d+/snake2/\w+$", -1), (r"unit\d+/pointwise/direction$", 1))
+# Parameters of a residual unit and of a feed-forward layer, and their axis of channels between the two products.
+_BETWEEN = (
+    (r"unit\d+/dilated/\w+$", -1), (r"unit\d+/snake2/\w+$", -1), (r"unit\d+/pointwise/direction$", 1),
+    (r"feed\d+_up/\w+$", -1), (r"feed\d+_down/kernel$", -2),
+)  # fmt: skip
 
 
 def _split(name: str, shape: tuple[int, ...], mesh: Mesh, fsdp_from: float) -> PartitionSpec:

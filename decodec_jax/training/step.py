@@ -29,7 +29,7 @@ from decodec_jax.objective.teacher import Teacher
 from decodec_jax.training.codebooks import Tallies, move_codebooks
 from decodec_jax.training.generator import Batch, drawn_kinds, generate, reference
 from decodec_jax.training.sharding import BATCH, in_pieces, micro_batches, per_device, put_together, replicated
-from decodec_jax.training.state import State, computed_with, learning_rate, make_optimizers
+from decodec_jax.training.state import State, computed_with, learning_rate, make_optimizers, moved
 
 
 def guiding(batch: Batch, teacher: Teacher | None) -> Array | None:
@@ -189,9 +189,7 @@ def make_train_step(config: Config, mesh: Mesh, adversarial: bool = True) -> Tra
         def updated(state: State) -> State:
             updates, optimizer_state = optimizer.update(means.gradient, state.optimizer, state.params)
             params = optax.apply_updates(state.params, updates)
-            # a faster average at first, because an early average is mostly its random start
-            decay = jnp.minimum(config.optim.ema, (1.0 + state.step) / (10.0 + state.step))
-            averaged = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.averaged, params)
+            averaged = moved(state.averaged, params, config.optim.ema, state.step)
             state = state.replace(
                 params=params, codebook=codebook, averaged=averaged, optimizer=optimizer_state, gradient_norms=norms
             )  # fmt: skip
