@@ -1,4 +1,4 @@
-"""Train: `python launch/train.py --config configs/decodec.py:VARIANT --workdir RUN`.
+"""Train: `python launch/train.py --config configs/decodec.py:VARIANT --workdir RUN`, or configs/asr.py.
 
 Run the same command on every host of a pod. Run it again to resume. The exit code is 0 only when all steps are done, 75
 after SIGTERM (everything is saved; run it again), and 2 for a mistake, which one line explains.
@@ -12,6 +12,7 @@ from pathlib import Path
 from absl import app, flags
 from ml_collections import config_flags
 
+from decodec_jax.config import Config
 from decodec_jax.errors import UserError
 from decodec_jax.launching import keep_freed_memory, one_line, parser
 
@@ -24,7 +25,10 @@ def main(_):
     keep_freed_memory()
     import jax  # after the flags, so that a typo in a flag is reported at once
 
-    from decodec_jax.training.loop import train
+    if isinstance(CONFIG.value, Config):
+        from decodec_jax.training.loop import train
+    else:
+        from decodec_jax.downstream.loop import train
 
     logging.getLogger("absl").setLevel(logging.WARNING)
     logging.getLogger("jax").setLevel(logging.ERROR)

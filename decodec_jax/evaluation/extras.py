@@ -15,6 +15,8 @@ INSTALL = {  # all others come with the extra `eval`
     "pesq": "pip install 'decodec_jax[pesq]', which compiles C",
     "faster_whisper": _JUDGES,
     "resemblyzer": "pip install --no-deps Resemblyzer",  # alone: it asks for webrtcvad, which needs a compiler
+    "jiwer": "pip install 'decodec_jax[downstream]'",
+    "phonemizer": "pip install phonemizer, and espeak-ng",
     "torch": _PEERS,
     "transformers": _PEERS,
     "speechtokenizer": "pip install speechtokenizer beartype",

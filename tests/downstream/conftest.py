@@ -23,8 +23,8 @@ def codec(codec_folder):
 
 @pytest.fixture(scope="session")
 def tokens(tmp_path_factory, codec):
-    """A folder of 80 utterances."""
-    return token_folders.write(tmp_path_factory.mktemp("tokens") / "made", token_folders.utterances(80),
+    """A folder of 160 utterances."""
+    return token_folders.write(tmp_path_factory.mktemp("tokens") / "made", token_folders.utterances(160),
                                codec.fingerprint)  # fmt: skip
 
 

@@ -1,0 +1,97 @@
+"""`Recogniser`: a trained recogniser and its weights, for tokens or, if it was trained on spectra, for waveforms."""
+
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from decodec_jax import audio
+from decodec_jax import config as settings
+from decodec_jax.downstream import corpus
+from decodec_jax.downstream.asr.config import Config
+from decodec_jax.downstream.asr.decoding import beam, greedy
+from decodec_jax.downstream.asr.model import STREAMS
+from decodec_jax.downstream.asr.task import network, parameters, vectors
+from decodec_jax.downstream.loop import read_card
+from decodec_jax.downstream.mel import log_mel
+from decodec_jax.downstream.step import create
+from decodec_jax.downstream.text import Vocabulary
+from decodec_jax.errors import UserError
+from decodec_jax.inference.codec import DeCodec
+from decodec_jax.inference.tokens import Tokens
+from decodec_jax.training import checkpoint
+
+STEP = 128  # frames that lengths are padded to multiples of, so that few are compiled
+
+
+class Recogniser:
+    """What a run folder learned. `codec` must be the codec whose tokens it was trained on."""
+
+    def __init__(self, config: Config, card: dict, params: dict, codec: DeCodec, step: int):
+        if codec.fingerprint != card["codec"]:
+            raise UserError(f"the recogniser was trained on tokens of the codec {card['codec']}, and this one is "
+                            f"{codec.fingerprint}; give it the codec of its own")  # fmt: skip
+        self.config, self.card, self.codec, self.step = config, card, codec, step
+        self.vocabulary = Vocabulary(card["symbols"], "" if config.model.text == "characters" else " ")
+        self._params, self._frozen = params, vectors(config.model, codec)
+        self._network = network(config, len(card["symbols"]), tuple(card["entries"]))
+        self._run = jax.jit(partial(_logs, self._network))
+
+    @classmethod
+    def load(cls, run: str | Path, codec: DeCodec | None = None) -> "Recogniser":
+        """The newest checkpoint of a run folder, averaged weights.
+
+        codec: None for the one that its config names. Raises UserError if there is no recogniser there, or if it was
+        trained on tokens of another codec.
+        """
+        run = Path(run)
+        card = read_card(run)
+        if card.get("task") != "asr":
+            raise UserError(f"{run} is a run of the task {card.get('task')!r}; it must be one of configs/asr.py")
+        config = settings.load(run / "config.json", Config)
+        codec = DeCodec.load(config.data.codec) if codec is None else codec
+        build = partial(parameters, network(config, len(card["symbols"]), tuple(card["entries"])),
+                        vectors(config.model, codec))  # fmt: skip
+        shape = jax.eval_shape(lambda: create(config, build))
+        state = checkpoint.read(shape, run / "checkpoints", ("step", "averaged")).state
+        return cls(config, card, state.averaged, codec, int(state.step))
+
+    @property
+    def hears_waves(self) -> bool:
+        """Whether it was trained on log mel spectra."""
+        return self.config.model.features.kind == "mel"
+
+    def recognise(self, tokens: Tokens, beams: int = 0) -> str:
+        """The text of tokens. beams: width of the prefix beam search; 0: greedy. Raises UserError if they don't fit."""
+        if tokens.fingerprint != self.card["codec"]:
+            raise UserError(f"the tokens are of the codec {tokens.fingerprint}; this recogniser hears those of "
+                            f"{self.card['codec']}")  # fmt: skip
+        made = {}
+        for stream, there in zip(STREAMS, tokens.levels, strict=True):
+            levels = getattr(self.config.model.features, stream)
+            if levels > there:
+                raise UserError(f"the tokens have {there} levels of {stream}; this recogniser hears {levels}")
+            if levels:
+                made[stream] = corpus.padded([getattr(tokens, stream)], levels, tokens.frames + -tokens.frames % STEP)
+        return self._text(made, tokens.frames, beams)
+
+    def recognise_wave(self, wave: np.ndarray, rate: int, beams: int = 0) -> str:
+        """The text of a waveform `[t]` at `rate` Hz: as it is, of one that hears spectra; else of its tokens."""
+        if not self.hears_waves:
+            return self.recognise(self.codec.encode(wave, rate), beams)
+        wave = audio.resample(wave, rate, self.card["sample_rate"])
+        mel = log_mel(wave, self.card["sample_rate"], self.card["hop"], self.config.model.features.bands)
+        return self._text({"mel": np.pad(mel, ((0, -len(mel) % STEP), (0, 0)))[None]}, len(mel), beams)
+
+    def _text(self, features: dict[str, np.ndarray], frames: int, beams: int) -> str:
+        logs, count = self._run(self._params, features | {"frames": np.array([frames], np.int32)}, self._frozen)
+        logs = np.asarray(logs[0])[: int(count[0])]
+        return self.vocabulary.decode(beam(logs, beams) if beams else greedy(logs))
+
+
+def _logs(network, params: dict, batch: dict, frozen: dict) -> tuple[jax.Array, jax.Array]:
+    """Log probabilities `[b, g, n]`, and how many frames of them count."""
+    heard = network.apply({"params": params}, batch, frozen)
+    return jax.nn.log_softmax(heard.logits.astype(jnp.float32)), heard.frames
