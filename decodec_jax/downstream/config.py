@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from decodec_jax import config as settings
-from decodec_jax.codec.product import PRECISIONS
 from decodec_jax.errors import UserError
 from decodec_jax.weights import BUILT_IN
 
@@ -44,8 +43,8 @@ def check(data: Data, train: Train) -> None:
     if not data.tokens:
         raise UserError("data.tokens is empty; name the folder that `decodec tokenize` wrote: "
                         "--config.data.tokens=TOKENS")
-    if train.precision not in ("auto", *PRECISIONS):
-        raise UserError(f"train.precision is {train.precision!r}; it must be auto, {' or '.join(PRECISIONS)}")
+    if train.precision not in ("auto", "float32", "bfloat16"):
+        raise UserError(f"train.precision is {train.precision!r}; it must be auto, float32 or bfloat16")
     if isinstance(data.train_splits, str) or not data.train_splits:
         raise UserError(f"data.train_splits is {data.train_splits!r}; it must be a tuple such as \"('train',)\"")
     if not 0 < data.shortest < data.longest:

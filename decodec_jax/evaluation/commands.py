@@ -26,11 +26,13 @@ PANELS = {
 
 
 def evaluate(suites: Sequence[str], data: str, out: Path, models: Sequence[str], others: Sequence[str], limit: int,
-             seconds: float, whisper: str, embedder: str, continuous: bool) -> dict[str, dict[str, str]]:  # fmt: skip
+             seconds: float, whisper: str, embedder: str, continuous: bool,
+             recognisers: Sequence[str] = ()) -> dict[str, dict[str, str]]:  # fmt: skip
     """Every suite into OUT/SUITE, and a run's curves into OUT; returns the tables of each.
 
     models: MODEL or NAME=MODEL, see `load`; others: baselines, see `baselines.find`. Where there are neither, the model
-    that comes with the package is measured. continuous: see `columns`. Raises UserError for what is not there.
+    that comes with the package is measured. continuous: see `columns`. recognisers: RUN or NAME=RUN, for the suite
+    "recognition". Raises UserError for what is not there.
     """
     for name in suites:
         suite.check(name)
@@ -40,11 +42,16 @@ def evaluate(suites: Sequence[str], data: str, out: Path, models: Sequence[str],
         raise UserError(f"the suite {min(set(suites) - set(suite.OF_SYSTEMS))!r} is about models; give --model, "
                         f"such as --model {BUILT_IN}")  # fmt: skip
     rate, tools = rate_of(loaded), scoring.tools(whisper, embedder)
+    hearing = []
+    if recognisers or "recognition" in suites:
+        from decodec_jax.evaluation.suites import recognition  # its packages come with an extra of their own
+
+        hearing = recognition.load(recognisers, [each.model for each in loaded])
     tables = {}
     for name in suites:
         heard = suite.load(data, name, limit, seconds=seconds, rate=rate)
         _create(out / name)
-        tables[name] = suite.run(name, measured, heard, out / name, loaded, tools)
+        tables[name] = suite.run(name, measured, heard, out / name, loaded, tools, hearing)
         if name == "enhancement":
             apart(loaded, heard, out / name, continuous)
     curves(loaded, out)

@@ -44,6 +44,7 @@ class Job(NamedTuple):
     tools: Tools
     out: Path
     notes: list[str]  # to be printed below the tables
+    recognisers: Sequence = ()  # of recognition.py
 
 
 def load(folder: str, suite: str, limit: int = 16, seed: int = 0, seconds: float = SECONDS,
@@ -71,24 +72,29 @@ def load(folder: str, suite: str, limit: int = 16, seed: int = 0, seconds: float
             return recordings.mixtures(source, limit, seconds, seed) + recordings.clean(source)
         case "absence":
             return recordings.alone(source, limit, absence.SECONDS) + recordings.clean(source, limit)
+        case "recognition":
+            return recordings.mixtures(source, limit, None, seed) + recordings.clean(source, limit)
         case _:
             return recordings.mixtures(source, limit, None, seed)
 
 
 def run(suite: str, systems: Sequence[System], items: Sequence[Item], out: Path, models: Sequence[Loaded] = (),
-        tools: Tools | None = None) -> dict[str, str]:  # fmt: skip
+        tools: Tools | None = None, recognisers: Sequence = ()) -> dict[str, str]:  # fmt: skip
     """Measure, and write tables.md, tables.csv, tables.json and the items as wav into `out`.
 
     Returns the table of each group of items as markdown, by its heading. Suites about what only models can do need
-    `models`; others measure `systems` (`systems.base.decodec` makes one of a model). Raises
-    UserError where there are none.
+    `models`; others measure `systems` (`systems.base.decodec` makes one of a model), and "recognition" measures
+    `recognisers` (recognition.py). Raises UserError where there are none.
     """
     check(suite)
-    if not (systems if suite in OF_SYSTEMS else models):
+    if suite == "recognition" and not recognisers:
+        raise UserError("the suite 'recognition' measures runs of configs/asr.py; give some: --recogniser NAME=RUN")
+    if suite != "recognition" and not (systems if suite in OF_SYSTEMS else models):
         raise UserError(f"the suite {suite!r} has nothing to measure; give it a model")
     tools = scoring.tools() if tools is None else tools
     recordings.save(items, out / "items")
-    job = Job(systems, models, items, tools, out, [f"Not measured: {why}." for why in tools.missing])
+    missing = () if suite == "recognition" else tools.missing
+    job = Job(systems, models, items, tools, out, [f"Not measured: {why}." for why in missing], recognisers)
     rows = SUITES[suite](job)
     pooled = [row._replace(group=ALL) for row in rows if row.group.endswith(" dB")]
     found = tables.summarised([*pooled, *rows], [each.name for each in models] if suite == "ablation" else [])
@@ -193,6 +199,21 @@ def _leakage(job: Job) -> list[Row]:
     return rows
 
 
+def _recognition(job: Job) -> list[Row]:
+    from decodec_jax.evaluation.suites import recognition  # its packages come with an extra of their own
+
+    count = len(job.recognisers) * len(job.items)
+    rows = [row for each, item in _shown("recognition", product(job.recognisers, job.items), count)
+            for row in recognition.measure(each, item)]  # fmt: skip
+    if not rows:
+        raise UserError("no test clip has a transcript that the recognisers can spell; give another folder of data")
+    for name, each in job.recognisers:
+        minutes = each.card["data"]["minutes"]
+        job.notes.append(f"{name}: step {each.step}, trained on {minutes:g} min of tokens of the codec "
+                         f"{each.card['codec']}.")  # fmt: skip
+    return rows
+
+
 def _shown(what: str, work: Iterable[T], count: int) -> Iterable[T]:
     """The same, with a progress bar where standard error is a terminal."""
     console = Console(stderr=True)
@@ -207,4 +228,5 @@ SUITES: dict[str, Callable[[Job], list[Row]]] = {
     "conversion": _conversion,
     "ablation": _ablation,
     "leakage": _leakage,
+    "recognition": _recognition,
 }
