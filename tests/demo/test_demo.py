@@ -151,19 +151,17 @@ def test_what_a_browser_lacks_is_said(page):
         return
     server = started(page)
     address = f"http://localhost:{server.server_port}/"
-    with browser.opened() as chromium:
-        for setting, script, said in (
-            ("granted", "", "No microphone was found. Connect one, and press Record again."),
-            ("denied", "", "This page may not use the microphone. Allow it in the settings of the browser"),
-            ("denied", "Object.defineProperty(navigator, 'mediaDevices', { value: undefined })",
-             "This page cannot use a microphone: browsers allow that on https addresses and on localhost only."),
-        ):  # fmt: skip
-            chromium.devtools("Browser.setPermission", permission={"name": "microphone"}, setting=setting)
-            chromium.devtools("Page.addScriptToEvaluateOnNewDocument", source=script)
-            chromium.post("url", url=address)
-            chromium.wait(f"{STATUS} === 'Ready.'")
-            chromium.run("document.querySelector('#record').click()")
-            assert said in chromium.wait(ERROR)
+    with browser.opened("--use-fake-device-for-media-stream") as chromium:
+        chromium.devtools("Browser.setPermission", permission={"name": "microphone"}, setting="denied")
+        said = "This page may not use the microphone. Allow it in the settings of the browser, and press Record again."
+        assert said_of_the_microphone(chromium, address) == said
+    with browser.opened("--use-fake-ui-for-media-stream") as chromium:
+        said = "No microphone was found. Connect one, and press Record again."
+        assert said_of_the_microphone(chromium, address) == said
+        no_devices = "Object.defineProperty(navigator, 'mediaDevices', { value: undefined })"
+        chromium.devtools("Page.addScriptToEvaluateOnNewDocument", source=no_devices)
+        said = "This page cannot use a microphone: browsers allow that on https addresses and on localhost only."
+        assert said_of_the_microphone(chromium, address) == said
         chromium.devtools("Page.addScriptToEvaluateOnNewDocument", source="WebAssembly.validate = () => false")
         chromium.post("url", url=address)
         said = "This browser is too old for the codec: it lacks WebAssembly with SIMD. Please update it."
@@ -171,6 +169,13 @@ def test_what_a_browser_lacks_is_said(page):
         assert chromium.run(f"return {STATUS}") == ""
         assert chromium.run("return document.querySelector('#record').disabled")
     ended(server)
+
+
+def said_of_the_microphone(chromium, address: str) -> str:
+    chromium.post("url", url=address)
+    chromium.wait(f"{STATUS} === 'Ready.'")
+    chromium.run("document.querySelector('#record').click()")
+    return chromium.wait(ERROR)
 
 
 def started(folder: Path):
