@@ -1,4 +1,4 @@
-"""Apache Beam runs the parts of `prepare`: on the cores of this machine, or on Dataflow, Flink or Spark."""
+"""Run the parts of `prepare` with Apache Beam: on the cores of this machine, or on Dataflow, Flink or Spark."""
 
 import logging
 import os
@@ -16,12 +16,12 @@ QUIET = 20.0  # s between lines of progress
 def runner(
     out: str, workers: int | None, options: Sequence[str], say: Callable[[str], None]
 ) -> Callable[[Callable[[parts.Part], None], Sequence[parts.Part]], None]:
-    """What `prepare.prepare` runs its parts with. Raises UserError if Beam is missing or knows no such options.
+    """The `run` that `prepare.prepare` takes. Raises UserError if Beam is missing or does not know one of the options.
 
-    workers: processes on this machine; None: as many as there are cores. options: those of Beam, such as
-    --runner=DataflowRunner --project=mine; without --runner, it runs here.
+    workers: processes on this machine; None: one for each core. options: Beam's, such as --runner=DataflowRunner
+    --project=mine; without --runner, the parts run on this machine.
     """
-    logging.disable(logging.WARNING)  # Beam warns, on import, of packages for BigQuery
+    logging.disable(logging.WARNING)  # when it is imported, Beam warns about packages for BigQuery
     try:
         import apache_beam
         from apache_beam.options.pipeline_options import PipelineOptions
@@ -36,30 +36,30 @@ def runner(
         count = workers or os.cpu_count() or 1
         mode = "in_memory" if count == 1 else "multi_processing"
         asked += [f"--direct_num_workers={count}", f"--direct_running_mode={mode}"]
-        # Naming the version keeps Beam from trying a runner that it would have to download.
+        # Without a version here, Beam would first try a runner that it has to download.
         asked.append(f"--update_compatibility_version={apache_beam.__version__}")
-        asked.append("--default_sdk_harness_log_level=CRITICAL")  # of the processes
+        asked.append("--default_sdk_harness_log_level=CRITICAL")  # for the worker processes
     made = PipelineOptions(asked)
     known = made.get_all_options()
-    for option in asked:  # Beam ignores what it does not know
+    for option in asked:  # Beam ignores options that it does not know
         name = option.split("=")[0]
         if option.startswith("--") and name.lstrip("-") not in known:
-            raise UserError(f"{name} is no option of this command or of Beam")
+            raise UserError(f"{name} is not an option of this command or of Beam")
     return partial(_run, options=made, out=out, say=say)
 
 
 def _run(work: Callable[[parts.Part], None], todo: Sequence[parts.Part], options, out: str, say) -> None:
-    """Do the parts. Raises UserError, one line long, if any cannot be done."""
+    """Run the parts. Raises a UserError of one line if one of them fails."""
     import apache_beam
 
-    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)  # of what fails, this function says all that matters
+    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)  # the UserError below says what failed
     done = threading.Event()
     watch = threading.Thread(target=_watch, args=(out, todo, done, say), daemon=True)
     watch.start()
     try:
         with apache_beam.Pipeline(options=options) as pipeline:
             _ = pipeline | apache_beam.Create(list(todo)) | apache_beam.Reshuffle() | apache_beam.Map(work)
-    except Exception as error:  # Beam wraps what a worker raised, and its traceback, in errors of many kinds
+    except Exception as error:  # Beam wraps a worker's error and traceback in errors of many types
         told = re.findall(r"UserError: (.*)", str(error))
         line = told[-1] if told else next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(f"{re.sub(r' *.while running.*', '', line)}; run the same command again to go on") from None
@@ -69,7 +69,7 @@ def _run(work: Callable[[parts.Part], None], todo: Sequence[parts.Part], options
 
 
 def _watch(out: str, todo: Sequence[parts.Part], done: threading.Event, say: Callable[[str], None]) -> None:
-    """Say now and then how many parts are done."""
+    """Report now and then how many parts are done."""
     while not done.wait(QUIET):
         try:
             say(f"{len(todo) - len(parts.left(out, todo))} of {len(todo)} parts are done")

@@ -1,7 +1,7 @@
-"""What a source holds: recordings in folders, manifests, buckets, tar files, WebDataset shards and TFDS datasets.
+"""List and open the recordings of a source: a folder, manifest, bucket, tar file, WebDataset shard or TFDS dataset.
 
-Listing decodes nothing. Names are sorted, and members of an archive keep its order, so the same source always gives the
-same list.
+Listing decodes nothing. Names are sorted, and members of an archive keep their order, so a source always gives the same
+list.
 """
 
 import csv
@@ -28,25 +28,25 @@ KNOWN = {"path", "split", "kind", "speaker", "transcript", "duration", "duration
 
 @dataclass(frozen=True)
 class Item:
-    """A recording that has not been opened yet."""
+    """A recording, not opened yet."""
 
-    id: str  # its name in the source and in messages
-    path: str  # a file or a URL; of a recording in an archive, the archive's
-    member: str = ""  # its name in the archive; "split#index" in a TFDS dataset
+    id: str  # name in the source and in messages
+    path: str  # of its file or archive, or their URL
+    member: str = ""  # name in the archive; "split#index" in a TFDS dataset
     kind: str = "speech"
     speaker: str = ""
     split: str = "train"
     transcript: str = ""
     licence: str = ""
-    seconds: float = 0.0  # 0 where not known
+    seconds: float = 0.0  # 0 if unknown
     size: int = 0  # bytes
     more: dict = field(default_factory=dict, hash=False)  # other columns of a manifest
 
 
 def listed(source: str, kind: str = "speech") -> list[Item]:
-    """The recordings of a source: a folder, file, archive, or a URL with or without a pattern.
+    """List the recordings of a folder, a file, an archive or a URL, which may hold a pattern.
 
-    kind: of those whose folder or manifest does not tell. Raises UserError if there are none.
+    kind: of recordings whose folder or manifest does not say. Raises UserError if there are no recordings.
     """
     if storage.is_url(source):
         found = _of_bucket(source, kind)
@@ -62,7 +62,7 @@ def listed(source: str, kind: str = "speech") -> list[Item]:
 
 
 def _of_bucket(source: str, kind: str) -> list[Item]:
-    """Names in a bucket begin where the pattern does, or below the folder."""
+    """The files of a bucket, named relative to the folder, or to the part of the URL that has no wildcards."""
     files = storage.listed(source)
     fixed = re.split(r"[*?\[]", source)[0]
     root = fixed.rstrip("/") if fixed == source and files[0][0] != source else fixed.rsplit("/", 1)[0]
@@ -85,7 +85,7 @@ def _of_folder(root: Path, kind: str) -> list[Item]:
 
 
 def _of_file(path: str, name: str, size: int, kind: str) -> list[Item]:
-    """A recording, or those of an archive; nothing for other files. The first folder of the name may tell the kind."""
+    """A recording, or the recordings of an archive; nothing for other files. A first folder "noise" tells the kind."""
     kind = KINDS.get(PurePosixPath(name).parts[0], kind)
     if name.lower().endswith(ARCHIVES):
         return _of_archive(path, name, kind)
@@ -97,7 +97,7 @@ def _of_file(path: str, name: str, size: int, kind: str) -> list[Item]:
 
 
 def _of_manifest(root: str, sizes: Mapping[str, int], kind: str) -> list[Item]:
-    """The rows of the manifest of a folder or a bucket; sizes: of a bucket's files, in bytes."""
+    """The rows of a manifest in a folder or a bucket. sizes: bytes of each file in the bucket."""
     path = f"{root}/manifest.csv"
     try:
         rows = csv.DictReader(io.StringIO(storage.read(path).decode("utf-8-sig"), newline=""))
@@ -118,7 +118,7 @@ def _of_row(root: str, row: dict[str, str], sizes: Mapping[str, int], kind: str)
     path = os.path.join(root, row["path"])
     size = sizes.get(path, 0)
     if not storage.is_url(root) and not records.address(row["path"]) and os.path.exists(path):
-        size = os.path.getsize(path)  # of a file that is missing, whoever reads it will say so
+        size = os.path.getsize(path)  # a missing file is reported when it is read
     more = {key: text for key, text in row.items() if key and key not in KNOWN and text}
     return Item(
         row["path"], path, "", KINDS.get(told, told), row.get("speaker") or "",
@@ -128,7 +128,7 @@ def _of_row(root: str, row: dict[str, str], sizes: Mapping[str, int], kind: str)
 
 
 def _of_archive(path: str, name: str, kind: str) -> list[Item]:
-    """The recordings of a tar file; of a WebDataset shard, texts of the same name tell transcript and speaker."""
+    """The recordings of a tar file. In a WebDataset shard, texts of the same name give transcript and speaker."""
     found: list[tuple[str, Item]] = []
     told: dict[str, dict] = {}
     try:
@@ -143,13 +143,13 @@ def _of_archive(path: str, name: str, kind: str) -> list[Item]:
                 elif suffix.lower() in TEXTS and member.size < 1 << 16:
                     told.setdefault(stem, {}).update(_text(archive.extractfile(member).read(), suffix.lower()))
     except (tarfile.TarError, EOFError, OSError, UserError):
-        # What was listed before the damage can be read. One more item makes the report name the rest.
+        # What comes before the damage can be read. One more item puts the rest into the report.
         found.append(("", Item(f"{name}/(the rest)", path, "(the rest)", kind)))
     return [replace(item, **told.get(stem, {})) for stem, item in found]
 
 
 def _text(content: bytes, suffix: str) -> dict:
-    """The fields of an item that a WebDataset's text tells."""
+    """The fields of an item that a text in a WebDataset shard gives."""
     text = content.decode("utf-8", "replace").strip()
     if suffix == ".txt":
         return {"transcript": text}
@@ -167,7 +167,7 @@ def _text(content: bytes, suffix: str) -> dict:
 
 
 def _of_tfds(root: Path, kind: str) -> list[Item]:
-    """Every example. Of one that cannot be described, only its name is known, so that the report says what it lacks."""
+    """All examples, also those that cannot be read, so that the report can name them."""
     source = tfds_source.open_tfds(root, 1, lambda _: True)
     described = {clip.name: clip for clip in source.clips}
     found = []
@@ -183,9 +183,9 @@ def _of_tfds(root: Path, kind: str) -> list[Item]:
 
 
 def contents(items: Sequence[Item]) -> Iterator[tuple[Item, str | io.BytesIO | UserError]]:
-    """Where to read each item, in order: a path, the bytes of its file, or why it cannot be read.
+    """Open each item, in order: gives a path, the bytes of a file, or the reason why it cannot be read.
 
-    An archive is read once, from its start to the last of its items.
+    An archive is read once, up to the last of the items.
     """
     position = 0
     while position < len(items):
@@ -202,7 +202,7 @@ def contents(items: Sequence[Item]) -> Iterator[tuple[Item, str | io.BytesIO | U
 
 
 def located(item: Item) -> str | io.BytesIO | UserError:
-    """Where to read one item that is in no archive: a path, the bytes of its file, or why it cannot be read."""
+    """Open an item that is not in an archive: a path, the bytes of a file, or the reason why it cannot be read."""
     try:
         if item.member:
             return _example(item)
@@ -215,7 +215,7 @@ def located(item: Item) -> str | io.BytesIO | UserError:
 
 
 def _members(items: Sequence[Item]) -> Iterator[tuple[Item, io.BytesIO | UserError]]:
-    """Items of one archive, in its order."""
+    """Open items of one archive, in its order."""
     left = iter(items)
     item = next(left)
     try:

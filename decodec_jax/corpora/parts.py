@@ -1,7 +1,7 @@
-"""Work in parts, each with a file of its own: what makes a run resumable and lets machines share it.
+"""Divide the work into parts with a file each, so that a run can be resumed and machines can share it.
 
-Parts depend on the recordings of a source and on the settings alone. A part is done when its .json is there, which is
-written last. So whoever stops at any moment loses the parts in progress, and the same command does the rest.
+The parts depend only on the recordings of a source and on the settings. A part is done when its .json file exists,
+which is written last. A run that is interrupted loses the parts in progress; the same command then does the rest.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ class Part:
 
 
 def cut(source: str, items: Sequence[Item], size: int) -> list[Part]:
-    """The parts of a source: as many items to each as weigh about `size` bytes as FLAC, at least one."""
+    """Divide a source into parts of about `size` bytes as FLAC, with at least one item each."""
     found: list[list[Item]] = []
     filled = size
     for item in items:
@@ -40,13 +40,13 @@ def cut(source: str, items: Sequence[Item], size: int) -> list[Part]:
 
 
 def weight(item: Item) -> int:
-    """About how many bytes an item takes as FLAC."""
+    """The approximate size of an item as FLAC, in bytes."""
     name = (item.member or item.path).lower()
     return item.size * (4 if name.endswith(LOSSY) else 1)
 
 
 def digest(items: Iterable[Item]) -> str:
-    """16 hexadecimal digits that change with any item."""
+    """16 hexadecimal digits that change if any item does."""
     made = hashlib.blake2b(digest_size=8)
     for item in items:
         made.update(repr((item.id, item.member, item.kind, item.speaker, item.split, item.transcript, item.licence,
@@ -55,9 +55,9 @@ def digest(items: Iterable[Item]) -> str:
 
 
 def begin(out: str, settings: Mapping[str, object], sources: Mapping[str, str]) -> None:
-    """Write settings and the digest of each source to the folder, beside those of sources that it holds already.
+    """Write the settings and the digests of the sources to the folder. Digests of other sources stay there.
 
-    Raises UserError if it holds work with other settings, other recordings of a source of this name, or anything else.
+    Raises UserError if the folder was begun with other settings or other recordings, or holds other files.
     """
     there = storage.names(out)
     known = {"settings": dict(settings), "sources": {}}
@@ -65,11 +65,12 @@ def begin(out: str, settings: Mapping[str, object], sources: Mapping[str, str]) 
         known = json.loads(storage.read(f"{out}/{SETTINGS}"))
     elif any(not name.startswith(".") for name in there):
         raise UserError(f"{out} holds other files; choose a new folder")
-    for asked, held in ((dict(settings), known["settings"]), (sources, {**sources, **known["sources"]})):
-        for key in asked:
-            if asked[key] != held.get(key):
-                raise UserError(f"{out} was begun otherwise: {key} is {asked[key]!r} and was {held.get(key)!r}; "
-                                "choose another folder, or delete this one")  # fmt: skip
+    before = known["settings"]
+    other = [f"{key} {before.get(key)!r}, not {value!r}" for key, value in settings.items() if before.get(key) != value]
+    changed = {name for name, digest in sources.items() if known["sources"].get(name, digest) != digest}
+    other += [f"other recordings of {name}" for name in sorted(changed)]
+    if other:
+        raise UserError(f"{out} was begun with {other[0]}; choose another folder, or delete this one")
     known["sources"] = {**known["sources"], **sources}
     storage.write(out, SETTINGS, json.dumps(known, indent=2, sort_keys=True) + "\n")
 
@@ -81,12 +82,12 @@ def left(out: str, parts: Iterable[Part]) -> list[Part]:
 
 
 def finish(out: str, part: Part, facts: dict) -> None:
-    """Say that a part is done."""
+    """Mark a part as done."""
     storage.write(out, f"{part.name}.json", json.dumps(facts, ensure_ascii=False, sort_keys=True) + "\n")
 
 
 def facts_of(out: str, part: Part) -> dict:
-    """What `finish` was told. Raises UserError if it is damaged."""
+    """The `facts` that `finish` wrote. Raises UserError if they are damaged."""
     try:
         return json.loads(storage.read(f"{out}/{part.name}.json"))
     except ValueError:

@@ -1,8 +1,8 @@
-"""Archives to training shards: `decodec prepare`. Decode, resample, split, screen, and pack, with a report.
+"""`decodec prepare`: from archives to training shards. Decode, resample, split, screen and pack, with a report.
 
-A part of the sources (`parts.py`) becomes a shard, `NAME-000012.array_record`, whose records are FLAC files, and a
-.json that says what is in it and what was dropped. When all parts are done, `finish` writes manifest.csv, from which
-training and `decodec tokenize` read the shards. `beam.py` runs the parts, on one machine or many.
+Each part of the sources (`parts.py`) becomes a shard of FLAC files, `NAME-000012.array_record`, and a .json file that
+lists its clips and what was dropped. When all parts are done, `finish` writes manifest.csv, which training and
+`decodec tokenize` read. `beam.py` runs the parts, on one machine or many.
 """
 
 import csv
@@ -27,7 +27,7 @@ from decodec_jax.errors import UserError
 from decodec_jax.inference.loudness import level_of_pieces
 
 COLUMNS = ("path", "split", "kind", "speaker", "transcript", "duration", "licence", "id", "recording", "level_db")
-FORBIDS = re.compile(r"\bNC\b|non-?commercial|LDC", re.IGNORECASE)  # in the names of licences
+FORBIDS = re.compile(r"\bNC\b|non-?commercial|LDC", re.IGNORECASE)  # in names of licences
 NOT_GIVEN = "not given"
 
 
@@ -35,8 +35,8 @@ NOT_GIVEN = "not given"
 class Settings:
     """How recordings become clips."""
 
-    rate: int = 16_000  # Hz of the clips; recordings below it are dropped
-    shard_mb: float = 200.0  # about how large a shard becomes
+    rate: int = 16_000  # Hz of the clips; recordings at lower rates are dropped
+    shard_mb: float = 200.0  # approximate size of a shard
     limits: screen.Limits = field(default_factory=screen.Limits)
 
 
@@ -44,15 +44,15 @@ def prepare(
     sources: Sequence[str], out: str, settings: Settings, run: Callable, kind: str = "speech",
     say: Callable[[str], None] = lambda line: None,
 ) -> dict:  # fmt: skip
-    """Make training shards of sources; returns the report.
+    """Make training shards of sources, and return the report.
 
-    sources: what `items.listed` reads, or RECIPE=SOURCE with a name of `recipes.RECIPES`.
-    run:     runs a function for each of some parts, in any order and place: `beam.run`, or `map` in effect.
-    kind:    of recordings whose source does not tell: "speech", "background" or "room".
-    say:     is told licences before anything is written, and sources that cannot be read, a line each.
+    sources: what `items.listed` reads, or RECIPE=SOURCE with a name from `recipes.RECIPES`.
+    run:     calls a function for each part of a list, in any order and place; `beam.runner` makes one.
+    kind:    "speech", "background" or "room": of recordings whose source does not say.
+    say:     receives lines: licences, before anything is written, and sources that cannot be read.
 
-    Run again, it does the parts that are missing. Raises UserError if no source can be read, if `out` holds other
-    work, or if it cannot be written.
+    Parts that are done already are kept. Raises UserError if no source can be read, or if `out` holds other work or
+    cannot be written.
     """
     found, unreadable = {}, []
     for source in sources:
@@ -76,7 +76,7 @@ def prepare(
 
 
 def _name(source: str, taken: dict) -> str:
-    """A short name for a source, which no other has."""
+    """A short, unique name for a source."""
     path = source.split("=", 1)[-1].rstrip("/")
     stem = PurePosixPath(path.split("*")[0].rstrip("/")).name or "source"
     name = re.sub(r"[^\w.-]+", "_", re.sub(r"\.(tar(\.\w+)?|tgz)$", "", stem)).lstrip(".") or "source"
@@ -88,7 +88,7 @@ def _name(source: str, taken: dict) -> str:
 
 
 def licences(found: dict[str, Sequence[Item]]) -> Iterator[str]:
-    """A line for each source with its most frequent licences, and one if any of its licences forbid commercial use."""
+    """For each source, a line with its most frequent licences, and one if any of them forbids commercial use."""
     for name, each in found.items():
         counts = Counter(item.licence or NOT_GIVEN for item in each)
         first = counts.most_common(NAMED)
@@ -104,9 +104,9 @@ def licences(found: dict[str, Sequence[Item]]) -> Iterator[str]:
 
 
 def make(part: parts.Part, settings: Settings, out: str) -> None:
-    """Write the shard of a part and what is in it. Raises UserError if they cannot be written.
+    """Write the shard and the .json file of a part. Raises UserError if they cannot be written.
 
-    Nothing in the recordings can end it: those that are no use are dropped, with the reason.
+    Recordings that cannot be used are dropped with a reason, and never end the run.
     """
     clips, dropped = [], []
 
@@ -122,7 +122,7 @@ def make(part: parts.Part, settings: Settings, out: str) -> None:
 
 
 def _clips(item: Item, source, settings: Settings, dropped: list) -> list[tuple[dict, bytes]]:
-    """The clips of a recording, and their FLAC files; adds [id, reason, detail, seconds] of those it drops."""
+    """The clips of a recording with their FLAC files. Appends [id, reason, detail, seconds] of what it drops."""
     if item.kind not in KINDS.values():
         dropped.append([item.id, "other kind", f"its kind is {item.kind!r}", item.seconds])
         return []
@@ -151,18 +151,18 @@ def _clips(item: Item, source, settings: Settings, dropped: list) -> list[tuple[
     dropped += [[f"{item.id}:{number}" if several else item.id, fault, "", seconds] for number, fault, seconds in unfit]
     for facts, _ in made:
         facts["id"] = f"{item.id}:{facts['id']}" if several else item.id
-        facts["transcript"] = "" if several else item.transcript  # nobody knows which words are in which piece
+        facts["transcript"] = "" if several else item.transcript  # which piece holds which words is unknown
     return made
 
 
 class _BelowRate(UserError):
-    """A recording has a lower sample rate than the clips."""
+    """The sample rate of a recording is below that of the clips."""
 
 
 def _decoded(source: str | io.BytesIO, item: Item, settings: Settings) -> Iterator[np.ndarray]:
-    """A recording as clips, float32 [t] at the rate of the settings, a clip in memory at a time.
+    """The clips of a recording, float32 [t] at the rate of the settings, with one clip in memory at a time.
 
-    Raises UserError if any of it cannot be read.
+    Raises UserError if the recording cannot be read to its end.
     """
     with audio.reading(source, name=item.id) as (info, pieces):
         if info.rate < settings.rate:
@@ -176,10 +176,9 @@ def _decoded(source: str | io.BytesIO, item: Item, settings: Settings) -> Iterat
 
 
 def finish(out: str, every: Sequence[parts.Part], settings: Settings, unreadable: Sequence) -> dict:
-    """Write manifest.csv, dropped.csv, report.json and the data card README.md from what the parts say.
+    """Write manifest.csv, dropped.csv, report.json and the data card README.md from the .json files of the parts.
 
-    Of clips with the same samples or the same id, the first is kept: the others stay in their shards, but no manifest
-    names them.
+    If clips have the same samples or the same id, the manifest lists the first. The others stay in their shards.
     """
     waiting = parts.left(out, every)
     if waiting:
@@ -207,7 +206,7 @@ def finish(out: str, every: Sequence[parts.Part], settings: Settings, unreadable
     storage.write(out, "dropped.csv", _table([("id", "reason", "detail", "seconds"), *dropped]))
     storage.write(out, "report.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     storage.write(out, "README.md", card(report, settings))
-    storage.write(out, "manifest.csv", _table([COLUMNS, *rows]))  # last: a folder with it is a finished one
+    storage.write(out, "manifest.csv", _table([COLUMNS, *rows]))  # last, so that only finished folders have one
     storage.remove_leftovers(out)
     return report
 
@@ -236,7 +235,7 @@ def summary(rows: Sequence[tuple], dropped: Sequence[Sequence]) -> dict:
 
 
 def card(report: dict, settings: Settings) -> str:
-    """The data card: what the corpus holds, under which licences, and what was left out."""
+    """The data card: contents, licences, and what was left out."""
     limits = settings.limits
     lines = [
         "# Data card", "",

@@ -1,10 +1,10 @@
-"""Recipes of known corpora: what the folders and texts of each say about speakers, splits, transcripts and licence.
+"""Recipes for known corpora: how their folders and texts give speakers, splits, transcripts and licences.
 
-`decodec prepare librispeech=/data/LibriSpeech ... OUT` names a recipe and where its corpus lies: a folder as the corpus
-unpacks, or its archives. The paper trains on AISHELL-3, LibriTTS, VCTK and WSJ0/1 with noises of ESC-50 and DNS.
+`decodec prepare librispeech=/data/LibriSpeech ... OUT` names a recipe and the place of its corpus, unpacked or in
+archives. The paper trains on AISHELL-3, LibriTTS, VCTK and WSJ0/1, with noises from ESC-50 and DNS.
 
-A recipe gives for each recording its fields, or None for one that is not to be used. Licences are those that the
-publishers name; read them before you use a corpus.
+For each recording, a recipe gives the fields of its item, or None if it is not to be used. The licences are those that
+the publishers name; read them before you use a corpus.
 """
 
 import csv
@@ -20,28 +20,28 @@ from decodec_jax.corpora import items, storage
 from decodec_jax.corpora.items import ARCHIVES, Item
 from decodec_jax.errors import UserError
 
-Texts = Mapping[str, str]  # what `Recipe.told` makes of the texts: transcripts or other facts by a recording's key
+Texts = Mapping[str, str]  # transcripts or other facts, by the key of a recording
 Fields = dict[str, str]  # of an item
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A corpus: where it is published, its licence, which texts it needs, and what it makes of each recording."""
+    """A corpus: where it is published, its licence, and how to describe its recordings."""
 
     url: str
     licence: str
-    describe: Callable[[PurePosixPath, Texts], Fields | None]  # by the path below the source
-    texts: Sequence[str] = ()  # patterns of the names of text files
-    told: Callable[[dict[str, str]], Texts] = dict  # from name -> content
+    describe: Callable[[PurePosixPath, Texts], Fields | None]  # from its path in the source
+    texts: Sequence[str] = ()  # patterns for the names of the text files it needs
+    told: Callable[[dict[str, str]], Texts] = dict  # from the contents of the texts, by name
 
 
 def listed(source: str, kind: str = "speech") -> list[Item]:
-    """`items.listed`, with RECIPE=SOURCE read by a recipe. Raises UserError for an unknown recipe or a wrong layout."""
+    """Like `items.listed`, but reads RECIPE=SOURCE with that recipe. Raises UserError if it cannot."""
     name, equals, place = source.partition("=")
     if not equals or "/" in name or os.path.exists(source):
         return items.listed(source, kind)
     if name not in RECIPES:
-        raise UserError(f"{name!r} is no recipe of a corpus; there are {', '.join(RECIPES)}")
+        raise UserError(f"{name!r} is not a recipe; there are {', '.join(RECIPES)}")
     recipe = RECIPES[name]
     told = recipe.told(texts(place, recipe.texts)) if recipe.texts else {}
     found = []
@@ -55,7 +55,7 @@ def listed(source: str, kind: str = "speech") -> list[Item]:
 
 
 def texts(source: str, patterns: Sequence[str]) -> dict[str, str]:
-    """The text files of a source whose names match, also those in its archives: name -> content."""
+    """The text files of a source, archives included, whose names match a pattern: name -> content."""
     def wanted(name: str) -> bool:
         return any(fnmatch(PurePosixPath(name).name, pattern) for pattern in patterns)
 
@@ -74,7 +74,7 @@ def texts(source: str, patterns: Sequence[str]) -> dict[str, str]:
                         if member.isfile() and wanted(member.name):
                             found[member.name] = archive.extractfile(member).read().decode("utf-8", "replace")
             except (tarfile.TarError, EOFError, OSError):
-                continue  # the recordings of what is missing are reported when they are read
+                continue  # the damage is reported when recordings are read
     return found
 
 
@@ -82,18 +82,18 @@ def texts(source: str, patterns: Sequence[str]) -> dict[str, str]:
 
 
 def _split(folder: str) -> str:
-    """The split that a folder's name tells: dev-clean is "valid", test-other is "test", the rest is "train"."""
+    """The split of a folder: dev-clean is "valid", test-other is "test", all others are "train"."""
     return "valid" if re.match(r"dev|val|cv|si_dt", folder) else "test" if re.match(r"test|si_et", folder) else "train"
 
 
 def _lines(contents: dict[str, str]) -> Texts:
-    """Transcripts of files whose lines are a key and its words."""
+    """Transcripts from files with lines of a key and its words."""
     pairs = (line.split(None, 1) for text in contents.values() for line in text.splitlines())
     return {pair[0]: pair[1].strip() for pair in pairs if len(pair) == 2}
 
 
 def _by_stem(contents: dict[str, str]) -> Texts:
-    """Transcripts of files that hold one each: a.txt or a.normalized.txt beside or for a.wav."""
+    """Transcripts from files that hold one each: a.txt or a.normalized.txt for a.wav."""
     return {PurePosixPath(name).name.split(".")[0]: text.strip() for name, text in contents.items()}
 
 
@@ -117,7 +117,7 @@ def _aishell3(path: PurePosixPath, told: Texts) -> Fields | None:
 
 
 def _aishell3_told(contents: dict[str, str]) -> Texts:
-    """Lines "SSB00050001.wav<tab>guang3-character guang3 zhou1-character zhou1 ...": every second word is a reading."""
+    """Lines "SSB00050001.wav<tab>guang3-character guang3 zhou1-character zhou1 ...": every second word is pinyin."""
     return {name: "".join(words.split()[::2]) for name, words in _lines(contents).items()}
 
 
@@ -157,7 +157,7 @@ def _musan(path: PurePosixPath, told: Texts) -> Fields | None:
 
 
 def _demand(path: PurePosixPath, told: Texts) -> Fields | None:
-    return {"kind": "background"} if path.stem == "ch01" else None  # DKITCHEN/ch01.wav; 15 more hear the same
+    return {"kind": "background"} if path.stem == "ch01" else None  # DKITCHEN/ch01.wav, one of 16 microphones
 
 
 def _rirs(path: PurePosixPath, told: Texts) -> Fields | None:

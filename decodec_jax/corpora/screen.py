@@ -1,28 +1,28 @@
-"""What makes a clip unfit for training, and where a long recording is cut: functions of samples, in numpy alone."""
+"""Decide whether a clip is fit for training, and where to cut a long recording. Functions of samples, in numpy."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-BLOCK = 0.1  # s; a recording is cut in the middle of the quietest such block
-FLAT = 3  # samples in a row at the peak that count as clipped; a sine has fewer
-DYNAMICS = 70.0  # dB below its loudest band where a recording is taken to hold nothing
+BLOCK = 0.1  # s; recordings are cut in the middle of the quietest block
+FLAT = 3  # this many samples in a row at the peak count as clipped; a sine has fewer
+DYNAMICS = 70.0  # dB below the loudest band; anything quieter does not count as content
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a clip must keep to."""
+    """The limits that a clip must keep."""
 
     longest: float = 30.0  # s; longer recordings are split
     shortest: float = 0.3  # s
     quietest: float = -60.0  # dB of full scale, RMS of the parts that are not silence
-    clipped: float = 1e-3  # the largest share of samples in flat tops
+    clipped: float = 1e-3  # largest share of samples in flat tops
     bandwidth: float = 4000.0  # Hz that speech must reach
 
 
 def fault(wave: np.ndarray, rate: int, kind: str, level: float, limits: Limits) -> str:
-    """Why a clip [t] at `rate` (Hz) and `level` (dB of full scale) is unfit, or ""."""
+    """Why a clip [t] at `rate` (Hz) and `level` (dB of full scale) is unfit; "" if it is fit."""
     if kind != "room" and len(wave) < limits.shortest * rate:
         return "too short"
     if not level >= limits.quietest:
@@ -35,7 +35,7 @@ def fault(wave: np.ndarray, rate: int, kind: str, level: float, limits: Limits) 
 
 
 def clipped(wave: np.ndarray) -> float:
-    """The share of samples of [t] in flat tops: FLAT or more in a row within 0.1 % of a peak near full scale."""
+    """The share of samples in flat tops: FLAT or more in a row, within 0.1 % of a peak above 0.5."""
     share = 0.0
     for side in (wave, -wave):
         peak = side.max(initial=0.0)
@@ -48,7 +48,7 @@ def clipped(wave: np.ndarray) -> float:
 
 
 def bandwidth(wave: np.ndarray, rate: int) -> float:
-    """The highest frequency (Hz) at which [t] holds something: its mean spectrum is within DYNAMICS of its maximum."""
+    """The highest frequency (Hz) at which the mean spectrum of [t] is within DYNAMICS of its maximum."""
     size = rate // 40  # 25 ms
     frames = wave[: len(wave) // size * size].reshape(-1, size)
     if not len(frames):
@@ -59,10 +59,9 @@ def bandwidth(wave: np.ndarray, rate: int) -> float:
 
 
 def split(pieces: Iterable[np.ndarray], rate: int, longest: float) -> Iterator[np.ndarray]:
-    """A recording in pieces [n] to clips [t] of at most `longest` seconds, cut at pauses, in constant memory.
+    """Cut a recording, given in pieces [n], at pauses into clips [t] of at most `longest` seconds, in constant memory.
 
-    Each cut is in the quietest block between half the longest and the longest clip. Clips follow each other without a
-    gap.
+    Each cut is in the quietest block between half of `longest` and `longest`. There are no gaps between clips.
     """
     most, block = round(longest * rate), max(1, round(BLOCK * rate))
     held = np.zeros(0, np.float32)

@@ -4,10 +4,10 @@ Columns of Parquet: `id`; `speech` and `background`, the codes as lists of uint1
 first; `length` in samples at the model's rate; `gain` in dB; `kind`, `speaker`, `split`, `transcript`; and `metadata`,
 other facts as JSON.
 
-A record of ArrayRecord is a line of JSON with all but the codes and with the shapes of these, and then the codes of
+A record of ArrayRecord is a line of JSON, with the other columns and the shapes of the codes, followed by the codes of
 speech and background as little-endian uint16.
 
-What all rows have in common, and decoding needs, is in settings.json beside the shards, and in the schema of Parquet.
+settings.json beside the shards, and the schema of Parquet files, hold what all rows share and decoding needs.
 """
 
 import json
@@ -28,7 +28,7 @@ Row = dict[str, Any]  # the columns; codes are uint16 [levels, frames]
 
 
 def require(form: str) -> None:
-    """Raise UserError if a package for this form is missing."""
+    """Raise UserError if this form needs a package that is missing."""
     if form == "parquet":
         try:
             import pyarrow  # noqa: F401
@@ -59,7 +59,7 @@ def _write_parquet(path: Path, rows: Sequence[Row], about: dict) -> None:
 
 
 def _lists(codes: Sequence[np.ndarray]):
-    """Codes uint16 [levels, frames] of each row as lists of lists, without a Python object for each code."""
+    """Codes uint16 [levels, frames] of each row as an Arrow array of lists of lists."""
     import pyarrow
 
     values = np.concatenate([each.reshape(-1) for each in codes] or [np.zeros(0, np.uint16)])
@@ -77,9 +77,9 @@ def _record(row: Row) -> bytes:
 
 
 def read(folder: str | Path) -> Iterator[tuple[Row, Tokens]]:
-    """All rows of a folder that `decodec tokenize` wrote, with their tokens, as `codec.decode` takes them.
+    """All rows of a folder that `decodec tokenize` wrote, with tokens for `codec.decode`.
 
-    Raises UserError where there are none, and for a damaged shard.
+    Raises UserError if there are none or a shard is damaged.
     """
     folder = Path(folder)
     try:
@@ -105,13 +105,10 @@ def tokens_of(row: Row, about: dict) -> Tokens:
 def _parquet_rows(path: Path) -> Iterator[Row]:
     from pyarrow import parquet
 
-    try:
-        for batch in parquet.ParquetFile(path).iter_batches(64):
-            for row in batch.to_pylist():
-                frames = max((len(level) for name in STREAMS for level in row[name]), default=0)
-                yield row | {name: np.array(row[name], np.uint16).reshape(-1, frames) for name in STREAMS}
-    except (OSError, ValueError) as error:  # what Arrow raises for damage is one of them
-        raise UserError(f"{path} cannot be read ({str(error).splitlines()[0]})") from None
+    for batch in parquet.ParquetFile(path).iter_batches(64):
+        for row in batch.to_pylist():
+            frames = max((len(level) for name in STREAMS for level in row[name]), default=0)
+            yield row | {name: np.array(row[name], np.uint16).reshape(-1, frames) for name in STREAMS}
 
 
 def _record_rows(path: Path) -> Iterator[Row]:

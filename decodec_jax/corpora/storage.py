@@ -1,6 +1,6 @@
-"""Files in folders and in buckets: what to list, read and write by a path or by a URL such as gs://bucket/folder.
+"""List, read and write files in folders and buckets, by a path or by a URL such as gs://bucket/folder.
 
-URLs go through fsspec, which needs a package for each kind of bucket: gcsfs for gs://, s3fs for s3://. Every problem is
+URLs go through fsspec, which needs a package for each kind of bucket: gcsfs for gs://, s3fs for s3://. All failures are
 a UserError of one line.
 """
 
@@ -22,7 +22,7 @@ def is_url(path: str) -> bool:
 
 
 def listed(pattern: str) -> list[tuple[str, int]]:
-    """The files of a URL's folder or pattern, with their sizes in bytes, sorted by name."""
+    """The files in a folder of a bucket or that match a pattern, with their sizes in bytes, sorted by name."""
     with _one_line(pattern, "listed"):
         fs, path = _filesystem(pattern)
         kind = pattern.split("://")[0]
@@ -38,7 +38,7 @@ def listed(pattern: str) -> list[tuple[str, int]]:
 
 
 def opened(path: str) -> BinaryIO:
-    """A file, or an object of a bucket, open for reading and seeking."""
+    """Open a file or an object of a bucket for reading and seeking."""
     with _one_line(path, "read"):
         if not is_url(path):
             return open(path, "rb")
@@ -53,7 +53,7 @@ def read(path: str) -> bytes:
 
 
 def names(folder: str) -> set[str]:
-    """The names in a folder; none where there is no folder yet."""
+    """The names in a folder; none if it does not exist."""
     with _one_line(folder, "listed"):
         if not is_url(folder):
             return set(os.listdir(folder)) if os.path.isdir(folder) else set()
@@ -63,9 +63,9 @@ def names(folder: str) -> set[str]:
 
 @contextlib.contextmanager
 def writing(folder: str, name: str) -> Iterator[Path]:
-    """Yields the name of a local file, which becomes `name` in the folder or bucket once it is complete.
+    """Give a local file to write, which becomes `name` in the folder or bucket at the end of the block.
 
-    Raises UserError if it cannot be written; nothing appears under its name then.
+    Raises UserError if it cannot be written. Then nothing appears under its name.
     """
     with _one_line(f"{folder}/{name}", "written"):
         if is_url(folder):
@@ -85,20 +85,20 @@ def writing(folder: str, name: str) -> Iterator[Path]:
 
 
 def write(folder: str, name: str, text: str) -> None:
-    """A text file, whole or not at all."""
+    """Write a text file, whole or not at all."""
     with writing(folder, name) as part:
         part.write_text(text, encoding="utf-8")
 
 
 def remove_leftovers(folder: str) -> None:
-    """Delete what killed processes had not finished. Call it when nothing is being written any more."""
+    """Delete the unfinished files of killed processes. Call it only when nobody is writing to the folder."""
     if not is_url(folder):
         for part in Path(folder).glob(".*.part"):
             part.unlink(missing_ok=True)
 
 
 def _filesystem(url: str) -> tuple[Any, str]:
-    """Its file system, and the path in it. Raises UserError if a package is missing."""
+    """The file system of a URL, and the path in it. Raises UserError if a package is missing."""
     kind = url.split("://")[0]
     package = PACKAGES.get(kind, "fsspec")
     try:
@@ -113,7 +113,7 @@ def _filesystem(url: str) -> tuple[Any, str]:
 
 @contextlib.contextmanager
 def _one_line(path: str, done: str) -> Iterator[None]:
-    """Any error of the system or of a bucket's package within becomes a UserError that names the path."""
+    """Turn errors of the system or of a bucket's package into a UserError that names the path."""
     try:
         yield
     except UserError:

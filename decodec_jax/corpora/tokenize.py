@@ -1,8 +1,8 @@
-"""A corpus to token shards, with every device of every host: `decodec tokenize`.
+"""`decodec tokenize`: from a corpus to token shards, on all devices of all hosts.
 
-Each host takes every n-th part (`parts.py`). Threads read and resample, ahead of the devices, and recordings of about
-one length run side by side, so that the codes are those of `codec.encode`. A long recording is read in pieces; only
-its codes are in memory.
+Each of n hosts takes every n-th part (`parts.py`). Threads read and resample ahead of the devices. Recordings of about
+one length run side by side, and get the codes that `codec.encode` gives. Long recordings are read in pieces, and only
+their codes stay in memory.
 """
 
 import json
@@ -26,13 +26,13 @@ from decodec_jax.inference.recordings import SIDE_BY_SIDE, grouped
 from decodec_jax.inference.tokens import Tokens, join
 
 LONG = 60.0  # s; longer recordings are read in pieces, one at a time
-WINDOW = 1800.0  # s of sound that are sorted by length together: 115 MB at 16 kHz
-AHEAD = 32  # recordings read before they are needed, of up to LONG: 120 MB
+WINDOW = 1800.0  # s of sound that are sorted by length at once: 115 MB at 16 kHz
+AHEAD = 32  # recordings, of up to LONG each, that are read in advance: 120 MB
 QUIET = 20.0  # s between lines of progress
 
 
 class Read(NamedTuple):
-    """What a reading thread makes of an item: sound, or a long recording that it leaves alone, or an error."""
+    """The result of reading an item: sound, or an error, or neither for a long recording."""
 
     item: Item
     heard: Heard | None = None
@@ -45,17 +45,17 @@ def tokenize(
     side_by_side: int = SIDE_BY_SIDE, threads: int | None = None, share: tuple[int, int] = (0, 1),
     say: Callable[[str], None] = lambda line: None,
 ) -> dict:  # fmt: skip
-    """Code every recording of a folder, manifest or output of `decodec prepare`, mixed down to one channel.
+    """Code all recordings of a folder, a bucket or the output of `decodec prepare`, mixed down to one channel.
 
     form:         "parquet" or "array_record"; shards.py describes both.
-    levels:       of speech and background to keep, as in `DeCodec.encode`.
-    shard_mb:     MB of recordings, as FLAC, that make a shard; a run that stops loses at most one shard of each host.
+    levels:       levels of speech and background to keep, as in `DeCodec.encode`.
+    shard_mb:     MB of recordings, as FLAC, for each shard; an interrupted run loses one shard of each host.
     side_by_side: recordings in a batch, a power of two; more make accelerators faster.
-    threads:      that read; None: as many as there are cores.
-    share:        which share of the shards to make, from 0, and of how many: one for each host. `shared` knows it.
+    threads:      number of reading threads; None: one for each core.
+    share:        (i, n): make every n-th shard, from shard i on; `shared` finds it for the hosts of a cluster.
 
-    Recordings that cannot be read are named in report.json. Run again, it does the shards that are missing. Returns
-    the report: recordings, seconds, and failed [[id, reason]]. Raises UserError if nothing can be read or written.
+    Shards that are done already are kept. Returns the report, which is also written to report.json: recordings,
+    seconds, and failed [[id, reason]]. Raises UserError if nothing can be read or written.
     """
     shards.require(form)
     found, twice = unique(items.listed(source))
@@ -82,7 +82,7 @@ def tokenize(
 
 
 def unique(found: Sequence[Item]) -> tuple[list[Item], list[list[str]]]:
-    """The items without those whose id another has taken, and why these are left out: [id, reason]."""
+    """The first item of each id, and [id, reason] for the others."""
     first: dict[str, Item] = {}
     for item in found:
         first.setdefault(item.id, item)
@@ -91,7 +91,7 @@ def unique(found: Sequence[Item]) -> tuple[list[Item], list[list[str]]]:
 
 
 def report(out: str, every: Sequence[parts.Part], twice: list[list[str]], alone: bool) -> dict:
-    """Sum up the parts that are done, and write report.json if all are. alone: nobody else writes to `out`."""
+    """Sum up the parts that are done, and write report.json if all are. alone: no other process writes to `out`."""
     waiting = {part.name for part in parts.left(out, every)}
     facts = [parts.facts_of(out, part) for part in every if part.name not in waiting]
     summed = {key: sum(each[key] for each in facts) for key in ("recordings", "seconds")}
@@ -107,7 +107,7 @@ def coded(
     codecs: Sequence[DeCodec], devices: ThreadPoolExecutor, chosen: Sequence[Item], levels: Levels, side_by_side: int,
     threads: int | None, progress: "Progress",
 ) -> tuple[list[shards.Row], list[list[str]]]:  # fmt: skip
-    """The rows of some items, in their order, and [id, reason] of those that cannot be coded."""
+    """The rows of items, in their order, and [id, reason] of those that cannot be coded."""
     made: dict[str, Tokens] = {}
     failed = []
     for window in _windows(_read(codecs[0], chosen, threads)):
@@ -125,7 +125,7 @@ def coded(
 
         for pairs in devices.map(code, range(len(groups)), [alike for _, alike in groups]):
             for item, tokens in pairs:
-                if item.id not in made:  # a group is filled up with its last recording
+                if item.id not in made:  # the last recording of a group is repeated to fill it
                     made[item.id] = tokens
                     progress.advance(item, tokens.seconds)
         for read in window:
@@ -140,7 +140,7 @@ def coded(
 
 
 def _read(codec: DeCodec, chosen: Sequence[Item], threads: int | None) -> Iterator[Read]:
-    """All items, in order, read by threads."""
+    """Read all items in threads, in order."""
 
     def read(item: Item) -> Read:
         try:
@@ -165,7 +165,7 @@ def _located(item: Item):
 
 
 def _windows(reads: Iterator[Read]) -> Iterator[list[Read]]:
-    """Some reads at a time, of WINDOW seconds together."""
+    """Lists of reads of about WINDOW seconds in all."""
     window, seconds = [], 0.0
     for read in reads:
         window.append(read)
@@ -178,7 +178,7 @@ def _windows(reads: Iterator[Read]) -> Iterator[list[Read]]:
 
 
 def _streamed(codec: DeCodec, item: Item, levels: Levels) -> Tokens:
-    """A long recording, read in pieces: once for its loudness and once for its codes."""
+    """The tokens of a long recording, which is read in pieces: once for its loudness and once for its codes."""
     with audio.reading(_located(item)) as (info, pieces):
         gain = gain_of_pieces(_mono(pieces), info.rate)
     with audio.reading(_located(item)) as (info, pieces):
@@ -199,7 +199,7 @@ def _row(item: Item, tokens: Tokens) -> shards.Row:
 
 
 class Progress:
-    """A line now and then: how fast it goes and how long it will take, by the bytes that are done."""
+    """Report now and then the speed, and the time left as estimated from bytes."""
 
     def __init__(self, todo: Sequence[Item], say: Callable[[str], None]):
         self._say, self._total = say, sum(max(1, parts.weight(item)) for item in todo)
@@ -207,7 +207,7 @@ class Progress:
         self._begun = self._told = time.monotonic()
 
     def advance(self, item: Item, seconds: float) -> None:
-        """One more item is done; it lasts `seconds`."""
+        """Count one more item, which lasts `seconds`."""
         self._done += 1
         self._weight += max(1, parts.weight(item))
         self._seconds += seconds
@@ -221,9 +221,9 @@ class Progress:
 
 
 def shared() -> tuple[int, int]:
-    """This host's share of the work in a TPU pod, Slurm job or Kubernetes job, of which JAX finds the other hosts.
+    """The share of this host in a TPU pod, Slurm job or Kubernetes job, where JAX finds the other hosts.
 
-    Raises UserError anywhere else.
+    Raises UserError if JAX does not find them.
     """
     try:
         jax.distributed.initialize()

@@ -1,7 +1,7 @@
-"""Clips that can be read in any order: a folder with a manifest, ArrayRecord, a TFDS dataset, or synthetic ones.
+"""Random access to clips: in a folder, in ArrayRecord files, in a TFDS dataset, or synthetic.
 
-`open_source` finds out which one a folder is and which of its clips are for training, validation or test. Everything
-downstream knows only `ClipSource`.
+`open_source` recognises the format of a folder and selects the clips of a split. Everything downstream knows only
+`ClipSource`.
 """
 
 import csv
@@ -35,19 +35,19 @@ class ClipSource(Protocol):
     clips: Sequence[Clip]
 
     def read(self, i: int, start: float = 0.0, seconds: float | None = None) -> np.ndarray:
-        """Clip i from `start` for `seconds` (None: to its end), shorter where it ends earlier: float32 [n], mono.
+        """Read `seconds` of clip i from `start` on (None: up to its end): float32 [n], mono.
 
-        Raises UserError when this part of the clip is not usable.
+        The result is shorter if the clip ends earlier. Raises UserError if this part of the clip cannot be used.
         """
         ...
 
 
 def open_source(data: Data, sample_rate: int, split: str = "train") -> ClipSource:
-    """The clips of `data.root` for "train", "valid" or "test", at `sample_rate` Hz. Decodes nothing.
+    """Open the clips of `data.root` for "train", "valid" or "test", at `sample_rate` Hz. Decodes nothing.
 
-    Validation clips are the rows of split "valid" where there are any, else `data.holdout` of the training speakers and
-    backgrounds, which training then leaves out. Clips that cannot be used are dropped, counted and named in a warning.
-    Raises UserError when there is no speech or no background left.
+    Clips of split "valid" are for validation. If there are none, a share of the training speakers and backgrounds,
+    `data.holdout`, is for validation and not for training. A warning counts and names the clips that cannot be used.
+    Raises UserError if no speech or no background is left.
     """
     if not data.root:
         return _cached(synthetic.Synthetic(sample_rate, synthetic.clips(split)), data)
@@ -70,9 +70,9 @@ def open_source(data: Data, sample_rate: int, split: str = "train") -> ClipSourc
 
 
 def select(clips: Sequence[Clip], data: Data, split: str) -> list[Clip]:
-    """The clips of a split; where a kind has no "valid" rows, a part of its training clips stands in for them.
+    """Select the clips of a split. If a kind has no "valid" clips, some of its training clips are held out.
 
-    Rooms of any split serve training.
+    Training uses the rooms of all splits.
     """
     chosen = [clip for clip in clips if clip.kind == "room" and split == "train"]
     for kind in ("speech", "background"):
@@ -93,7 +93,7 @@ def select(clips: Sequence[Clip], data: Data, split: str) -> list[Clip]:
 
 
 def _held_out(clips: Sequence[Clip], share: float) -> set[str]:
-    """The speakers (or recordings) kept for validation: by hash, so that adding clips never moves the others."""
+    """The groups held out for validation. A hash selects them, so that adding clips does not move the others."""
     groups = sorted({clip.group for clip in clips}, key=_hash)
     if share <= 0 or len(groups) < 2:
         return set()
@@ -111,7 +111,7 @@ def _in(split: str, *names: str) -> bool:
 
 
 def _concerns(name: str, split: str, data: Data) -> bool:
-    """Whether the rows of split `name` have a say in what belongs to `split`."""
+    """Whether the clips of split `name` are needed to select those of `split`."""
     return _in(name, *((data.train_split, "valid") if split in ("train", "valid") else (split,)))
 
 
@@ -120,7 +120,7 @@ def _concerns(name: str, split: str, data: Data) -> bool:
 
 @dataclass(repr=False)
 class Files:
-    """Audio files below a folder, or records of ArrayRecord files there (named "file.array_record#17")."""
+    """Audio files in a folder, or records of ArrayRecord files there (named "file.array_record#17")."""
 
     root: Path
     sample_rate: int
@@ -138,12 +138,12 @@ class Files:
         return audio.mono(audio.read(file, self.sample_rate, start, seconds, name)[0])
 
     def present(self, clips: Iterable[Clip]) -> list[Clip]:
-        """Those of the clips whose files are there; reads the header only of those without a duration."""
+        """The clips whose files exist. Reads the header of a file only if its duration is unknown."""
         listing = cache(_names)
 
         def checked(clip: Clip) -> Clip:
             file = self.root / (records.address(clip.name) or (clip.name,))[0]
-            # One listing a folder: a stat for each of a million files takes minutes on network storage.
+            # Each folder is listed once: on network storage, calling stat for a million files takes minutes.
             if file.name not in listing(file.parent):
                 raise UserError(f"{file} does not exist")
             if clip.seconds > 0:
@@ -156,7 +156,7 @@ class Files:
         return keep_usable(clips, checked)
 
     def locate(self, clip: Clip) -> tuple[io.BytesIO | Path, str]:
-        """Where to read a clip from, and what to call it."""
+        """The file of a clip, and its name in messages."""
         name = str(self.root / clip.name)
         address = records.address(clip.name)
         if address:
@@ -165,7 +165,7 @@ class Files:
 
 
 def list_clips(root: Path) -> list[Clip]:
-    """Clips of a manifest.csv, or of the folders speech/ and background/ (or noise/); seconds is 0 where not known."""
+    """The clips in manifest.csv, or in the folders speech/ and background/ (or noise/). Unknown durations are 0."""
     if (root / "manifest.csv").exists():
         return _read_manifest(root / "manifest.csv")
     clips = []
@@ -219,7 +219,7 @@ def _names(folder: Path) -> set[str]:
 
 @dataclass(repr=False)
 class Cached:
-    """Keeps each clip in memory, as 16-bit integers, once it has been read whole."""
+    """Reads each clip once, whole, and keeps it in memory as 16-bit integers."""
 
     source: ClipSource
     kept: dict[int, tuple[np.ndarray, float]] = field(default_factory=dict)
@@ -243,10 +243,10 @@ class Cached:
         return wave[first : first + count].astype(np.float32) * np.float32(scale)
 
     def __reduce__(self):
-        return Cached, (self.source,)  # a worker process fills its own: sending hundreds of MB there is slower
+        return Cached, (self.source,)  # each worker fills its own cache, as sending hundreds of MB is slower
 
 
 def _cached(source: ClipSource, data: Data) -> ClipSource:
-    """Decoding only a crop costs as much every time; decoding a small source whole costs that only once."""
+    """Cache a source that fits into memory: each clip is then decoded once, and not for every crop."""
     size = 2 * source.sample_rate * sum(clip.seconds for clip in source.clips)
     return Cached(source) if size <= data.cache_mb * 2**20 else source

@@ -1,7 +1,8 @@
-"""Speech-like and background-like clips made on the fly, so that everything runs with no data at all.
+"""Synthetic speech-like and background-like clips, so that everything runs without data.
 
-Speech is a source-filter voice: glottal pulses along a pitch contour and noise, both shaped by formants that move from
-syllable to syllable, frame by frame in the Fourier domain. Each clip is a function of its name and the sample rate.
+Speech comes from a source-filter model: glottal pulses that follow a pitch contour, and noise. Formants that move from
+syllable to syllable filter both, frame by frame in the Fourier domain. A clip depends only on its name and the sample
+rate.
 """
 
 import zlib
@@ -26,7 +27,7 @@ BANDWIDTHS = np.array([70.0, 100.0, 150.0, 220.0])  # Hz
 
 @dataclass(repr=False)
 class Synthetic:
-    """The built-in source; clips are made when read."""
+    """The built-in source. Clips are made when they are read."""
 
     sample_rate: int
     clips: Sequence[Clip]
@@ -42,7 +43,7 @@ class Synthetic:
 
 
 def clips(split: str) -> list[Clip]:
-    """The clips of "train", "valid" or "test", which share no speaker and no background."""
+    """The clips of "train", "valid" or "test". Splits share no speaker and no background."""
     speakers, each, backgrounds = SIZES[split]
     voices = [f"synthetic-{split}-{s}" for s in range(speakers)]
     spoken = [Clip(f"{voice}-speech-{k}", "speech", voice, SECONDS, split) for voice in voices for k in range(each)]
@@ -50,7 +51,7 @@ def clips(split: str) -> list[Clip]:
 
 
 def speech(speaker: int, index: int, rate: int, seconds: float = SECONDS) -> np.ndarray:
-    """A clip of the speaker, who sets pitch range, formant scale, tempo and breathiness: float32 [t], RMS 0.08."""
+    """A clip of a speaker, who determines pitch, formant scale, tempo and breathiness: float32 [t], RMS 0.08."""
     voice, rng = default_rng([1, speaker]), default_rng([2, index])
     pitch = voice.uniform(85, 240)  # Hz
     formant_scale = 0.88 + 0.28 * (pitch - 85) / 155 + voice.uniform(-0.05, 0.05)
@@ -59,7 +60,7 @@ def speech(speaker: int, index: int, rate: int, seconds: float = SECONDS) -> np.
     frames = -(-t // hop) + 1
     voiced, noise, centre, formants, accent = _syllables(rng, frames, tempo)
 
-    # A pulse lies between two samples: it is shared by them, so that the pitch is not quantized to the sample rate.
+    # A pulse is split between two neighbouring samples, so that the pitch is not quantized to the sample rate.
     contour = pitch * np.exp2(0.25 * accent + 0.04 * np.sin(np.arange(frames) * rng.uniform(0.2, 0.4)))
     phase = np.cumsum(np.interp(np.arange(t), np.arange(frames) * hop, contour)) / rate
     cycle = np.floor(phase)
@@ -73,7 +74,7 @@ def speech(speaker: int, index: int, rate: int, seconds: float = SECONDS) -> np.
 
     hertz = np.fft.rfftfreq(4 * hop, 1 / rate).astype(np.float32)
     throat = _formant_filter(hertz, formants * formant_scale, BANDWIDTHS * formant_scale)
-    # Glottal pulses fall by 12 dB an octave and lips raise by 6; voicing also lets some breath through.
+    # The glottal spectrum falls by 12 dB per octave, and radiation from the lips raises it by 6.
     tilt = (1 / (1 + hertz / 500)).astype(np.float32)
     teeth = np.exp(-0.5 * ((hertz - centre[:, None]) / (0.35 * centre[:, None])) ** 2).astype(np.float32)
     spectrum = _frames(pulses + breath * hiss, hop) * throat * (voiced[:, None] * tilt)
@@ -82,13 +83,13 @@ def speech(speaker: int, index: int, rate: int, seconds: float = SECONDS) -> np.
 
 
 def _syllables(rng: Generator, frames: int, tempo: float):
-    """Loudness voiced [f] and unvoiced [f], centre of the unvoiced band [f] (Hz), formants [f, 4] (Hz), accent [f]."""
+    """Voiced and unvoiced loudness [f], centre of the unvoiced band [f] (Hz), formants [f, 4] (Hz), accent [f]."""
     voiced, noise, accent = np.zeros((3, frames), np.float32)
     centre, formants = np.full(frames, 3000.0), np.empty((frames, 4))
     at, left, fall = int(rng.uniform(0, 0.15) / FRAME), 0, 0.0
     formants[:at] = VOWELS[0]
     while at < frames:
-        if left == 0:  # a new phrase: how many syllables it has, and a pause before all but the first
+        if left == 0:  # a new phrase: draw its number of syllables, and a pause before all but the first
             left = rng.integers(3, 9)
             pause = int(rng.uniform(0.12, 0.45) / FRAME) if fall else 0
             formants[at : at + pause] = formants[max(at - 1, 0)]
@@ -114,7 +115,7 @@ def _syllables(rng: Generator, frames: int, tempo: float):
 
 
 def _formant_filter(hertz: np.ndarray, centres: np.ndarray, widths: np.ndarray) -> np.ndarray:
-    """Product of resonances, causal in phase: hertz [k], centres [f, n] and widths [n] in Hz -> complex [f, k]."""
+    """Response of resonators in series, causal: hertz [k], centres [f, n] and widths [n] in Hz -> complex [f, k]."""
     out = np.ones((len(centres), len(hertz)), np.complex64)
     square = hertz * hertz
     for n, width in enumerate(widths):
@@ -126,7 +127,7 @@ def _formant_filter(hertz: np.ndarray, centres: np.ndarray, widths: np.ndarray) 
 
 
 def _frames(wave: np.ndarray, hop: int) -> np.ndarray:
-    """Spectra of frames of 2 hops, transformed with room for 2 more that the filter fills: [t] -> [f, 2 * hop + 1]."""
+    """Spectra of frames of 2 hops, padded by 2 hops for the filter's response: [t] -> [f, 2 * hop + 1]."""
     window = np.hanning(2 * hop + 1)[:-1].astype(np.float32)
     frames = -(-len(wave) // hop) + 1
     padded = np.pad(wave, (hop, (frames + 1) * hop - len(wave) - hop))
@@ -143,7 +144,7 @@ def _overlap_add(spectrum: np.ndarray, hop: int, t: int) -> np.ndarray:
 
 
 def background(index: int, rate: int, seconds: float = SECONDS) -> np.ndarray:
-    """One of several kinds of background, or two together: float32 [t], RMS 0.08."""
+    """A background of one or two kinds: float32 [t], RMS 0.08."""
     rng = default_rng([3, index])
     t = round(seconds * rate)
     kinds = (_coloured, _hum, _chirps, _clicks, _bursts)
@@ -152,17 +153,17 @@ def background(index: int, rate: int, seconds: float = SECONDS) -> np.ndarray:
 
 
 def _shaped(rng: Generator, t: int, gain: np.ndarray) -> np.ndarray:
-    """Noise with the given magnitude at each frequency of rfft(t)."""
+    """Noise with a gain for each frequency of rfft(t)."""
     return np.fft.irfft(np.fft.rfft(rng.standard_normal(t, np.float32)) * gain, t)
 
 
 def _slow(rng: Generator, t: int, points: int) -> np.ndarray:
-    """A positive curve that wanders through random points."""
+    """A positive curve through random points."""
     return np.interp(np.linspace(0, points - 1, t), np.arange(points), rng.uniform(0.15, 1, points))
 
 
 def _coloured(rng, t, rate):
-    """Wind, water, traffic: noise with a slope and a broad hump, which swells and fades."""
+    """Wind, water, traffic: noise whose spectrum has a slope and a broad hump, and which swells and fades."""
     hertz = np.fft.rfftfreq(t, 1 / rate)
     slope = (1 + hertz / 100) ** -rng.uniform(0, 1.5)
     hump = 1 + rng.uniform(0, 4) * np.exp(-0.5 * ((hertz - rng.uniform(200, 5000)) / rng.uniform(100, 1500)) ** 2)
@@ -170,7 +171,7 @@ def _coloured(rng, t, rate):
 
 
 def _hum(rng, t, rate):
-    """Mains or an engine: a low tone with harmonics that drifts a little."""
+    """Mains hum or an engine: a low tone with harmonics, which drifts a little."""
     drift = np.cumsum(_slow(rng, t, 6)) / t
     phase = 2 * np.pi * (np.arange(t) / rate * rng.uniform(45, 180) + rng.uniform(0, 2) * drift)
     steep = rng.uniform(0.3, 1.5)
@@ -190,7 +191,7 @@ def _chirps(rng, t, rate):
 
 
 def _clicks(rng, t, rate):
-    """Keys, cutlery, rain: blows, each ringing at the same few frequencies."""
+    """Keys, cutlery, rain: clicks that ring at a few frequencies."""
     blows = np.zeros(t)
     count = int(rng.uniform(2, 60) * t / rate)
     blows[rng.integers(0, t, count)] = rng.normal(size=count)
@@ -210,6 +211,6 @@ def _bursts(rng, t, rate):
 
 
 def _levelled(wave: np.ndarray, rms: float = 0.08) -> np.ndarray:
-    """Scaled to an RMS, or to a peak of 0.9 where that is less."""
+    """Scaled to an RMS, or to a peak of 0.9 if that is quieter."""
     gain = min(rms / max(np.sqrt(np.mean(wave * wave)), 1e-9), 0.9 / max(np.abs(wave).max(), 1e-9))
     return (wave * gain).astype(np.float32)

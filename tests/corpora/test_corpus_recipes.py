@@ -97,7 +97,7 @@ def test_a_part_of_esc50_has_a_freer_licence(tmp_path):
 
 
 def test_mistakes_are_one_line(folder):
-    with pytest.raises(UserError, match="'vtck' is no recipe of a corpus; there are aishell3, "):
+    with pytest.raises(UserError, match="'vtck' is not a recipe; there are aishell3, "):
         recipes.listed(f"vtck={folder}")
     with pytest.raises(UserError, match="holds no recording where vctk has them"):
         recipes.listed(f"vctk={folder}")

@@ -90,10 +90,10 @@ def test_it_goes_on_where_it_was_with_the_same_bytes(codec, folder, tmp_path):
     assert bytes_of(again) == bytes_of(whole)
     assert (again / "tokens-000000.parquet").stat().st_mtime_ns == done
     for change in ({"levels": (1, 1)}, {"form": "array_record"}):
-        with pytest.raises(UserError, match="was begun otherwise"):
+        with pytest.raises(UserError, match="was begun with "):
             tokenize.tokenize(codec, str(folder), str(again), **{"shard_mb": 0.01} | change)
     (folder / "background/n.flac").unlink()
-    with pytest.raises(UserError, match="was begun otherwise: recordings is"):
+    with pytest.raises(UserError, match="was begun with other recordings"):
         tokenize.tokenize(codec, str(folder), str(again), shard_mb=0.005)
 
 
@@ -139,7 +139,7 @@ def test_tokens_that_are_cut_short_are_one_line(codec, folder, tmp_path, form):
     tokenize.tokenize(codec, str(folder), str(tmp_path / "out"), form)
     (path,) = (tmp_path / "out").glob(f"tokens-*{shards.FORMS[form]}")
     path.write_bytes(path.read_bytes()[:-50])
-    with pytest.raises(UserError, match=rf"{path.name}.* cannot be read") as caught:
+    with pytest.raises(UserError, match=rf"{path.name} is damaged") as caught:
         read(tmp_path / "out")
     assert "\n" not in str(caught.value)
 
