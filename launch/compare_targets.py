@@ -78,7 +78,7 @@ def of_crops(teacher: Teacher, whole: Targets, wave: np.ndarray, seconds: float)
 
 def phones(targets: Targets, spoken: list[probe.Utterance]) -> float:
     """Phone accuracy of a linear classifier on the targets, averaged over clips."""
-    return float(np.mean(probe.read_from([targets(each.wave) for each in spoken], spoken, HOP)))
+    return float(np.mean(probe.phone_accuracy([targets(each.wave) for each in spoken], spoken, HOP)))
 
 
 def cosines_at(targets: Targets, wave: np.ndarray, speed: float) -> tuple[float, float]:

@@ -1,1 +1,1 @@
-"""On what, and which figures: the suites of `decodec evaluate`."""
+"""The suites of `decodec evaluate`: what each measures, and on which items."""

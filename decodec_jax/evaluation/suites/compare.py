@@ -1,4 +1,4 @@
-"""What only models have, and not other systems: codebooks, and a first level that a teacher guides."""
+"""Metrics that only our models have: the use of their codebooks, and how well the first level follows its teacher."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,11 +19,11 @@ from decodec_jax.inference.loudness import amplitude, gain_of
 from decodec_jax.objective import guidance
 from decodec_jax.objective.teacher import Teacher
 
-Values = dict[str, np.ndarray]  # by figure: a value for each item [n], or one of all of them [1]
+Values = dict[str, np.ndarray]  # by metric: a value for each item [n], or one for all items [1]
 
 
 def teacher_of(path: Path) -> Teacher | None:
-    """What a run was guided by; None without guidance, for a bundle, and where its weights are not at hand."""
+    """The teacher of a run. None without guidance, for a bundle, or if the teacher's weights are not available."""
     from decodec_jax.training.loop import at_hand, load_teacher  # needs Orbax, which a bundle does not
 
     if is_bundle(path):
@@ -33,13 +33,13 @@ def teacher_of(path: Path) -> Teacher | None:
 
 
 def values(model: DeCodec, mixtures: Sequence[Item], teacher: Teacher | None = None) -> Values:
-    """Of equally long mixtures: a model without codes yet has no entropies, one without a teacher no cosine."""
+    """Metrics on equally long mixtures. A model without codes has no entropies; one without a teacher has no cosine."""
     found = codebooks(model, mixtures) if model.quantized else {}
     return found if teacher is None else found | {"cosine": cosines(model, mixtures, teacher)}
 
 
 def rows(group: str, name: str, names: Sequence[str], values: Values) -> list[Row]:
-    """Values by figure as rows by item; one value of all items is a row of its own."""
+    """Turn values by metric into a row for each item; values for all items are in a row of their own."""
     each = {key: value for key, value in values.items() if len(value) == len(names)}
     whole = {key: float(value[0]) for key, value in values.items() if key not in each}
     made = [Row(group, name, item, {key: float(each[key][n]) for key in each}) for n, item in enumerate(names)]
@@ -49,7 +49,7 @@ def rows(group: str, name: str, names: Sequence[str], values: Values) -> list[Ro
 def codebooks(model: DeCodec, mixtures: Sequence[Item]) -> Values:
     """Entropy in bits of each level of both streams, and the share of entries that these mixtures use.
 
-    Both are too small where the frames are not many times the entries: compare them for equally many items alone.
+    Both are too low unless there are many times more frames than entries, so compare them only for equally many items.
     """
     tokens = model.encode_batch([mixture.mixture for mixture in mixtures], model.config.sample_rate)
     scores: Values = {}
@@ -62,7 +62,7 @@ def codebooks(model: DeCodec, mixtures: Sequence[Item]) -> Values:
 
 
 def cosines(model: DeCodec, mixtures: Sequence[Item], teacher: Teacher) -> np.ndarray:
-    """Mean cosine over time between the projected first level of each mixture and the teacher's of its speech: `[n]`.
+    """Cosine of each mixture's projected first level with the teacher's targets of its speech, mean over time: `[n]`.
 
     Training logs the same of its batches as `cosine`. Raises UserError unless the model is guided by such a teacher.
     """
@@ -78,20 +78,21 @@ def cosines(model: DeCodec, mixtures: Sequence[Item], teacher: Teacher) -> np.nd
         return guidance.mean_cosine(projected, teacher.targets(speech))[0]
 
     variables = {"params": model.params, "codebook": model.codebook}
+    waves = [normalised(mixture.mixture, model.config.sample_rate).wave for mixture in mixtures]
     return np.array([
-        cosine(variables, teacher, coded(mixture.mixture, model.config.sample_rate).wave[None], mixture.speech[None])
-        for mixture in mixtures
+        cosine(variables, teacher, wave[None], mixture.speech[None])
+        for wave, mixture in zip(waves, mixtures, strict=True)
     ], np.float64)  # fmt: skip
 
 
-class Coded(NamedTuple):
-    """A recording as loud as the codec hears it, and the factor that made it so."""
+class Normalised(NamedTuple):
+    """A recording at the level at which the codec codes it, and the factor that brought it there."""
 
     wave: np.ndarray  # [t]
     gain: np.float32
 
 
-def coded(wave: np.ndarray, rate: int) -> Coded:
-    """Of `[t]` at a rate in Hz."""
+def normalised(wave: np.ndarray, rate: int) -> Normalised:
+    """Bring `[t]` at a rate in Hz to the level at which the codec codes it."""
     gain = np.float32(amplitude(gain_of(wave, rate)))
-    return Coded(wave * gain, gain)
+    return Normalised(wave * gain, gain)

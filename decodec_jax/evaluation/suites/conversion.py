@@ -1,4 +1,8 @@
-"""One-shot voice conversion: do the words stay, does the voice change? With and without recogniser and embedder."""
+"""One-shot voice conversion: do the words stay the same, and does the voice change?
+
+The first two scores need no other models. Further ones come from a speech recogniser and a speaker embedder, if there
+are any.
+"""
 
 from collections.abc import Sequence
 
@@ -18,12 +22,12 @@ GROUP = "converted"
 
 
 def scores(source: np.ndarray, reference: np.ndarray, converted: np.ndarray, rate: int) -> Scores:
-    """Of waveforms `[t]`, the first and last of one length, two figures from -1 to 1.
+    """Two scores from -1 to 1 of waveforms `[t]`; `source` and `converted` have the same length.
 
-    words: correlation of the conversion's cepstra with the source's (objective/cepstra.py: no level, no channel, little
-           of the voice), which its own words alone bring near 1.
-    voice: 1 if its mean spectrum while somebody speaks is the reference's, -1 if it is the source's. Channels and the
-           codec colour it too, so it says something beside that of the source "unconverted", see `measure`.
+    words: correlation of the cepstra of the conversion and the source (objective/cepstra.py: free of level and channel,
+           with little of the voice). Only the same words bring it near 1.
+    voice: 1 if the mean spectrum during speech equals the reference's, -1 if it equals the source's. The channel and
+           the codec change the spectrum too, so compare it with the score of "unconverted", see `measure`.
     """
     of_source, of_converted = (np.asarray(cepstra(wave[None])) for wave in (source, converted))
     power = np.sum(of_source**2) * np.sum(of_converted**2)
@@ -34,8 +38,8 @@ def scores(source: np.ndarray, reference: np.ndarray, converted: np.ndarray, rat
 
 
 def _spectrum(wave: np.ndarray, rate: int) -> np.ndarray:
-    """Mean log mel spectrum of the louder half of the frames, where pauses are not, without its mean: `[40]`."""
-    level = amplitude(gain_of(wave, rate))  # the spectrum has a floor
+    """Mean log mel spectrum of the louder half of the frames, to skip pauses, with its mean removed: `[40]`."""
+    level = amplitude(gain_of(wave, rate))  # `log_mel` has a floor
     mel = np.asarray(log_mel((wave * level)[None], rate, 512, 40)[0])
     loudness = mel.mean(axis=1)
     mean = mel[loudness >= np.median(loudness)].mean(axis=0)
@@ -43,25 +47,25 @@ def _spectrum(wave: np.ndarray, rate: int) -> np.ndarray:
 
 
 def measure(name: str, model: DeCodec, source: Item, reference: Item, tools: Tools) -> list[Row]:
-    """A row for each way of aligning.
+    """A row for each alignment, and one for "unconverted".
 
-    "unconverted" is the source's own speech through the codec: what the figures are where no voice is changed.
+    "unconverted" is the source's own speech through the codec: the scores if the voice does not change.
     """
-    made = {"unconverted": model.enhance(source.mixture, source.rate)}
+    outputs = {"unconverted": model.enhance(source.mixture, source.rate)}
     for alignment in ALIGNMENTS:
-        made[alignment] = model.convert(source.mixture, reference.mixture, source.rate, alignment=alignment)
-    return [row(f"{name}, {way}", source, reference, wave, tools) for way, wave in made.items()]
+        outputs[alignment] = model.convert(source.mixture, reference.mixture, source.rate, alignment=alignment)
+    return [row(f"{name}, {way}", source, reference, wave, tools) for way, wave in outputs.items()]
 
 
 def untouched(source: Item, reference: Item, tools: Tools) -> Row:
-    """The source as it is."""
+    """The scores of the unprocessed source."""
     return row("source", source, reference, source.mixture, tools)
 
 
 def row(column: str, source: Item, reference: Item, wave: np.ndarray, tools: Tools) -> Row:
-    """What is made of a source with the voice of a reference."""
+    """The scores of `wave`: the source, converted to the voice of the reference."""
     found = scores(source.mixture, reference.mixture, wave, source.rate)
-    found |= scoring.words(wave, source, tools)
+    found |= scoring.word_scores(wave, source, tools)
     if tools.similarity is not None:
         found["similarity"] = float(tools.similarity(wave, reference.mixture, source.rate))
         found["similarity/source"] = float(tools.similarity(wave, source.mixture, source.rate))
@@ -69,5 +73,5 @@ def row(column: str, source: Item, reference: Item, wave: np.ndarray, tools: Too
 
 
 def pairs(items: Sequence[Item]) -> list[tuple[Item, Item]]:
-    """Sources and references, which lie among the items by turns (`items.voices`)."""
+    """Pairs of source and reference, which alternate among the items (`items.voices`)."""
     return list(zip(items[::2], items[1::2], strict=True))

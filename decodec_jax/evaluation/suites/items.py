@@ -1,4 +1,4 @@
-"""Where test items come from: clean clips, recordings made clean and noisy, mixtures made from a seed; their files."""
+"""Test items: clean clips, pairs of clean and noisy recordings, mixtures made from a seed; and their files."""
 
 import csv
 import itertools
@@ -16,13 +16,13 @@ from decodec_jax.evaluation.systems.base import Item
 SNRS = (-5.0, 0.0, 5.0, 10.0, 15.0, 20.0)  # dB
 LEVEL = -26.0  # dB of full scale, RMS of the speech
 PARTS = ("mixture", "speech", "background")
-PAIRS = "paired_test"  # split PAIRS/clean in a manifest; PAIRS/noisy has files of the same names
+PAIRS = "paired_test"  # PAIRS/clean is a split of the manifest; the folder PAIRS/noisy has files of the same names
 
 
 def mixtures(source: ClipSource, count: int, seconds: float | None = None, seed: int = 0) -> list[Item]:
-    """`count` mixtures at each of `SNRS`, the same at every call: clips shuffled, each from its start.
+    """`count` mixtures at each of `SNRS`, the same at every call: shuffled clips, each from its start.
 
-    seconds: their length; None: each as long as its speech, whose transcript the item then has.
+    seconds: their length; None: each is as long as its speech and keeps its transcript.
     """
     rng, rate = np.random.default_rng(seed), source.sample_rate
     order = {kind: rng.permutation(_of_kind(source, kind)) for kind in ("speech", "background")}
@@ -43,14 +43,14 @@ def mixtures(source: ClipSource, count: int, seconds: float | None = None, seed:
 
 
 def clean(source: ClipSource, count: int | None = None) -> list[Item]:
-    """`count` clips of speech as they are, of all speakers alike (None: every clip): items without a background."""
+    """`count` unchanged clips of speech, spread over all speakers (None: every clip): items without a background."""
     spoken = _of_kind(source, "speech")
     if count is not None:
         spoken = spoken[:: max(1, len(spoken) // count)][:count]
     return [_clip(source, i) for i in spoken]
 
 
-def alone(source: ClipSource, count: int, seconds: float) -> list[Item]:
+def without_speech(source: ClipSource, count: int, seconds: float) -> list[Item]:
     """Silence, then `count` backgrounds without speech, each of `seconds`; shorter ones are looped."""
     t = round(seconds * source.sample_rate)
     around = _of_kind(source, "background")
@@ -64,7 +64,7 @@ def alone(source: ClipSource, count: int, seconds: float) -> list[Item]:
 
 
 def paired(folder: str, rate: int, count: int) -> list[Item]:
-    """`count` recordings of a folder that were made clean and noisy; none where its manifest has no such split."""
+    """`count` recordings of a folder in a clean and a noisy version; none if its manifest has no such split."""
     root = Path(folder)
     if not folder or not (root / "manifest.csv").is_file():
         return []
@@ -82,7 +82,7 @@ def paired(folder: str, rate: int, count: int) -> list[Item]:
 
 
 def voices(source: ClipSource, count: int, seconds: float | None = None, seed: int = 0) -> list[Item]:
-    """`count` pairs of clean clips by different speakers: a source and a reference by turns, `[2 count]`."""
+    """`count` pairs of clean clips by different speakers: source and reference alternate, `[2 count]`."""
     clips = source.clips
     every = itertools.permutations(_of_kind(source, "speech"), 2)
     pairs = [(a, b) for a, b in every if clips[a].speaker != clips[b].speaker]
@@ -92,14 +92,14 @@ def voices(source: ClipSource, count: int, seconds: float | None = None, seed: i
 
 
 def group(item: Item) -> str:
-    """What items it is reported with: "clean", "paired", or its SNR."""
+    """The group that an item is reported in: "clean", "paired", or its SNR."""
     if item.background is None:
         return "clean"
     return "paired" if item.snr is None else f"{item.snr:.0f} dB"
 
 
 def save(items: Sequence[Item], folder: Path) -> None:
-    """Every waveform as NAME_PART.wav, 16 bits, and a manifest.csv that tells what they are."""
+    """Write every waveform as NAME_PART.wav in 16 bits, and a manifest.csv that describes them."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "manifest.csv").open("w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")

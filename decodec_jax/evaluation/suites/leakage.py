@@ -1,4 +1,4 @@
-"""What of the speech is left in the background half, and the other way round."""
+"""How much speech is left in the background half, and vice versa."""
 
 from collections.abc import Callable, Sequence
 
@@ -14,52 +14,55 @@ from decodec_jax.evaluation import extras
 from decodec_jax.evaluation.reports import latents
 from decodec_jax.evaluation.reports.tables import Row
 from decodec_jax.evaluation.suites import probe, scoring
-from decodec_jax.evaluation.suites.compare import coded
+from decodec_jax.evaluation.suites.compare import normalised
 from decodec_jax.evaluation.suites.scoring import Tools
 from decodec_jax.evaluation.systems.base import Item, bits, decodec
 from decodec_jax.inference.codec import DeCodec
 
-SPEAKING = -30.0  # dB of the loudest frame of an item, above which somebody speaks
-SHARE = 0.99  # of the energy of vectors, which the subspace they lie in must hold
-SECONDS = 4.0  # of each item that zero and blank codes are compared on: one length, or each would compile anew
+SPEAKING = -30.0  # dB relative to an item's loudest frame; louder frames count as speech
+SHARE = 0.99  # of the energy of vectors that their subspace must hold
+SECONDS = 4.0  # of each item, for zero and blank codes; one length for all items, as each length compiles anew
 BITRATES = (0.5, 0.75, 1.0)  # of all levels of each stream: 4, 6 and 8 kbit/s of the paper's model
 
 
 def measure(model: DeCodec, items: Sequence[Item], tools: Tools | None = None, name: str = "model") -> list[Row]:
-    """Rows of every group. Items are mixtures, best of whole utterances and with transcripts, by two speakers or more.
+    """Rows of every group. Items are mixtures by two speakers or more, best of whole utterances and with transcripts.
 
-    Raises UserError where there are fewer speakers, and where scikit-learn is not installed.
+    Raises UserError if there are fewer speakers, or if scikit-learn is not installed.
     """
     tools = scoring.tools() if tools is None else tools
     return [row for step in STEPS for row in step(name, model, items, tools)]
 
 
 def untouched(items: Sequence[Item], tools: Tools) -> list[Row]:
-    """What the outputs stand between: how the mixtures and their true parts are heard."""
+    """Scores of the mixtures and of their true parts, to compare the outputs with."""
     columns = {"mixture": "mixture", "true speech": "speech", "true background": "background"}
     return [
-        Row("outputs", column, item.name, scoring.heard(getattr(item, part), item, tools))
+        Row("outputs", column, item.name, scoring.scores_without_reference(getattr(item, part), item, tools))
         for column, part in columns.items()
         for item in items
     ]
 
 
 def outputs(name: str, model: DeCodec, items: Sequence[Item], tools: Tools) -> list[Row]:
-    """How the outputs are heard: no word of the speech should be left in the background."""
+    """Scores of the outputs: the background should contain none of the words."""
     tasks = {"speech": model.enhance, "background": model.background}
     return [
-        Row("outputs", f"{name}, {part}", item.name, scoring.heard(task(item.mixture, item.rate), item, tools))
+        Row("outputs", f"{name}, {part}", item.name,
+            scoring.scores_without_reference(task(item.mixture, item.rate), item, tools))
         for part, task in tasks.items()
         for item in items
-    ]
+    ]  # fmt: skip
 
 
-# --- what a linear reader finds in a frame ----------------------------------------------------------------------------
+# --- linear probes of single frames -----------------------------------------------------------------------------------
 
 
 def frames(name: str, model: DeCodec, items: Sequence[Item], tools: Tools) -> list[Row]:
-    """How well it is told from one frame of each half, by a linear reader, whether there is speech in it, and whether
-    its background is louder than most. Fitted on some speakers and tried on others."""
+    """Accuracy of linear probes that see one frame of one half: is there speech, and is the background loud?
+
+    A background is loud if it is louder than the median. The probes are fitted on some speakers and tested on others.
+    """
     extras.package("sklearn.linear_model")
     speakers = [item.speaker or item.name for item in items]
     if len(set(speakers)) < 2:
@@ -71,8 +74,8 @@ def frames(name: str, model: DeCodec, items: Sequence[Item], tools: Tools) -> li
         "background": [each.background > median for each in power],
     }
     rows = []
-    for column, features in readings(model, items).items():
-        found = {f"frames/{what}": read(features, labels, speakers) for what, labels in truth.items()}
+    for column, features in probe_inputs(model, items).items():
+        found = {f"frames/{what}": balanced_accuracies(features, labels, speakers) for what, labels in truth.items()}
         rows += [
             Row("frames", f"{name}, {column}", item.name, {key: values[n] for key, values in found.items()})
             for n, item in enumerate(items)
@@ -80,8 +83,8 @@ def frames(name: str, model: DeCodec, items: Sequence[Item], tools: Tools) -> li
     return rows
 
 
-def readings(model: DeCodec, items: Sequence[Item]) -> dict[str, list]:
-    """What may be read, `[f, d]` an item: both halves' latents, and where there are codes, these as zeros and ones."""
+def probe_inputs(model: DeCodec, items: Sequence[Item]) -> dict[str, list]:
+    """Inputs of the probes, `[f, d]` for each item: both halves' latents, and if there are codes, these as one-hot."""
     embedded = [model.embed(item.mixture, item.rate) for item in items]
     found = {f"{half} latents": [getattr(each, half) for each in embedded] for half in Halves._fields}
     if model.quantized:
@@ -93,7 +96,7 @@ def readings(model: DeCodec, items: Sequence[Item]) -> dict[str, list]:
 
 
 def one_hot(codes: np.ndarray, entries: int):
-    """`[k, f]` codes as a sparse matrix `[f, k entries]` with k ones in a row."""
+    """Codes `[k, f]` as a sparse matrix `[f, k entries]` with k ones in each row."""
     from scipy.sparse import csr_array
 
     k, f = codes.shape
@@ -102,29 +105,30 @@ def one_hot(codes: np.ndarray, entries: int):
 
 
 def levels(model: DeCodec, item: Item, part: str) -> np.ndarray:
-    """Level of one part in each frame, dB, as loud as the codec hears it: `[f]`."""
+    """Level of one part in each frame, in dB, after the gain with which the codec codes the mixture: `[f]`."""
     config = model.config
-    wave = getattr(item, part) * coded(item.mixture, item.rate).gain
+    wave = getattr(item, part) * normalised(item.mixture, item.rate).gain
     wave = audio.resample(wave, item.rate, config.sample_rate)
     wave = np.pad(wave, (0, -len(wave) % config.hop)).reshape(-1, config.hop)
     return 10 * np.log10(np.mean(np.square(wave, dtype=np.float64), axis=1) + 1e-10)
 
 
-def read(features: Sequence, labels: Sequence[np.ndarray], speakers: Sequence[str]) -> list[float]:
-    """Balanced accuracy for each item: the mean of the shares of both kinds of frames that are told rightly."""
+def balanced_accuracies(features: Sequence, labels: Sequence[np.ndarray], speakers: Sequence[str]) -> list[float]:
+    """Balanced accuracy for each item: the mean over both classes of the share of frames classified correctly."""
     fold = np.unique(speakers, return_inverse=True)[1]
     fold %= min(probe.FOLDS, fold.max() + 1)
-    right = [0.0] * len(labels)
+    accuracies = [0.0] * len(labels)
     for n in np.unique(fold):
-        tell = fitted([features[i] for i in np.flatnonzero(fold != n)], [labels[i] for i in np.flatnonzero(fold != n)])
+        others = np.flatnonzero(fold != n)
+        predict = fitted_classifier([features[i] for i in others], [labels[i] for i in others])
         for i in np.flatnonzero(fold == n):
-            told = tell(features[i]) == labels[i]
-            right[i] = float(np.mean([told[labels[i] == kind].mean() for kind in np.unique(labels[i])]))
-    return right
+            correct = predict(features[i]) == labels[i]
+            accuracies[i] = float(np.mean([correct[labels[i] == kind].mean() for kind in np.unique(labels[i])]))
+    return accuracies
 
 
-def fitted(features: Sequence, labels: Sequence[np.ndarray]) -> Callable:
-    """Logistic regression of features `[f, d]`, dense or sparse; returns what tells the labels of others."""
+def fitted_classifier(features: Sequence, labels: Sequence[np.ndarray]) -> Callable:
+    """Fit logistic regression to features `[f, d]`, dense or sparse; returns the function that predicts labels."""
     from scipy.sparse import issparse, vstack
 
     linear = extras.package("sklearn.linear_model")
@@ -138,10 +142,10 @@ def fitted(features: Sequence, labels: Sequence[np.ndarray]) -> Callable:
     def scaled(values):
         return values if sparse else (values - mean) / scale
 
-    reader = linear.LogisticRegression(
-        C=probe.SLACK, max_iter=probe.ITERATIONS, tol=1e-3, class_weight="balanced"
+    classifier = linear.LogisticRegression(
+        C=probe.INVERSE_REGULARISATION, max_iter=probe.ITERATIONS, tol=1e-3, class_weight="balanced"
     ).fit(scaled(joined), target)  # fmt: skip
-    return lambda others: reader.predict(scaled(others))
+    return lambda others: classifier.predict(scaled(others))
 
 
 # --- geometry, blanks, bitrates ---------------------------------------------------------------------------------------
@@ -150,9 +154,9 @@ def fitted(features: Sequence, labels: Sequence[np.ndarray]) -> Callable:
 def subspaces(name: str, model: DeCodec, items: Sequence[Item], tools: Tools) -> list[Row]:
     """Principal angles between the subspaces of the halves: of the projections' weights, and of each item's latents.
 
-    90 degrees throughout where they are orthogonal, 0 where they have a direction in common.
+    In orthogonal subspaces all angles are 90 degrees. An angle of 0 means that they share a direction.
     """
-    weights = angles(*(matrix.T for matrix in latents.projections(model)))  # what they project onto
+    weights = angles(*(matrix.T for matrix in latents.projections(model)))  # the subspaces that they project onto
     rows = [Row("subspaces", f"{name}, weights", "every item", summary(weights))]
     for item in items:
         halves = latents.in_one_space(model, model.embed(item.mixture, item.rate))
@@ -163,13 +167,13 @@ def subspaces(name: str, model: DeCodec, items: Sequence[Item], tools: Tools) ->
 
 
 def angles(one: np.ndarray, other: np.ndarray, share: float = SHARE) -> np.ndarray:
-    """Principal angles, degrees ascending, between the subspaces that hold a share of the energy of rows `[n, d]`."""
+    """Principal angles, degrees, ascending, between the subspaces that hold `share` of the energy of rows `[n, d]`."""
     cosines = np.linalg.svd(_basis(one, share) @ _basis(other, share).T, compute_uv=False)
     return np.degrees(np.arccos(np.clip(cosines, 0, 1)))
 
 
 def _basis(rows: np.ndarray, share: float) -> np.ndarray:
-    """`[rank, d]`, orthonormal."""
+    """Orthonormal basis `[rank, d]` of the subspace that holds `share` of the energy of `rows`."""
     _, sizes, directions = np.linalg.svd(rows.astype(np.float64), full_matrices=False)
     held = np.cumsum(sizes**2) / max(np.sum(sizes**2), 1e-30)
     return directions[: 1 + np.searchsorted(held, share - 1e-9)]
@@ -180,7 +184,7 @@ def summary(found: np.ndarray) -> dict[str, float]:
 
 
 def blanks(name: str, model: DeCodec, items: Sequence[Item], tools: Tools) -> list[Row]:
-    """The parts, decoded beside the codes of silence for what is left out, and beside zeros: the first seconds."""
+    """Scores of the parts if the codes of silence ("blank") or zeros replace the other half: the first `SECONDS`."""
     config, rate = model.config, model.config.sample_rate
     network, variables = DeCodecNetwork(config), {"params": model.params, "codebook": model.codebook}
     parts = ((getattr(item, part) for part in Halves._fields) for item in items)
@@ -205,17 +209,17 @@ def blanks(name: str, model: DeCodec, items: Sequence[Item], tools: Tools) -> li
     rows = []
     for item, truth in zip(items, waves, strict=True):
         truth = Halves(*(part[:t] for part in truth))
-        wave, gain = coded(truth.speech + truth.background, rate)
+        wave, gain = normalised(truth.speech + truth.background, rate)
         made = np.asarray(decoded(variables, wave)) / gain
         for column, (speech, background) in {"blank": made[:2], "zero": made[2:]}.items():
-            scores = scoring.compared(speech, truth.speech, "speech", ("sdr", "si_sdr"))
-            scores |= scoring.compared(background, truth.background, "background", ("sdr",))
+            scores = scoring.sdr_scores(speech, truth.speech, "speech", ("sdr", "si_sdr"))
+            scores |= scoring.sdr_scores(background, truth.background, "background", ("sdr",))
             rows.append(Row("left out", f"{name}, {column}", item.name, scores))
     return rows
 
 
 def bitrates(name: str, model: DeCodec, items: Sequence[Item], tools: Tools) -> list[Row]:
-    """The parts and the whole at `BITRATES`: what leaks may come through with the finer levels."""
+    """Scores of the parts and the whole at `BITRATES`: leakage may come with the finer levels."""
     if not model.quantized:
         return []
     there, rows = (model.config.speech.levels, model.config.background.levels), []

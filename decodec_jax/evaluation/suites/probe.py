@@ -1,14 +1,14 @@
-"""What the first speech level says of the words: phones read from its codes, words heard in its sound.
+"""How much the first speech level says about the words: phones predicted from its codes, words recognised in its sound.
 
-Phones are those of a forced alignment of the transcripts. Whatever reads them is fitted on some speakers and tried on
-others, and sees one frame of the first level, nothing around it. All of it on clean speech, as the teacher's is.
+The true phones come from a forced alignment of the transcripts. Classifiers are fitted on some speakers and tested on
+others, and see a single frame of the first level without context. All speech is clean, as the teacher's is.
 """
 
-import functools
 import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,13 +26,13 @@ from decodec_jax.objective.teacher import Teacher
 
 log = logging.getLogger(__name__)
 
-FOLDS = 5  # speakers are dealt out over these; one fold is tried, the others are fitted on
-SLACK = 0.01  # of the regression, scikit-learn's C: with less regularisation rare codes keep it from converging
+FOLDS = 5  # speakers are divided among these; one fold is tested, the others are for fitting
+INVERSE_REGULARISATION = 0.01  # scikit-learn's C; with less regularisation, rare codes prevent convergence
 ITERATIONS = 200
 
 
 class Utterance(NamedTuple):
-    """A clip of clean speech and what is said in it."""
+    """A clip of clean speech with its words and phones."""
 
     wave: np.ndarray  # [t]
     rate: int  # Hz
@@ -43,7 +43,7 @@ class Utterance(NamedTuple):
 
 
 class Frames(NamedTuple):
-    """Frames of all utterances, one after the other."""
+    """The frames of all utterances, concatenated."""
 
     codes: np.ndarray  # [n] of the first speech level
     phones: np.ndarray  # [n] numbers from 0 up
@@ -52,12 +52,12 @@ class Frames(NamedTuple):
 
 
 def utterances(items: Iterable[Item], cache: Path) -> list[Utterance]:
-    """The transcribed clean speech among the items with its phones, which the file `cache` keeps for the next time.
+    """The transcribed clean speech among the items, with its phones; the file `cache` keeps them for the next call.
 
-    Clips with words that the recogniser does not know are left out, with a warning. Raises UserError where fewer than
-    two speakers are left.
+    Clips that cannot be aligned, for example because of an unknown word, are left out with a warning. Raises UserError
+    if fewer than two speakers are left.
     """
-    extras.package("pocketsphinx")  # or each clip would be left out for want of it
+    extras.package("pocketsphinx")  # without it, every clip would be left out
     known = json.loads(cache.read_text()) if cache.is_file() else {}
     found, reasons = [], []
     for item in items:
@@ -84,14 +84,17 @@ def utterances(items: Iterable[Item], cache: Path) -> list[Utterance]:
 
 
 def labels(phones: Sequence[judges.Phone], frames: int, seconds: float) -> list[str]:
-    """The phone in the middle of each of so many frames of so many seconds."""
+    """The phone in the middle of each frame; a frame lasts `seconds`."""
     middles = (np.arange(frames) + 0.5) * seconds
     at = np.searchsorted([phone.start for phone in phones], middles, side="right") - 1
     return [phones[i].name for i in np.maximum(at, 0)]
 
 
-def beside(spoken: Sequence[Utterance], codes_of: Callable[[Utterance], np.ndarray], seconds: float) -> Frames:
-    """What `codes_of` makes of each utterance, a number `[f]` for each frame of so many seconds, beside its phones."""
+def labelled_frames(spoken: Sequence[Utterance], codes_of: Callable[[Utterance], np.ndarray], seconds: float) -> Frames:
+    """Label the frames of all utterances with their phones.
+
+    `codes_of` gives an utterance's codes, a number for each frame `[f]`; a frame lasts `seconds`.
+    """
     codes, names, speakers, clips = [], [], [], []
     for n, each in enumerate(spoken):
         of_clip = codes_of(each)
@@ -103,78 +106,79 @@ def beside(spoken: Sequence[Utterance], codes_of: Callable[[Utterance], np.ndarr
 
 
 def first_level(model: DeCodec, spoken: Sequence[Utterance]) -> Frames:
-    """The model's codes of each utterance beside its phones."""
+    """The first-level codes of each utterance, labelled with its phones."""
     seconds = model.config.hop / model.config.sample_rate
-    return beside(spoken, lambda each: model.encode(each.wave, each.rate).speech[0], seconds)
+    return labelled_frames(spoken, lambda each: model.encode(each.wave, each.rate).speech[0], seconds)
 
 
-def taught(teacher: Teacher, spoken: Sequence[Utterance], hop: int) -> Values:
-    """How well phones are read from the teacher's own targets, frames of `hop` samples: what guidance has to give."""
+def teacher_accuracy(teacher: Teacher, spoken: Sequence[Utterance], hop: int) -> Values:
+    """Accuracy of phones predicted from the teacher's targets, in frames of `hop` samples: what guidance can offer."""
     targets = [np.asarray(teacher.targets(each.wave[None])[0]) for each in spoken]
-    return {"phones/vectors": read_from(targets, spoken, hop)}
+    return {"phones/vectors": phone_accuracy(targets, spoken, hop)}
 
 
-def read_from(targets: Sequence[np.ndarray], spoken: Sequence[Utterance], hop: int) -> np.ndarray:
-    """Accuracy for each utterance of phones read from its frames `[f, width]` by linear regression."""
+def phone_accuracy(targets: Sequence[np.ndarray], spoken: Sequence[Utterance], hop: int) -> np.ndarray:
+    """Accuracy for each utterance of phones that logistic regression predicts from its frames `[f, width]`."""
     first = np.cumsum([0, *map(len, targets)])  # every frame is a code of its own
     numbers = {id(each): np.arange(first[n], first[n + 1]) for n, each in enumerate(spoken)}
-    frames = beside(spoken, lambda each: numbers[id(each)], hop / spoken[0].rate)
+    frames = labelled_frames(spoken, lambda each: numbers[id(each)], hop / spoken[0].rate)
     vectors = np.concatenate(targets)
-    return tried(frames, lambda codes, phones: regressed(codes, phones, vectors))
+    return cross_validated(frames, partial(predicted_phones, vectors=vectors))
 
 
 def first_vectors(model: DeCodec) -> np.ndarray:
-    """What each code of the first speech level stands for, `[entries, d]`."""
+    """The vector of each code of the first speech level, `[entries, d]`."""
     every = np.arange(model.config.speech.entries)[None, None]
-    run = jax.jit(functools.partial(DeCodecNetwork(model.config).apply, method="vectors"))
+    run = jax.jit(partial(DeCodecNetwork(model.config).apply, method="vectors"))
     variables = {"params": model.params, "codebook": model.codebook}
     return np.asarray(run(variables, Halves(every, np.zeros_like(every))).speech[0])
 
 
 def accuracies(frames: Frames, vectors: np.ndarray) -> Values:
-    """Share of each utterance's frames whose phone is read rightly by readers that never heard its speaker.
+    """Share of each utterance's frames whose phone is predicted correctly, by classifiers fitted on other speakers.
 
-    codes: for each code the phone that it stood for most often, which is all that a linear classifier of one-hot codes
-           can learn. vectors: multinomial logistic regression of `[entries, d]`. chance: always the commonest phone.
+    codes: predicts the most frequent phone of each code, which is all that a linear classifier of one-hot codes can
+           learn. vectors: multinomial logistic regression of `[entries, d]`. chance: always predicts the most frequent
+           phone.
     """
     nothing = np.zeros_like(frames.codes)
     return {
-        "phones/codes": tried(frames, lambda codes, phones: commonest(codes, phones, len(vectors))),
-        "phones/vectors": tried(frames, lambda codes, phones: regressed(codes, phones, vectors)),
-        "phones/chance": tried(frames._replace(codes=nothing), lambda codes, phones: commonest(codes, phones, 1)),
+        "phones/codes": cross_validated(frames, partial(most_frequent_phones, entries=len(vectors))),
+        "phones/vectors": cross_validated(frames, partial(predicted_phones, vectors=vectors)),
+        "phones/chance": cross_validated(frames._replace(codes=nothing), partial(most_frequent_phones, entries=1)),
     }
 
 
-def tried(frames: Frames, fit: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
-    """Accuracy for each utterance; `fit` makes of the codes and phones of other speakers a phone for each code."""
+def cross_validated(frames: Frames, fit: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
+    """Accuracy for each utterance. `fit` maps the codes and phones of other speakers to a phone for each code."""
     speakers = np.unique(frames.speakers, return_inverse=True)[1]
     fold = speakers % min(FOLDS, speakers.max() + 1)
-    right = np.empty(len(frames.codes))
+    correct = np.empty(len(frames.codes))
     for n in np.unique(fold):
         here = fold == n
-        right[here] = fit(frames.codes[~here], frames.phones[~here])[frames.codes[here]] == frames.phones[here]
-    return np.bincount(frames.clips, right) / np.bincount(frames.clips)
+        correct[here] = fit(frames.codes[~here], frames.phones[~here])[frames.codes[here]] == frames.phones[here]
+    return np.bincount(frames.clips, correct) / np.bincount(frames.clips)
 
 
-def commonest(codes: np.ndarray, phones: np.ndarray, entries: int) -> np.ndarray:
-    """The phone that each code stands for most often; for a code never seen, the commonest of all: `[entries]`."""
+def most_frequent_phones(codes: np.ndarray, phones: np.ndarray, entries: int) -> np.ndarray:
+    """The most frequent phone of each code, or of all codes if a code never occurs: `[entries]`."""
     counts = np.zeros((entries, phones.max() + 1))
     np.add.at(counts, (codes, phones), 1)
-    return np.argmax(counts + counts.sum(0) / (counts.sum() + 1), axis=1)  # fewer than one, to break ties
+    return np.argmax(counts + counts.sum(0) / (counts.sum() + 1), axis=1)  # adds less than one, to break ties
 
 
-def regressed(codes: np.ndarray, phones: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    """What multinomial logistic regression makes of each code's vector, `[entries]`."""
+def predicted_phones(codes: np.ndarray, phones: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """The phone that multinomial logistic regression predicts from each code's vector, `[entries]`."""
     linear = extras.package("sklearn.linear_model")
     scaled = (vectors - vectors[codes].mean(0)) / (vectors[codes].std(0) + 1e-6)
-    seen, often = np.unique(np.stack([codes, phones]), axis=1, return_counts=True)  # as good as every frame, and faster
-    model = linear.LogisticRegression(C=SLACK, max_iter=ITERATIONS, tol=1e-3)
-    return model.fit(scaled[seen[0]], seen[1], sample_weight=often).predict(scaled)
+    pairs, counts = np.unique(np.stack([codes, phones]), axis=1, return_counts=True)  # same as all frames, but faster
+    model = linear.LogisticRegression(C=INVERSE_REGULARISATION, max_iter=ITERATIONS, tol=1e-3)
+    return model.fit(scaled[pairs[0]], pairs[1], sample_weight=counts).predict(scaled)
 
 
-def words_heard(
-    spoken: Sequence[Utterance], say: Callable[[np.ndarray, int], np.ndarray], words: judges.Judge
+def word_error_rates(
+    spoken: Sequence[Utterance], process: Callable[[np.ndarray, int], np.ndarray], words: judges.Judge
 ) -> Values:
-    """Word error rates of what `say` makes of each utterance."""
-    rates = [words(say(each.wave, each.rate), each.rate, each.transcript)["wer"] for each in spoken]
+    """Word error rate of each utterance after `process`."""
+    rates = [words(process(each.wave, each.rate), each.rate, each.transcript)["wer"] for each in spoken]
     return {"wer": np.array(rates)}

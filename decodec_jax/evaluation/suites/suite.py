@@ -1,4 +1,4 @@
-"""The suites: which items each of them needs, what is measured of them, and the tables that this makes."""
+"""The suites of `decodec evaluate`: the items that each one needs, what it measures, and the tables of the results."""
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import product
@@ -21,14 +21,14 @@ from decodec_jax.inference.codec import DeCodec
 
 SECONDS = 4.0  # of a mixture
 RATE = 16_000  # Hz
-WORDS = 12  # clips in whose first level the ablation suite recognises words
+WORDS = 12  # clips for the word error rate of the first level in the ablation suite
 ALL = "all SNRs"
 
 T = TypeVar("T")
 
 
 class Loaded(NamedTuple):
-    """A model, what to call it, and where it was."""
+    """A model, its name in the tables, and the path that it comes from."""
 
     name: str
     path: Path
@@ -36,7 +36,7 @@ class Loaded(NamedTuple):
 
 
 class Job(NamedTuple):
-    """What a suite works on."""
+    """The input of a suite."""
 
     systems: Sequence[System]
     models: Sequence[Loaded]
@@ -49,16 +49,17 @@ class Job(NamedTuple):
 
 def load(folder: str, suite: str, limit: int = 16, seed: int = 0, seconds: float = SECONDS,
          rate: int = RATE) -> list[Item]:  # fmt: skip
-    """The items of a suite: of a folder with a test split (data/sources.py), or synthetic where it is "".
+    """The items of a suite, from a folder with a test split (data/sources.py), or synthetic ones if it is "".
 
-    limit:   clean clips, backgrounds, paired recordings, pairs of speakers, and mixtures at each SNR.
-    seconds: length of mixtures; those of the suite "leakage" are as long as their utterances.
+    limit:   number of clean clips, of backgrounds, of paired recordings, of pairs of speakers, and of mixtures at each
+             SNR.
+    seconds: length of mixtures; those of the suites "leakage" and "recognition" are as long as their utterances.
 
-    Raises UserError for a suite that does not exist, and where the folder lacks what is needed.
+    Raises UserError if there is no such suite, or if the folder lacks what it needs.
     """
     check(suite)
     if limit < 1 or not seconds > 0:
-        raise UserError(f"the limit is {limit} and the mixtures are of {seconds:g} s; both must be above 0")
+        raise UserError(f"the limit is {limit} and the mixtures last {seconds:g} s; both must be above 0")
     source = open_source(Data(root=folder, cache_mb=0), rate, "test")
     match suite:
         case "reconstruction":
@@ -68,10 +69,10 @@ def load(folder: str, suite: str, limit: int = 16, seed: int = 0, seconds: float
             return mixed + recordings.clean(source, limit)
         case "conversion":
             return recordings.voices(source, limit, seed=seed)
-        case "ablation":  # phones are read best where there are many
+        case "ablation":  # phone classifiers need many clips
             return recordings.mixtures(source, limit, seconds, seed) + recordings.clean(source)
         case "absence":
-            return recordings.alone(source, limit, absence.SECONDS) + recordings.clean(source, limit)
+            return recordings.without_speech(source, limit, absence.SECONDS) + recordings.clean(source, limit)
         case "recognition":
             return recordings.mixtures(source, limit, None, seed) + recordings.clean(source, limit)
         case _:
@@ -80,11 +81,11 @@ def load(folder: str, suite: str, limit: int = 16, seed: int = 0, seconds: float
 
 def run(suite: str, systems: Sequence[System], items: Sequence[Item], out: Path, models: Sequence[Loaded] = (),
         tools: Tools | None = None, recognisers: Sequence = ()) -> dict[str, str]:  # fmt: skip
-    """Measure, and write tables.md, tables.csv, tables.json and the items as wav into `out`.
+    """Run a suite, and write tables.md, tables.csv, tables.json, charts and the items as wav files into `out`.
 
     Returns the table of each group of items as markdown, by its heading. Suites about what only models can do need
-    `models`; others measure `systems` (`systems.base.decodec` makes one of a model), and "recognition" measures
-    `recognisers` (recognition.py). Raises UserError where there are none.
+    `models`; the others measure `systems` (`systems.base.decodec` makes one of a model), and "recognition" measures
+    `recognisers` (recognition.py). Raises UserError if there are none.
     """
     check(suite)
     if suite == "recognition" and not recognisers:
@@ -109,12 +110,12 @@ def run(suite: str, systems: Sequence[System], items: Sequence[Item], out: Path,
 
 
 def check(suite: str) -> None:
-    """Raise UserError for a suite that does not exist."""
+    """Raise UserError if there is no such suite."""
     if suite not in SUITES:
-        raise UserError(f"there is no suite {suite!r}; there are {', '.join(SUITES)}")
+        raise UserError(f"there is no suite {suite!r}; choose from {', '.join(SUITES)}")
 
 
-# --- what each measures -----------------------------------------------------------------------------------------------
+# --- the suites -------------------------------------------------------------------------------------------------------
 
 
 def _reconstruction(job: Job) -> list[Row]:
@@ -122,7 +123,7 @@ def _reconstruction(job: Job) -> list[Row]:
     return [
         Row("clean" if item.background is None else "noisy", system.name, item.name,
             scoring.reconstruction(system, item, job.tools))
-        for system, item in _shown("reconstruction", product(able, job.items), len(able) * len(job.items))
+        for system, item in _tracked("reconstruction", product(able, job.items), len(able) * len(job.items))
     ]  # fmt: skip
 
 
@@ -130,7 +131,7 @@ def _enhancement(job: Job) -> list[Row]:
     able = [system for system in job.systems if system.tasks.keys() & {"enhance", "background"}]
     return [
         Row(recordings.group(item), system.name, item.name, scoring.separation(system, item, job.tools))
-        for system, item in _shown("enhancement", product(able, job.items), len(able) * len(job.items))
+        for system, item in _tracked("enhancement", product(able, job.items), len(able) * len(job.items))
     ]
 
 
@@ -138,7 +139,7 @@ def _absence(job: Job) -> list[Row]:
     able = [system for system in job.systems if "enhance" in system.tasks]
     return [
         Row(absence.group(item), system.name, item.name, absence.scores(system, item))
-        for system, item in _shown("absence", product(able, job.items), len(able) * len(job.items))
+        for system, item in _tracked("absence", product(able, job.items), len(able) * len(job.items))
     ]
 
 
@@ -148,7 +149,7 @@ def _conversion(job: Job) -> list[Row]:
             raise UserError(f"conversion needs codes, and the codebooks of {each.path} have not started yet")
     pairs = conversion.pairs(job.items)
     rows = [conversion.untouched(*pair, job.tools) for pair in pairs]
-    for each, pair in _shown("conversion", product(job.models, pairs), len(job.models) * len(pairs)):
+    for each, pair in _tracked("conversion", product(job.models, pairs), len(job.models) * len(pairs)):
         rows += conversion.measure(each.name, each.model, *pair, job.tools)
     return rows
 
@@ -165,36 +166,36 @@ def _ablation(job: Job) -> list[Row]:
 
 
 def _probe(job: Job) -> list[Row]:
-    """What the first level says of the words of clean speech."""
+    """Measure how much the first level says about the words of clean speech."""
     clean = [item for item in job.items if item.background is None]
     try:
-        spoken = probe.utterances(_shown("phones", clean, len(clean)), job.out / "phones.json")
+        spoken = probe.utterances(_tracked("phones", clean, len(clean)), job.out / "phones.json")
     except UserError as error:
-        job.notes.append(f"Not measured: no probe of the first level: {error}.")
+        job.notes.append(f"Not measured: probe of the first level ({error}).")
         return []
-    some = spoken[:: max(1, len(spoken) // WORDS)][:WORDS]  # of every speaker
-    names, few = [each.name for each in spoken], [each.name for each in some]
+    sample = spoken[:: max(1, len(spoken) // WORDS)][:WORDS]  # spread over the speakers
+    names, few = [each.name for each in spoken], [each.name for each in sample]
     rows = []
 
-    def words(column: str, say: Callable) -> list[Row]:
-        heard = {} if job.tools.words is None else probe.words_heard(some, say, job.tools.words)
-        return compare.rows("first level, clean speech", column, few, heard)
+    def words(column: str, process: Callable) -> list[Row]:
+        rates = {} if job.tools.words is None else probe.word_error_rates(sample, process, job.tools.words)
+        return compare.rows("first level, clean speech", column, few, rates)
 
     rows += words("clean speech", lambda wave, rate: wave)
     for name, path, model in job.models:
         teacher = compare.teacher_of(path)
         if teacher is not None:
-            read = probe.taught(teacher, spoken, model.config.hop)
-            rows += compare.rows("first level, clean speech", f"teacher of {name}", names, read)
+            found = probe.teacher_accuracy(teacher, spoken, model.config.hop)
+            rows += compare.rows("first level, clean speech", f"teacher of {name}", names, found)
         if model.quantized:
-            read = probe.accuracies(probe.first_level(model, spoken), probe.first_vectors(model))
-            rows += compare.rows("first level, clean speech", name, names, read) + words(name, model.semantic)
+            found = probe.accuracies(probe.first_level(model, spoken), probe.first_vectors(model))
+            rows += compare.rows("first level, clean speech", name, names, found) + words(name, model.semantic)
     return rows
 
 
 def _leakage(job: Job) -> list[Row]:
     rows = leakage.untouched(job.items, job.tools)
-    for step, each in _shown("leakage", product(leakage.STEPS, job.models), len(leakage.STEPS) * len(job.models)):
+    for step, each in _tracked("leakage", product(leakage.STEPS, job.models), len(leakage.STEPS) * len(job.models)):
         rows += step(each.name, each.model, job.items, job.tools)
     return rows
 
@@ -203,7 +204,7 @@ def _recognition(job: Job) -> list[Row]:
     from decodec_jax.evaluation.suites import recognition  # its packages come with an extra of their own
 
     count = len(job.recognisers) * len(job.items)
-    rows = [row for each, item in _shown("recognition", product(job.recognisers, job.items), count)
+    rows = [row for each, item in _tracked("recognition", product(job.recognisers, job.items), count)
             for row in recognition.measure(each, item)]  # fmt: skip
     if not rows:
         raise UserError("no test clip has a transcript that the recognisers can spell; give another folder of data")
@@ -214,8 +215,8 @@ def _recognition(job: Job) -> list[Row]:
     return rows
 
 
-def _shown(what: str, work: Iterable[T], count: int) -> Iterable[T]:
-    """The same, with a progress bar where standard error is a terminal."""
+def _tracked(what: str, work: Iterable[T], count: int) -> Iterable[T]:
+    """Iterate over `work`, with a progress bar if standard error is a terminal."""
     console = Console(stderr=True)
     return track(work, what, count, console=console, disable=not console.is_terminal)
 

@@ -37,12 +37,12 @@ def test_the_classifier_finds_labels_that_are_present_and_only_those(rng):
     speakers = ["a", "a", "b", "c"]
     noise = [rng.standard_normal((200, 3)) for _ in labels]
     told = [np.column_stack([values, 2.0 * each + 0.1]) for values, each in zip(noise, labels, strict=True)]
-    assert leakage.read(told, labels, speakers) == [1.0] * 4
-    assert np.mean(leakage.read(noise, labels, speakers)) == pytest.approx(0.5, abs=0.1)
+    assert leakage.balanced_accuracies(told, labels, speakers) == [1.0] * 4
+    assert np.mean(leakage.balanced_accuracies(noise, labels, speakers)) == pytest.approx(0.5, abs=0.1)
     codes = [leakage.one_hot(np.stack([each, rng.integers(3, size=200)]).astype(int), 3) for each in labels]
     assert codes[0].shape == (200, 6) and np.all(codes[0].sum(axis=1) == 2)
-    assert leakage.read(codes, labels, speakers) == [1.0] * 4
-    assert leakage.read(noise, [np.ones(200, bool)] * 4, speakers) == [1.0] * 4  # there is only one class
+    assert leakage.balanced_accuracies(codes, labels, speakers) == [1.0] * 4
+    assert leakage.balanced_accuracies(noise, [np.ones(200, bool)] * 4, speakers) == [1.0] * 4  # only one class
 
 
 @pytest.fixture(scope="module")

@@ -40,13 +40,13 @@ def test_no_speaker_is_both_fitted_on_and_tested(rng):
         fitted.append(set(codes))
         return np.zeros(5)
 
-    probe.tried(frames, fit)
+    probe.cross_validated(frames, fit)
     assert sorted(map(len, fitted)) == [4] * 5 and set.union(*fitted) == set(range(5))
 
 
 def test_an_unseen_code_predicts_the_most_common_phone():
     codes, phones = np.array([0, 0, 0, 2, 2]), np.array([1, 1, 2, 2, 2])
-    np.testing.assert_array_equal(probe.commonest(codes, phones, 4), [1, 2, 2, 2])
+    np.testing.assert_array_equal(probe.most_frequent_phones(codes, phones, 4), [1, 2, 2, 2])
 
 
 def test_regression_on_weighted_pairs_equals_regression_on_all_frames(rng):
@@ -55,8 +55,8 @@ def test_regression_on_weighted_pairs_equals_regression_on_all_frames(rng):
     frames, vectors = made(rng, True)
     phones = np.where(rng.random(1000) < 0.2, 0, frames.phones)
     scaled = (vectors - vectors[frames.codes].mean(0)) / vectors[frames.codes].std(0)
-    expected = LogisticRegression(C=probe.SLACK).fit(scaled[frames.codes], phones).predict(scaled)
-    np.testing.assert_array_equal(probe.regressed(frames.codes, phones, vectors), expected)
+    expected = LogisticRegression(C=probe.INVERSE_REGULARISATION).fit(scaled[frames.codes], phones).predict(scaled)
+    np.testing.assert_array_equal(probe.predicted_phones(frames.codes, phones, vectors), expected)
 
 
 def test_a_frame_is_labelled_with_the_phone_at_its_centre():
@@ -76,7 +76,7 @@ def test_phones_are_predicted_from_a_teachers_targets(rng):
         phones = [Phone("ABC"[number], 0.01 * i, 0.01 * (i + 1)) for i, number in enumerate(said)]
         return probe.Utterance(np.repeat(said / 100, 160).astype(np.float32), RATE, f"speaker{n % 3}", "", phones)
 
-    read = probe.taught(Knows(), [spoken(n) for n in range(6)], 160)
+    read = probe.teacher_accuracy(Knows(), [spoken(n) for n in range(6)], 160)
     np.testing.assert_array_equal(read["phones/vectors"], np.ones(6))
 
 
@@ -143,7 +143,7 @@ def test_codes_are_paired_with_their_phones_and_speakers(asked, tmp_path):
 def test_word_errors_are_counted_in_the_processed_utterances(asked, tmp_path):
     spoken = probe.utterances(clips("one", "two"), tmp_path / "phones.json")
     words = lambda wave, rate, said: {"wer": float(wave[0]) + len(said)}  # noqa: E731
-    scores = probe.words_heard(spoken, lambda wave, rate: wave + 1, words)
+    scores = probe.word_error_rates(spoken, lambda wave, rate: wave + 1, words)
     np.testing.assert_allclose(scores["wer"], [4.0, 4.01])
 
 

@@ -21,7 +21,7 @@ TOOLS = Tools(  # stand-ins: 1 unless silent, the mean power, and one over the n
     {"estoi": lambda estimate, reference, rate: float("nan") if not estimate.any() else 1.0},
     lambda wave, rate, transcript=None: {"dnsmos/ovrl": float(np.mean(wave**2))},
     lambda wave, rate, transcript=None: {"wer": 1 / len(transcript.split())},
-    missing=["no PESQ: pesq is not installed; pip install it"],
+    missing=["PESQ (pesq is not installed; pip install it)"],
 )
 
 
@@ -67,7 +67,7 @@ def test_mixture_silence_and_oracle_have_their_known_scores(mixtures, tmp_path):
     headings = ["all SNRs", *(f"{item.snr:.0f} dB" for item in mixed), "clean"]
     assert list(made) == [f"enhancement, {heading}" for heading in headings]
     assert "| SDR-S, dB |" in made["enhancement, all SNRs"] and "DeCodec 3.39" in made["enhancement, all SNRs"]
-    assert "Not measured: no PESQ: pesq is not installed; pip install it." in (tmp_path / "tables.md").read_text()
+    assert "Not measured: PESQ (pesq is not installed; pip install it)." in (tmp_path / "tables.md").read_text()
     assert (tmp_path / "si_sdr_speech_per_snr.png").is_file()
 
 
@@ -130,9 +130,9 @@ def test_missing_tools_are_named(monkeypatch):
     assert tools.quality.keys() == {"estoi"} and tools.opinion is not None
     assert tools.words is None and tools.similarity is None
     assert tools.missing == [
-        "no PESQ: pesq is not installed; pip install pesq",
-        "no word error rate: that is not installed; pip install that",
-        "no speaker similarity: that is not installed; pip install that",
+        "PESQ (pesq is not installed; pip install pesq)",
+        "word error rate (that is not installed; pip install that)",
+        "speaker similarity (that is not installed; pip install that)",
     ]
 
 
@@ -198,8 +198,8 @@ def test_models_that_cannot_convert_are_refused(loaded, tmp_path):
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    (("nowhere",), "'nowhere'; there are reconstruction, enhancement"), (("leakage", 0), "limit is 0"),
-    (("leakage", 1, 0, -1.0), "of -1 s; both must be above 0"),
+    (("nowhere",), "'nowhere'; choose from reconstruction, enhancement"), (("leakage", 0), "limit is 0"),
+    (("leakage", 1, 0, -1.0), "last -1 s; both must be above 0"),
 ])  # fmt: skip
 def test_unknown_suites_and_impossible_limits_are_refused(arguments, message):
     with pytest.raises(UserError, match=message):
