@@ -1,1 +1,1 @@
-"""How good a model is."""
+"""Evaluation: metrics, the systems to measure, suites, reports, and speed."""

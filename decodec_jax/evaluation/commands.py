@@ -1,4 +1,4 @@
-"""What `decodec evaluate` and `decodec page` do."""
+"""The commands `decodec evaluate` and `decodec page`."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -28,52 +28,52 @@ PANELS = {
 def evaluate(suites: Sequence[str], data: str, out: Path, models: Sequence[str], others: Sequence[str], limit: int,
              seconds: float, whisper: str, embedder: str, continuous: bool,
              recognisers: Sequence[str] = ()) -> dict[str, dict[str, str]]:  # fmt: skip
-    """Every suite into OUT/SUITE, and a run's curves into OUT; returns the tables of each.
+    """Run every suite into OUT/SUITE, and draw the training curves of runs into OUT. Returns the tables of each suite.
 
-    models: MODEL or NAME=MODEL, see `load`; others: baselines, see `baselines.find`. Where there are neither, the model
-    that comes with the package is measured. continuous: see `columns`. recognisers: RUN or NAME=RUN, for the suite
-    "recognition". Raises UserError for what is not there.
+    models: MODEL or NAME=MODEL, see `load`; others: baselines, see `baselines.find`. If there are neither, the model in
+    the package is measured. continuous: see `systems_of`. recognisers: RUN or NAME=RUN, for the suite "recognition".
+    Raises UserError if something is missing.
     """
     for name in suites:
         suite.check(name)
     loaded, measured = load(models if models or others else [BUILT_IN]), [baselines.find(spec) for spec in others]
-    measured = distinct([*measured, *columns(loaded, continuous)])
+    measured = distinct([*measured, *systems_of(loaded, continuous)])
     if not loaded and set(suites) - set(suite.OF_SYSTEMS):
-        raise UserError(f"the suite {min(set(suites) - set(suite.OF_SYSTEMS))!r} is about models; give --model, "
+        raise UserError(f"the suite {min(set(suites) - set(suite.OF_SYSTEMS))!r} measures only models; give --model, "
                         f"such as --model {BUILT_IN}")  # fmt: skip
     rate, tools = rate_of(loaded), scoring.tools(whisper, embedder)
-    hearing = []
+    speech_recognisers = []
     if recognisers or "recognition" in suites:
         from decodec_jax.evaluation.suites import recognition  # its packages come with an extra of their own
 
-        hearing = recognition.load(recognisers, [each.model for each in loaded])
+        speech_recognisers = recognition.load(recognisers, [each.model for each in loaded])
     tables = {}
     for name in suites:
-        heard = suite.load(data, name, limit, seconds=seconds, rate=rate)
+        test_items = suite.load(data, name, limit, seconds=seconds, rate=rate)
         _create(out / name)
-        tables[name] = suite.run(name, measured, heard, out / name, loaded, tools, hearing)
+        tables[name] = suite.run(name, measured, test_items, out / name, loaded, tools, speech_recognisers)
         if name == "enhancement":
-            apart(loaded, heard, out / name, continuous)
-    curves(loaded, out)
+            draw_separation(loaded, test_items, out / name, continuous)
+    draw_curves(loaded, out)
     return tables
 
 
 def page(model: str, data: str, out: Path, others: Sequence[str], limit: int, seconds: float, evaluated: str,
          continuous: bool) -> Path:  # fmt: skip
-    """The demo page of a model beside baselines, with the tables of what `evaluate` wrote; returns its index.html."""
+    """Build the demo page of a model and baselines, with the tables that `evaluate` wrote. Returns its index.html."""
     from decodec_jax.evaluation.reports import page as pages
 
     loaded = load([model])
-    made = [*columns(loaded, continuous), *(baselines.find(spec) for spec in others)]
+    systems = [*systems_of(loaded, continuous), *(baselines.find(spec) for spec in others)]
     codec, rate = loaded[0].model, rate_of(loaded)
     source = open_source(Data(root=data, cache_mb=0), rate, "test")
     shown = [*items.mixtures(source, limit, seconds), *items.paired(data, rate, limit), *items.clean(source, limit + 1)]
     charts = {_title(path): path for path in sorted(Path(evaluated).rglob("*.png"))} if evaluated else {}
-    return pages.build(codec, distinct(made), shown, out, written(evaluated) if evaluated else {}, charts)
+    return pages.build(codec, distinct(systems), shown, out, read_tables(evaluated) if evaluated else {}, charts)
 
 
 def load(models: Sequence[str]) -> list[Loaded]:
-    """MODEL or NAME=MODEL: run folders, bundles, "built-in". Raises UserError where two have one name."""
+    """Load MODEL or NAME=MODEL: run folders, bundles or "built-in". Raises UserError if two have the same name."""
     named = []
     for text in models:
         name, equals, path = text.partition("=")
@@ -85,12 +85,12 @@ def load(models: Sequence[str]) -> list[Loaded]:
     names = [name for name, _ in named]
     for name in names:
         if names.count(name) > 1:
-            raise UserError(f"--model has two called {name!r}; give each a name of its own, such as guided=runs/small")
+            raise UserError(f"--model has two models called {name!r}; name one of them, such as guided=runs/small")
     return [Loaded(name, path, DeCodec.load(path)) for name, path in named]
 
 
-def columns(loaded: Sequence[Loaded], continuous: bool) -> list[System]:
-    """What is measured of models: each; and, if `continuous`, each once more without its quantizers."""
+def systems_of(loaded: Sequence[Loaded], continuous: bool) -> list[System]:
+    """The models as systems; if `continuous`, each of them again without its quantizers."""
     named = {each.name: each.model for each in loaded}
     if continuous:
         named |= {f"{each.name}, continuous": each.model.continuous() for each in loaded}
@@ -98,7 +98,7 @@ def columns(loaded: Sequence[Loaded], continuous: bool) -> list[System]:
 
 
 def rate_of(loaded: Sequence[Loaded]) -> int:
-    """The rate of all models, Hz. Raises UserError where they differ."""
+    """The sample rate of all models, Hz. Raises UserError if they differ."""
     rates = sorted({each.model.config.sample_rate for each in loaded})
     if len(rates) > 1:
         raise UserError(f"the models' sample rates are {rates}; only models of one rate can be compared")
@@ -106,7 +106,7 @@ def rate_of(loaded: Sequence[Loaded]) -> int:
 
 
 def distinct(measured: Sequence[System]) -> list[System]:
-    """The same. Raises UserError where two have one name: they would be one column of a table."""
+    """Return the systems. Raises UserError if two have the same name, as each is a column of a table."""
     names = [system.name for system in measured]
     for name in names:
         if names.count(name) > 1:
@@ -114,8 +114,8 @@ def distinct(measured: Sequence[System]) -> list[System]:
     return list(measured)
 
 
-def written(folder: str) -> dict[str, str]:
-    """The tables that `evaluate` wrote into a folder, by heading. Raises UserError where there are none."""
+def read_tables(folder: str) -> dict[str, str]:
+    """Read the tables that `evaluate` wrote into a folder, by heading. Raises UserError if there are none."""
     tables = {}
     for path in sorted(Path(folder).glob("*/tables.md")):
         for section in path.read_text().split("\n## ")[1:]:
@@ -127,7 +127,7 @@ def written(folder: str) -> dict[str, str]:
 
 
 def _create(folder: Path) -> None:
-    """Raises UserError where it cannot be."""
+    """Create a folder. Raises UserError if that fails."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -138,8 +138,8 @@ def _title(picture: Path) -> str:
     return f"{picture.parent.name}: {picture.stem.replace('_', ' ')}"
 
 
-def curves(loaded: Iterable[Loaded], out: Path) -> None:
-    """How each run learned, as NAME_curve.png; bundles do not know."""
+def draw_curves(loaded: Iterable[Loaded], out: Path) -> None:
+    """Draw the training curves of each run as NAME_curve.png; bundles have none."""
     for each in loaded:
         history = each.path / "metrics.jsonl"
         if history.is_file():
@@ -147,22 +147,22 @@ def curves(loaded: Iterable[Loaded], out: Path) -> None:
             figures.curves(out / f"{each.name}_curve.png", rows, PANELS)
 
 
-def apart(loaded: Iterable[Loaded], heard: Sequence[Item], out: Path, continuous: bool) -> None:
-    """The first mixture at 0 dB through each model in spectrograms, as NAME_taken_apart.png.
+def draw_separation(loaded: Iterable[Loaded], test_items: Sequence[Item], out: Path, continuous: bool) -> None:
+    """Draw spectrograms of the first 0 dB mixture and each model's outputs as NAME_taken_apart.png.
 
-    continuous: a row more, without quantizers.
+    continuous: add a row without quantizers.
     """
-    shown = next(item for item in heard if item.snr == 0)
+    shown = next(item for item in test_items if item.snr == 0)
 
-    def made(model: DeCodec) -> dict[str, np.ndarray]:
+    def outputs(model: DeCodec) -> dict[str, np.ndarray]:
         functions = {"mixture": model.reconstruct, "speech": model.enhance, "background": model.background}
         return {part: function(shown.mixture, shown.rate) for part, function in functions.items()}
 
     for name, _, model in loaded:
         rows = {
-            "what went in": {"mixture": shown.mixture, "speech": shown.speech, "background": shown.background},
-            "what came out": made(model),
+            "reference": {"mixture": shown.mixture, "speech": shown.speech, "background": shown.background},
+            "output": outputs(model),
         }
         if continuous:
-            rows["without quantizers"] = made(model.continuous())
+            rows["without quantizers"] = outputs(model.continuous())
         figures.taken_apart(out / f"{name}_taken_apart.png", rows, shown.rate)

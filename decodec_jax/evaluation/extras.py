@@ -1,4 +1,4 @@
-"""What an evaluation may need beyond this package: optional packages, and other people's weights in local folders."""
+"""Optional packages, and other people's weights in local folders, that an evaluation may need."""
 
 import contextlib
 import importlib
@@ -14,7 +14,7 @@ _JUDGES = "pip install 'decodec_jax[judges]'"
 INSTALL = {  # all others come with the extra `eval`
     "pesq": "pip install 'decodec_jax[pesq]', which compiles C",
     "faster_whisper": _JUDGES,
-    "resemblyzer": "pip install --no-deps Resemblyzer",  # alone: it asks for webrtcvad, which needs a compiler
+    "resemblyzer": "pip install --no-deps Resemblyzer",  # without webrtcvad, which needs a compiler
     "jiwer": "pip install 'decodec_jax[downstream]'",
     "phonemizer": "pip install phonemizer, and espeak-ng",
     "torch": _PEERS,
@@ -25,7 +25,7 @@ INSTALL = {  # all others come with the extra `eval`
 
 
 def package(name: str) -> ModuleType:
-    """An optional module. Raises UserError where it is not installed, which says how to install it."""
+    """Import an optional module. If it is not installed, raises UserError that says how to install it."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -35,7 +35,7 @@ def package(name: str) -> ModuleType:
 
 @contextlib.contextmanager
 def loading(path: Path) -> Iterator[None]:
-    """What goes wrong with a file of weights within becomes a UserError that names it."""
+    """Turn errors while weights are loaded from `path` into a UserError that names it."""
     try:
         yield
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, pickle.UnpicklingError) as error:
@@ -44,25 +44,25 @@ def loading(path: Path) -> Iterator[None]:
 
 
 def folder(path: str | Path) -> Path:
-    """Raises UserError unless it is a folder."""
+    """The path of a folder. Raises UserError if there is none."""
     if not Path(path).is_dir():
-        raise UserError(f"there is no folder {path}; download the model and name the folder it is in")
+        raise UserError(f"there is no folder {path}; download the model and give its folder")
     return Path(path)
 
 
 def pretrained(kind: str, path: str | Path):
-    """The model in a folder that transformers' class `kind` reads, ready for inference. Nothing is downloaded.
+    """Load a model from a folder with transformers' class `kind`, ready for inference. Nothing is downloaded.
 
-    Raises UserError where a package, the folder or any of the weights is missing.
+    Raises UserError if a package, the folder or any of the weights is missing.
     """
     model, found = _read(kind, path, output_loading_info=True)
-    if missing := sorted(found["missing_keys"]):  # transformers would fill in random ones
+    if missing := sorted(found["missing_keys"]):  # transformers would initialise them at random
         raise UserError(f"{path} lacks {len(missing)} of the weights of {kind}, such as {missing[0]}")
     return model.eval()
 
 
 def preprocessor(kind: str, path: str | Path):
-    """What stands before a model, a tokenizer or a feature extractor, as in `pretrained`."""
+    """Load the tokenizer or feature extractor of a model, in the same way as `pretrained`."""
     return _read(kind, path)
 
 

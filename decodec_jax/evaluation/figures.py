@@ -1,4 +1,4 @@
-"""Pictures of what a model does and of how good it is: functions of arrays that write a png."""
+"""Figures of what a model does and of its scores: functions that draw arrays and write a png."""
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,9 +9,9 @@ import numpy as np
 
 from decodec_jax.errors import UserError
 
-FLOOR = -80.0  # dB below full scale, where spectrograms end
+FLOOR = -80.0  # dB of full scale, the lower end of spectrograms
 DPI = 144
-KNOWN = {  # colours of what is in many pictures; others take theirs in turn
+KNOWN = {  # fixed colours of common systems; the others get those of `IN_TURN`
     "mixture": "#8a8f98", "silence": "#b9bdc4", "oracle": "#3d434d", "opus": "#d1495b", "noisereduce": "#e29a1c",
     "encodec": "#7a5195", "dac": "#b5651d", "mimi": "#c2569b", "speechtokenizer": "#5b8c2a", "hificodec": "#8c6bb1",
     "storm": "#a6611a",
@@ -20,7 +20,7 @@ IN_TURN = ("#0b7285", "#1f77b4", "#2b9348", "#17a2b8", "#4361ee", "#80b918", "#9
 
 
 class Point(NamedTuple):
-    """A measured value, and the interval that it is in; `x` is None where it does not depend on it."""
+    """A measured value with its interval; `x` is None if the value does not depend on it."""
 
     x: float | None
     value: float
@@ -29,9 +29,9 @@ class Point(NamedTuple):
 
 
 def colours(names: Sequence[str]) -> dict[str, str]:
-    """A colour for each system, the same in every picture and on the page where the names come in the same order.
+    """A colour for each system. The same names in the same order get the same colours in every picture and on the page.
 
-    "opus:8" and "opus 8 kbps" are what `KNOWN` calls "opus".
+    "opus:8" and "opus 8 kbps" get the colour of "opus" in `KNOWN`.
     """
     chosen, turn = {}, 0
     for name in names:
@@ -47,7 +47,7 @@ def colours(names: Sequence[str]) -> dict[str, str]:
 
 
 def taken_apart(path: Path, rows: dict[str, dict[str, np.ndarray]], sample_rate: int, title: str = "") -> None:
-    """Fig. 2, spectrograms in a grid: `rows[row][column]` is a waveform `[t]`; written as a png."""
+    """Fig. 2: draw spectrograms in a grid as a png; `rows[row][column]` is a waveform `[t]`."""
     from matplotlib.figure import Figure  # the object interface: no global state, no display
 
     columns = list(next(iter(rows.values())))
@@ -68,7 +68,7 @@ def taken_apart(path: Path, rows: dict[str, dict[str, np.ndarray]], sample_rate:
 
 
 def spectrogram(path: Path, wave: np.ndarray, size: tuple[int, int] = (480, 112)) -> None:
-    """The spectrogram of a waveform `[t]` and nothing else, so many pixels wide and high, in 64 colours to be small."""
+    """Draw only the spectrogram of a waveform `[t]`, `size` pixels wide and high, in 64 colours for a small file."""
     from matplotlib import colormaps
     from PIL import Image
 
@@ -80,7 +80,7 @@ def spectrogram(path: Path, wave: np.ndarray, size: tuple[int, int] = (480, 112)
 
 
 def _levels(wave: np.ndarray, window: int = 512) -> np.ndarray:
-    """Of a waveform `[t]`, dB below full scale, on a fixed scale, to compare pictures by: `[bins, frames]`."""
+    """Levels of a waveform `[t]` in dB of full scale, so that pictures can be compared: `[bins, frames]`."""
     hop = window // 4
     padded = np.pad(wave, (0, window + -len(wave) % hop))
     frames = np.lib.stride_tricks.sliding_window_view(padded, window)[::hop] * np.hanning(window)
@@ -91,7 +91,7 @@ def _levels(wave: np.ndarray, window: int = 512) -> np.ndarray:
 
 
 def curves(path: Path, rows: list[dict], panels: dict[str, list[str]]) -> None:
-    """Metrics against steps, a panel for each entry of `panels` (title -> metric names); written as a png."""
+    """Draw metrics against steps as a png, with a panel for each entry of `panels` (title -> metric names)."""
     with _panels(path, len(panels), dpi=90) as axes:
         for axis, (title, names) in zip(axes, panels.items(), strict=True):
             for name in names:
@@ -106,10 +106,11 @@ def curves(path: Path, rows: list[dict], panels: dict[str, list[str]]) -> None:
 
 
 def projections(path: Path, speech: np.ndarray, background: np.ndarray, onto: Sequence[np.ndarray]) -> None:
-    """Fig. 3: are the subspaces orthogonal? Latents S and N of the same frames, `[n, d]` each; P_S and P_N, `[d, d]`.
+    """Fig. 3: are the subspaces orthogonal? Draw latents S and N of the same frames, `[n, d]`; P_S and P_N, `[d, d]`.
 
-    Left, cosines of S and N in each frame and of each row of P_S with each of P_N; they are 0 in orthogonal subspaces.
-    Right, singular values of P_S, of P_N and of P_S P_N^T, which equation (4) wants 1 or 0, and 0.
+    Left: cosines of S and N in each frame, and of each row of P_S with each row of P_N. In orthogonal subspaces they
+    are 0. Right: singular values of P_S and P_N, which should be 1 or 0 by equation (4), and of P_S P_N^T, which should
+    be 0.
     """
     first, second = (np.asarray(matrix, np.float64) for matrix in onto)
     frames = np.sum(_unit(speech) * _unit(background), axis=1)
@@ -135,17 +136,17 @@ def projections(path: Path, speech: np.ndarray, background: np.ndarray, onto: Se
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
-    """Vectors `[n, d]` at length 1; those of zeros, which have no direction, stay zeros."""
+    """Scale vectors `[n, d]` to length 1; zero vectors, which have no direction, stay zero."""
     vectors = np.asarray(vectors, np.float64)
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
 def speakers(path: Path, content: np.ndarray, rest: np.ndarray, names: Sequence[str]) -> dict[str, float]:
-    """Fig. 4: does the voice live in Zr and not in Zc? Means over utterances, `[n, d]` each, and who speaks in each.
+    """Fig. 4: is the voice in Zr and not in Zc? Draw means over utterances, `[n, d]` each; `names` are their speakers.
 
-    Drawn by t-SNE, a colour for each speaker. Returns the silhouettes of the speakers, "Zc" and "Zr", from -1 to 1:
-    of the vectors themselves by cosine distance, as t-SNE makes clusters of anything. 0: the speakers cannot be told
-    apart. Raises UserError unless there are two speakers, one of whom has two utterances.
+    Drawn by t-SNE with a colour for each speaker. Returns the silhouettes of the speakers, "Zc" and "Zr", from -1 to 1;
+    at 0, the speakers cannot be told apart. They come from the vectors themselves by cosine distance, as t-SNE makes
+    clusters of anything. Raises UserError unless there are two speakers, one of whom has two utterances.
     """
     from matplotlib import colormaps
     from sklearn.manifold import TSNE
@@ -153,8 +154,8 @@ def speakers(path: Path, content: np.ndarray, rest: np.ndarray, names: Sequence[
 
     who = sorted(set(names))
     if not 2 <= len(who) < len(names):
-        raise UserError(f"the figure of speakers is of {len(names)} utterances by {len(who)} speakers; it needs two "
-                        "speakers at least, and more utterances than speakers")  # fmt: skip
+        raise UserError(f"the figure of speakers has {len(names)} utterances by {len(who)} speakers; it needs at least "
+                        "two speakers, and more utterances than speakers")  # fmt: skip
     scores = {}
     with _panels(path, 2, shared=True) as axes:
         for axis, symbol, vectors, what in (
@@ -174,24 +175,24 @@ def speakers(path: Path, content: np.ndarray, rest: np.ndarray, names: Sequence[
     return scores
 
 
-# --- how good it is ---------------------------------------------------------------------------------------------------
+# --- scores -----------------------------------------------------------------------------------------------------------
 
 
 def rate_distortion(path: Path, systems: Mapping[str, Sequence[Point]], what: str, title: str = "") -> None:
-    """A figure, called `what` with its unit, against kbps, a line for each system.
+    """Draw a metric, called `what` with its unit, against kbps, with a line for each system.
 
-    A system that is not coded, x None, is a line across.
+    A system that does not code, x None, is a horizontal line.
     """
     _lines(path, systems, "kbps", what, title)
 
 
 def per_snr(path: Path, systems: Mapping[str, Sequence[Point]], what: str, title: str = "") -> None:
-    """A figure, called `what` with its unit, against the SNR of the mixture in dB, a line for each system."""
+    """Draw a metric, called `what` with its unit, against the SNR of the mixture in dB, with a line for each system."""
     _lines(path, systems, "SNR of the mixture, dB", what, title)
 
 
 def _lines(path: Path, systems: Mapping[str, Sequence[Point]], along: str, what: str, title: str) -> None:
-    """Intervals are shaded; those of a single value are a bar."""
+    """Draw the lines. Intervals are shaded; that of a single value is a bar."""
     chosen = colours(list(systems))
     with _panels(path, 1, width=7.5, height=4.2) as (axis,):
         for name, points in systems.items():
@@ -218,7 +219,7 @@ def _lines(path: Path, systems: Mapping[str, Sequence[Point]], along: str, what:
 def _panels(
     path: Path, count: int, width: float = 4.5, height: float = 3.2, shared: bool = False, dpi: int = DPI
 ) -> Iterator[Sequence]:
-    """`count` axes side by side, to be drawn on; then labels make a legend, shared or of each, and a png is written."""
+    """`count` axes side by side to draw on; afterwards, add a legend to each or a shared one, and write the png."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width * count, height), layout="constrained")

@@ -38,7 +38,7 @@ def test_tables_are_printed_and_written_suite_by_suite(run, model, monkeypatch, 
     assert (code, errors) == (0, []) and "enhancement, all SNRs\n\n|  | mixture | silence | ours | count" in text
     assert {path.name for path in out.iterdir()} == {"enhancement", "reconstruction"}
     assert (out / "enhancement/ours_taken_apart.png").is_file()
-    found = commands.written(str(out))
+    found = commands.read_tables(str(out))
     assert all(f"{heading}\n\n{table}" in text for heading, table in found.items()) and len(found) == 10
 
 
@@ -63,7 +63,7 @@ def test_the_model_that_comes_with_the_package_is_measured_where_nothing_else_is
 ):
     measured = []
     monkeypatch.setattr(inference.DeCodec, "load", lambda path: codec)
-    monkeypatch.setattr(commands, "apart", lambda *arguments: None)
+    monkeypatch.setattr(commands, "draw_separation", lambda *arguments: None)
     monkeypatch.setattr(commands.suite, "run", lambda name, systems, *rest: measured.extend(systems) or {})
     code, _, errors = run("evaluate", "--suite", "enhancement", "--data", "", "--out", tmp_path, "--limit", 1,
                           "--seconds", 0.1, *options)  # fmt: skip
@@ -94,9 +94,10 @@ def test_the_page_is_made_of_the_same_and_of_the_tables(run, codec, model, monke
 
 @pytest.mark.parametrize(("changes", "words"), [
     ({"--baselines": "bogus"}, "'bogus' is not a baseline"),
-    ({"--suite": "leakage", "--baselines": "mixture"}, "about models; give --model, such as --model built-in"),
+    ({"--suite": "leakage", "--baselines": "mixture"}, "measures only models; give --model, such as --model built-in"),
     ({"--baselines": ("silence", "silence")}, "are called 'silence'"), ({"--model": "a="}, "MODEL or NAME=MODEL"),
-    ({"--model": "nowhere"}, "neither a bundle nor a run folder"), ({"--model": ("a=x", "a=y")}, "two called 'a'"),
+    ({"--model": "nowhere"}, "neither a bundle nor a run folder"),
+    ({"--model": ("a=x", "a=y")}, "two models called 'a'"),
     ({"--baselines": "mixture", "--limit": "0"}, "the limit is 0"),
     ({"--baselines": "mixture", "--out": "/dev/null/out"}, "/dev/null/out/enhancement cannot be created"),
     ({"--baselines": "mixture", "--data": "nowhere"}, "'nowhere' is not a folder"),

@@ -71,7 +71,7 @@ def test_silhouettes_are_high_only_for_vectors_that_depend_on_the_speaker(tmp_pa
 
 @pytest.mark.parametrize("names", [[], ["anna"] * 4, ["anna", "ben"]])
 def test_speakers_need_two_speakers_and_two_recordings_of_one(tmp_path, names):
-    with pytest.raises(UserError, match="needs two speakers"):
+    with pytest.raises(UserError, match="needs at least two speakers"):
         figures.speakers(tmp_path / "speakers.png", np.eye(4)[: len(names)], np.eye(4)[: len(names)], names)
 
 
