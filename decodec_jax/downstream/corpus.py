@@ -56,10 +56,9 @@ class Corpus:
 
     def split(self, data: Data, split: str) -> list[Utterance]:
         """The utterances of "train" or "valid", by the rules of the codec's training (data/sources.py)."""
-        own = [name for name in data.train_splits]
-
         def role(name: str) -> str:
-            return "train" if any(name == one or name.endswith(f"_{one}") for one in own) else name
+            ours = any(name == one or name.endswith(f"_{one}") for one in data.train_splits)
+            return "train" if ours else name
 
         clips = [Clip(each.id, "speech", each.speaker, self.seconds(each), role(each.split))
                  for each in self.utterances]  # fmt: skip

@@ -8,12 +8,12 @@ from decodec_jax.corpora import shards
 
 HOP, RATE = 20, 1000  # of the codec in conftest.py: 50 frames a second
 PAUSE = 15  # the code that stands between letters
-LETTERS = "abcdefghij"
+LETTERS = "abcdefghij "
 
 
 def row(name, text, transcript=None, speaker="s0", split="train", frames=None, seed=0):
-    """A letter is three frames of its own code in the first level, and two of a pause; the other codes are random."""
-    first = np.concatenate([np.r_[[LETTERS.index(letter)] * 3, [PAUSE] * 2] for letter in text.replace(" ", "")])
+    """A letter or space is three frames of its own code in level 1, and two of a pause. The other codes are random."""
+    first = np.concatenate([np.r_[[LETTERS.index(letter)] * 3, [PAUSE] * 2] for letter in text])
     first = np.resize(first, frames or len(first))
     others = np.random.default_rng(seed).integers(0, 16, (3, len(first)))
     codes = np.stack([first, *others]).astype(np.uint16)
@@ -27,7 +27,7 @@ def utterances(count, seed=0):
     rng = np.random.default_rng(seed)
     made = []
     for n in range(count):
-        text = " ".join("".join(rng.choice(list(LETTERS), rng.integers(2, 5))) for _ in range(rng.integers(1, 4)))
+        text = " ".join("".join(rng.choice(list(LETTERS[:-1]), rng.integers(2, 5))) for _ in range(rng.integers(1, 4)))
         speaker = n % 4
         made.append(row(f"s{speaker}/{n}.flac", text, speaker=f"s{speaker}", split="valid" if speaker == 3 else "train",
                         seed=n))  # fmt: skip

@@ -7,7 +7,11 @@ _NEVER = -np.inf
 
 def greedy(scores: np.ndarray) -> list[int]:
     """The likeliest symbol of each frame, repetitions joined and blanks left out: `[g, n] -> [m]`."""
-    best = np.argmax(scores, axis=-1)
+    return collapsed(np.argmax(scores, axis=-1))
+
+
+def collapsed(best: np.ndarray) -> list[int]:
+    """A symbol of each frame `[g]` to text: repetitions joined, blanks left out."""
     changed = np.concatenate([[True], best[1:] != best[:-1]]) if len(best) else np.zeros(0, bool)
     return [int(symbol) for symbol in best[changed] if symbol]
 

@@ -17,7 +17,7 @@ from decodec_jax import audio
 from decodec_jax.downstream import corpus
 from decodec_jax.downstream.asr import rates
 from decodec_jax.downstream.asr.config import Config, Model
-from decodec_jax.downstream.asr.decoding import greedy
+from decodec_jax.downstream.asr.decoding import collapsed
 from decodec_jax.downstream.asr.model import STREAMS, Heard, Network, joined
 from decodec_jax.downstream.batches import Batch, Batches, Bucket, Make, buckets, in_order
 from decodec_jax.downstream.corpus import Corpus, Utterance
@@ -66,6 +66,7 @@ class Recognition:
         self.train, self.valid = train, spaced(valid, config.train.valid_items)
         self._texts = {each.id: self.vocabulary.encode(texts[each.id]) for each in [*train, *valid]}
         self._mels: dict[str, np.ndarray] = {}
+        self._heard = None
         self.seconds = data.batch * sum(map(self.corpus.seconds, train)) / len(train)
 
     def describe(self) -> str:
@@ -106,30 +107,27 @@ class Recognition:
 
     def judge(self, params: dict, frozen: dict, mesh: Mesh) -> tuple[dict[str, float], str]:
         """Loss and error rates of greedy decoding on the held-out utterances."""
-        network, make = self.network(), self._making(self.valid)
-        host, hosts = jax.process_index(), jax.process_count()
-
-        @jax.jit
-        def heard(params, batch, frozen):
-            found = network.apply({"params": params}, batch, frozen)
-            losses = ctc(found, batch["text"], batch["symbols"])
-            made = jnp.argmax(found.logits, axis=-1), found.frames, losses
-            return jax.lax.with_sharding_constraint(made, sharding.replicated(mesh))
-
+        if self._heard is None:  # compiled once, for the run's mesh
+            self._heard = jax.jit(self._listen, out_shardings=sharding.replicated(mesh))
+        make, host, hosts = self._making(self.valid), jax.process_index(), jax.process_count()
         said, texts, losses = [], [], []
         for members, count, bucket in in_order(self._buckets(self.valid), self.config.data.batch):
             placed = sharding.place(make(members[host::hosts], bucket), mesh)
-            best, frames, loss = jax.device_get(heard(params, placed, frozen))
+            best, frames, loss = jax.device_get(self._heard(params, frozen, placed))
             order = np.argsort(np.concatenate([np.arange(h, len(members), hosts) for h in range(hosts)]))[:count]
             losses += list(loss[order])
             for i, row in zip(members[:count], order, strict=True):
-                symbols = greedy(np.eye(len(self.vocabulary.symbols) + 1)[best[row, : frames[row]]])
                 said.append(self.vocabulary.decode(self._texts[self.valid[i].id]))
-                texts.append(self.vocabulary.decode(symbols))
+                texts.append(self.vocabulary.decode(collapsed(best[row, : frames[row]])))
         found = rates.error_rates(self.config.model.text, said, texts)
         scores = {"valid/loss": float(np.mean(losses))} | {f"valid/{name}": rate for name, rate in found.items()}
         told = ", ".join(f"{name.upper()} {100 * rate:.1f} %" for name, rate in found.items())
         return scores, f"on {len(said)} held-out utterances, {told}; \"{said[0][:50]}\" is heard as \"{texts[0][:50]}\""
+
+    def _listen(self, params: dict, frozen: dict, batch: dict[str, Array]) -> tuple[Array, Array, Array]:
+        """The likeliest symbol of each joined frame `[b, g]`, how many of these count `[b]`, and the losses `[b]`."""
+        heard = self.network().apply({"params": params}, batch, frozen)
+        return jnp.argmax(heard.logits, axis=-1), heard.frames, ctc(heard, batch["text"], batch["symbols"])
 
     def _usable(self, chosen: Sequence[Utterance], texts: dict) -> list[Utterance]:
         """Those with a text that their frames can spell; the others are counted."""
@@ -167,7 +165,8 @@ class Recognition:
             if features.kind == "mel":
                 made["mel"] = np.zeros((len(some), bucket.frames, features.bands), np.float32)
                 for row, each in zip(made["mel"], some, strict=True):
-                    row[: each.frames] = self._mel(each)
+                    mel = self._mel(each)
+                    row[: len(mel)] = mel
                 return made
             return made | {stream: corpus.padded([getattr(each, stream) for each in some], levels, bucket.frames)
                            for stream in STREAMS if (levels := getattr(features, stream))}  # fmt: skip
