@@ -84,6 +84,7 @@ const answers = {
       sound = { pieces: [], whole: false };
       page.milliseconds.first = performance.now() - begun;
       find("#mix").disabled = false;
+      say("Coding the rest… You can already play the mix.");
     }
     sound.pieces.push(halves);
   },
