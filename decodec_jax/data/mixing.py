@@ -1,4 +1,4 @@
-"""Make training examples from clips: crop, level, SNR, pair, swap. One seeded random map, in numpy."""
+"""Make training examples from clips with numpy and a seeded generator: crop, set level and SNR, pair, swap."""
 
 import logging
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ Example = dict[str, np.ndarray]
 # Crops with an RMS below this are not amplified to full level, so that a pause between words does not become loud room
 # noise and digital silence stays finite. Whole clips are rarely this quiet: -50 and -80 dB of full scale.
 FLOORS = {"speech": 3e-3, "background": 1e-4}
-TRIES = 20  # give up after this many unusable clips in a row: then the data is at fault
+TRIES = 20  # give up after this many unusable clips in a row, as the data must be at fault
 VALID_SNR = (-5.0, 0.0, 5.0, 10.0, 15.0)  # dB
 
 
@@ -34,7 +34,7 @@ class Drawn(NamedTuple):
     targets: np.ndarray | None  # of speech, if there is a cache: float32 [ceil(t / hop), width]
 
 
-@dataclass(repr=False)  # grain puts it into names, and a source may hold a million clips
+@dataclass(repr=False)  # grain puts the repr into names, and a source may hold a million clips
 class Mixer:
     """Draws examples of `data.seconds` from a source. t below is that length in samples.
 
@@ -47,7 +47,7 @@ class Mixer:
     source: ClipSource
     data: Data
     cache: TargetCache | None = None
-    named: set[str] = field(default_factory=set)  # unusable clips that this process has warned about
+    warned: set[str] = field(default_factory=set)  # unusable clips that this process has warned about
 
     def __post_init__(self):
         self.samples = round(self.data.seconds * self.source.sample_rate)
@@ -57,7 +57,7 @@ class Mixer:
             groups[clip.kind].setdefault(clip.group, []).append(i)
         self.groups = {kind: list(members.values()) for kind, members in groups.items()}
         self.shares = {kind: np.cumsum(self._weights(members)) for kind, members in self.groups.items()}
-        self.silence = None  # its targets
+        self.silence = None  # targets of silence
         if self.cache is not None:
             self.cache.require(self.source.clips)
             about = self.cache.about
@@ -86,12 +86,12 @@ class Mixer:
             alone = not silent and share < data.silent + data.background_only
             clean = not (silent or alone) and share < data.silent + data.background_only + data.clean
             if not (silent or alone):
-                drawn = self.varied(rng, "speech")
+                drawn = self.augmented(rng, "speech")
                 speech[member] = scaled(drawn.wave, level, "speech")
                 targets[member] = drawn.targets
                 skipped += drawn.failed
             if not (silent or clean):
-                drawn = self.varied(rng, "background")
+                drawn = self.augmented(rng, "background")
                 background[member] = scaled(drawn.wave, level if alone else level - snr, "background")
                 skipped += drawn.failed
         return example(speech, background) | stacked(targets) | {"skipped": np.int32(skipped)}
@@ -116,23 +116,23 @@ class Mixer:
         counted = {"skipped": np.int32(skipped), "snr": np.array(snr, np.float32)}
         return example(speech, background) | stacked(targets) | counted
 
-    def varied(self, rng: Generator, kind: str) -> Drawn:
+    def augmented(self, rng: Generator, kind: str) -> Drawn:
         """A crop of a random clip, augmented as `data.augment` says. Disabled augmentations draw nothing from `rng`."""
-        asked = self.data.augment
-        drawn = self.played(rng, kind)
+        settings = self.data.augment
+        drawn = self.at_random_speed(rng, kind)
         wave, failed = drawn.wave, drawn.failed
-        if kind == "background" and asked.layers and rng.random() < asked.layers:
-            other = self.played(rng, kind)
+        if kind == "background" and settings.layers and rng.random() < settings.layers:
+            other = self.at_random_speed(rng, kind)
             wave = scaled(wave, 0, kind) + scaled(other.wave, rng.uniform(-10, 0), kind)
             failed += other.failed
-        if asked.eq:
-            wave = augment.equalised(wave, asked.eq, rng)
-        if kind == "speech" and asked.rooms and rng.random() < asked.rooms:
+        if settings.eq:
+            wave = augment.equalised(wave, settings.eq, rng)
+        if kind == "speech" and settings.rooms and rng.random() < settings.rooms:
             wave = augment.in_room(wave, self.room(rng))
         return Drawn(wave, failed, drawn.targets)
 
     def room(self, rng: Generator) -> np.ndarray:
-        """The impulse response [n] of a simulated room, or half the time of a measured one, if the source has any."""
+        """The impulse response [n] of a simulated room, or half of the time of a measured one, if the source has any."""
         measured = self.groups["room"]
         if measured and rng.random() < 0.5:
             i = measured[rng.integers(len(measured))][0]
@@ -145,13 +145,13 @@ class Mixer:
                 self.warn(self.source.clips[i], error)
         return augment.room(int(rng.integers(augment.ROOMS)), self.source.sample_rate)
 
-    def played(self, rng: Generator, kind: str) -> Drawn:
-        """A crop of a random clip at a random speed; a share of the backgrounds is synthetic."""
-        asked = self.data.augment
-        if kind == "background" and asked.synthetic and rng.random() < asked.synthetic:
+    def at_random_speed(self, rng: Generator, kind: str) -> Drawn:
+        """A crop of a random clip, played at a random speed; a share of the backgrounds is synthetic."""
+        settings = self.data.augment
+        if kind == "background" and settings.synthetic and rng.random() < settings.synthetic:
             made = synthetic.background(int(rng.integers(2**32)), self.source.sample_rate, self.data.seconds)
             return Drawn(fitted(made, self.samples, kind, 0.0), 0, None)
-        speeds = asked.speed if kind == "speech" else asked.background_speed
+        speeds = settings.speed if kind == "speech" else settings.background_speed
         return self.draw(rng, kind, rng.uniform(*speeds) if speeds != (1.0, 1.0) else 1.0)
 
     def draw(self, rng: Generator, kind: str, speed: float = 1.0) -> Drawn:
@@ -170,10 +170,10 @@ class Mixer:
                 wave = self.source.read(i, first / rate, seconds)
                 if len(wave) == 0:
                     raise UserError(f"{clip.name} is shorter than the expected {clip.seconds:.2f} s")
-                heard = len(wave)
+                length = len(wave)
                 if speed != 1:
                     wave = audio.resample(wave, round(rate * speed), rate)
-                targets = self.targets_of(clip, first, heard, len(wave), place) if cached else None
+                targets = self.targets_of(clip, first, length, len(wave), place) if cached else None
                 return Drawn(fitted(wave, self.samples, kind, place, grid), failed, targets)
             except UserError as error:
                 reason = error
@@ -182,20 +182,20 @@ class Mixer:
 
     def warn(self, clip: Clip, error: UserError) -> None:
         """Say once per process why a clip is skipped."""
-        if clip.name not in self.named:
-            self.named.add(clip.name)
+        if clip.name not in self.warned:
+            self.warned.add(clip.name)
             log.warning("a clip is skipped whenever it is drawn: %s", error)
 
-    def targets_of(self, clip: Clip, first: int, heard: int, n: int, place: float) -> np.ndarray:
-        """The cached frames for `heard` samples of a clip from sample `first` on.
+    def targets_of(self, clip: Clip, first: int, length: int, n: int, place: float) -> np.ndarray:
+        """The cached frames of `length` samples of a clip, from sample `first` on.
 
-        They play in n samples, placed where `fitted` places those.
+        At the playback speed these last n samples; the frames are placed where `fitted` places those.
         """
         hop, targets = self.cache.about.hop, self.silence.copy()
-        crop = self.cache.crop(clip.name, first // hop, -(-heard // hop))
+        crop = self.cache.crop(clip.name, first // hop, -(-length // hop))
         n = min(n, self.samples)
         before, count = silence_before(n, self.samples, place, hop) // hop, -(-n // hop)
-        targets[before : before + count] = crop if n == heard else at_speed(crop, heard / n, count)
+        targets[before : before + count] = crop if n == length else at_speed(crop, length / n, count)
         return targets
 
 
