@@ -132,7 +132,7 @@ class Mixer:
         return Drawn(wave, failed, drawn.targets)
 
     def room(self, rng: Generator) -> np.ndarray:
-        """The impulse response [n] of a simulated room, or half of the time of a measured one, if the source has any."""
+        """The impulse response [n] of a simulated room, or half the time of a measured one, if the source has any."""
         measured = self.groups["room"]
         if measured and rng.random() < 0.5:
             i = measured[rng.integers(len(measured))][0]
