@@ -84,7 +84,7 @@ def frames(name: str, model: DeCodec, items: Sequence[Item], tools: Tools) -> li
 
 
 def probe_inputs(model: DeCodec, items: Sequence[Item]) -> dict[str, list]:
-    """Inputs of the probes, `[f, d]` for each item: both halves' latents, and if there are codes, these as one-hot."""
+    """Inputs of the probes, `[f, d]` for each item: the latents of both halves, and their one-hot codes, if any."""
     embedded = [model.embed(item.mixture, item.rate) for item in items]
     found = {f"{half} latents": [getattr(each, half) for each in embedded] for half in Halves._fields}
     if model.quantized:
@@ -184,7 +184,7 @@ def summary(found: np.ndarray) -> dict[str, float]:
 
 
 def blanks(name: str, model: DeCodec, items: Sequence[Item], tools: Tools) -> list[Row]:
-    """Scores of the parts if the codes of silence ("blank") or zeros replace the other half: the first `SECONDS`."""
+    """Scores of the parts of the first `SECONDS`, if codes of silence ("blank") or zeros replace the other half."""
     config, rate = model.config, model.config.sample_rate
     network, variables = DeCodecNetwork(config), {"params": model.params, "codebook": model.codebook}
     parts = ((getattr(item, part) for part in Halves._fields) for item in items)

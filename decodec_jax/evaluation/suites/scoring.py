@@ -57,7 +57,7 @@ def tools(whisper: str = "", embedder: str = "") -> Tools:
 
 
 def reconstruction(system: System, item: Item, tools: Tools) -> Scores:
-    """Scores of the system's reconstruction of the whole item, sdr_scores with the item itself."""
+    """Scores of the system's reconstruction of the whole item, compared with the item itself."""
     made = system.tasks["reconstruct"](item)
     return {
         **sdr_scores(made.wave, item.mixture, "mixture"),
@@ -69,7 +69,7 @@ def reconstruction(system: System, item: Item, tools: Tools) -> Scores:
 
 
 def separation(system: System, item: Item, tools: Tools) -> Scores:
-    """Scores of the parts that the system can extract, sdr_scores with the truth, and their gains over the mixture.
+    """Scores of the parts that the system can extract, compared with the truth, and their gains over the mixture.
 
     For clean speech, only the speech is scored, and without a gain.
     """
