@@ -17,7 +17,8 @@ class Runtime:
 
     def __init__(self, folder: str | Path, threads: int = 1):
         self.description = json.loads((Path(folder) / "model.json").read_text())
-        self.config = SimpleNamespace(hop=self.description["hop"], causal=self.description["causal"])
+        named = ("sample_rate", "hop", "causal")
+        self.config = SimpleNamespace(**{name: self.description[name] for name in named})
         self.lookahead = self.description.get("lookahead", 0)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
