@@ -56,7 +56,7 @@ def _ablation3(config: Config):
 
 def _no_guidance(config: Config):
     config.loss.guidance = 0.0
-    config.model.semantic = 0
+    config.model.semantic = config.model.speech.first_dim = 0
 
 
 def _exact_orthogonal(config: Config):
@@ -135,7 +135,8 @@ def _light() -> Config:
     loss.overlap = 2
     loss.perp = 0.0
     loss.commitment = 0.25
-    loss.guidance, model.semantic, config.teacher.kind = 3.0, 384, "whisper"
+    loss.guidance, model.semantic, config.teacher.kind = 5.0, 384, "whisper"
+    model.speech.first_dim = 32  # words get dimensions of their own, so that guidance costs little sound
 
     data = config.data
     data.batch, data.seconds, data.balance = 12, 1.28, 0.4

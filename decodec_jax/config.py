@@ -21,7 +21,7 @@ class Quantizer:
     levels: int = 8  # residual levels; each costs log2(entries) bits per frame
     entries: int = 1024
     dim: int = 0  # width of a codebook vector; 0: the latent's, without projections. With "ema", projections stay fixed
-    first_dim: int = 0  # width of the first (semantic) level's vectors; 0: `dim`
+    first_dim: int = 0  # dimensions that only the first (semantic) level codes, and it alone; 0: all levels code all
     decay: float = 0.99  # of the moving averages, per step
     revive: float = 0.1  # a batch vector replaces each entry used less than this share of the mean
     dropout: float = 0.5  # share of training items coded with a random number of levels
@@ -313,6 +313,10 @@ def check(config: Config) -> None:
         raise UserError(f"model.spectral.hop is {model.spectral.hop}; it must be even")
     if model.projection == "exact" and model.latent % 2:
         raise UserError(f"model.latent is {model.latent}; the exact projection splits it in two, so it must be even")
+    for name, quantizer in (("speech", model.speech), ("background", model.background)):
+        if quantizer.first_dim and not (0 < quantizer.first_dim < model.half and quantizer.levels > 1):
+            raise UserError(f"model.{name}.first_dim is {quantizer.first_dim}; it must be 0, or below the width of "
+                            f"a half, {model.half}, with two levels or more")
     if model.projection == "exact" and loss.perp:
         raise UserError(f"loss.perp is {loss.perp:g}, but the parts of the exact projection are always orthogonal; "
                         "set it to 0")

@@ -1,8 +1,8 @@
 """Residual vector quantization: one codebook level, the residual stack as a scan, and how codebooks start and move.
 
 A `Stack` is an ordered dict of runs of levels. The levels of a run have one codebook width, are stored as stacked
-arrays, and are scanned over: {"levels": ...}, or {"first": ..., "rest": ...} if the first (semantic) level has its own
-width.
+arrays, and are scanned over. A quantizer has one stack, {"levels": ...}, or two, {"first": ...} and {"rest": ...}, if
+the first (semantic) level has some dimensions of the latent to itself.
 
 Gradients. The quantized vector passes the reconstruction's gradient straight through, level by level. The residual is
 *not* detached on that path, so the whole stack passes the gradient exactly once (as the identity, for codebooks as wide
@@ -96,7 +96,7 @@ class Quantized(NamedTuple):
     """The result of quantizing `[b, f, c]` with k levels."""
 
     vectors: Array  # [b, f, c], straight-through
-    first: Array  # [b, f, c], the first level's contribution; the latent itself for items that use no level
+    first: Array  # [b, f, c or first_dim], the first level's vectors; the latent itself for items that use no level
     codes: Array  # [b, k, f] int32
     commitment: Array  # [b] squared distance that trains the encoder, mean over the levels in use
     codebook: Array | None  # [b] the same distance, to train the codebooks; None for moving averages
@@ -104,15 +104,16 @@ class Quantized(NamedTuple):
 
 
 def quantize(
-    x: Array, stack: Stack, normalised: bool, active: Array | None = None, key: Array | None = None
+    x: Array, stack: Stack, normalised: bool, active: Array | None = None, key: Array | None = None, first: int = 0
 ) -> Quantized:
     """Quantize `[b, f, c]` by every level of the stack in turn.
 
     active: `[b]` int, how many levels each item uses (0: none, the item passes unquantized); all when None.
     key: draws the `Tally.candidates`; required while training only.
+    first: number of the stack's first level, above 0 if another stack has the levels before it.
     """
     b = x.shape[0]
-    total = sum(run.entries.shape[0] for run in stack.values())
+    total = first + sum(run.entries.shape[0] for run in stack.values())
     active = jnp.full((b,), total) if active is None else active
     key = jax.random.key(0) if key is None else key
 
@@ -134,7 +135,7 @@ def quantize(
         of_first = jnp.where(index == 0, quantized, of_first)
         return (residual - quantized, summed + quantized, of_first), (codes, commitment, codebook, tally)
 
-    carry, first, collected = (x, jnp.zeros_like(x), jnp.zeros_like(x)), 0, {}
+    carry, collected = (x, jnp.zeros_like(x), jnp.zeros_like(x)), {}
     for name, run in stack.items():
         count = run.entries.shape[0]
         carry, collected[name] = lax.scan(level_step, carry, (run, first + jnp.arange(count)))
@@ -269,15 +270,17 @@ class ResidualQuantizer(nn.Module):
 
     def setup(self):
         levels, dim, first_dim = self.config.levels, self.config.dim, self.config.first_dim
-        if not first_dim or first_dim == dim:
-            self.stack = {"levels": self._run("levels", levels, dim)}
-        elif levels == 1:
-            self.stack = {"first": self._run("first", 1, first_dim)}
+        if first_dim:
+            rest = self._run("rest", levels - 1, dim, self.width - first_dim)
+            self.stacks = [{"first": self._run("first", 1, 0, first_dim)}, {"rest": rest}]
         else:
-            self.stack = {"first": self._run("first", 1, first_dim), "rest": self._run("rest", levels - 1, dim)}
+            self.stacks = [{"levels": self._run("levels", levels, dim, self.width)}]
 
-    def _run(self, name: str, levels: int, dim: int) -> Levels:
-        width = self.width
+    def _parts(self, x: Array) -> list[Array]:
+        """The dimensions of latents `[..., c]` that each stack codes."""
+        return jnp.split(x, [self.config.first_dim] if self.config.first_dim else [], axis=-1)
+
+    def _run(self, name: str, levels: int, dim: int, width: int) -> Levels:
         shape = (levels, self.config.entries, dim or width)
         normal, zeros = nn.initializers.normal(1.0), nn.initializers.zeros
         linear = nn.initializers.lecun_normal(batch_axis=0)
@@ -304,23 +307,40 @@ class ResidualQuantizer(nn.Module):
         return lax.stop_gradient(levels) if self.config.kind == "ema" else levels
 
     def __call__(self, x: Array, active: Array | None = None, key: Array | None = None) -> Quantized:
-        quantized = quantize(x, self.stack, self.config.kind == "factorised", active, key)
-        return quantized._replace(codebook=None) if self.config.kind == "ema" else quantized
+        active = jnp.full(x.shape[:1], self.config.levels) if active is None else active
+        parts = [
+            quantize(part, stack, self.config.kind == "factorised", active, key, first)
+            for first, (part, stack) in enumerate(zip(self._parts(x), self.stacks, strict=True))
+        ]
+        return Quantized(
+            vectors=jnp.concatenate([part.vectors for part in parts], axis=-1),
+            first=parts[0].first,
+            codes=jnp.concatenate([part.codes for part in parts], axis=1),
+            commitment=sum(part.commitment for part in parts),
+            codebook=None if self.config.kind == "ema" else sum(part.codebook for part in parts),
+            tallies={name: tally for part in parts for name, tally in part.tallies.items()},
+        )
 
     def vectors(self, codes: Array) -> Array:
         """The vectors of codes `[b, k, f]`, for any number k of levels: `[b, f, c]`."""
-        return dequantize(codes, self.stack)
+        if not self.config.first_dim:
+            return dequantize(codes, self.stacks[0])
+        first = dequantize(codes[:, :1], self.stacks[0])
+        without_rest = jnp.zeros((*first.shape[:-1], self.width - self.config.first_dim))
+        rest = dequantize(codes[:, 1:], self.stacks[1]) if codes.shape[1] > 1 else without_rest
+        return jnp.concatenate([first, rest], axis=-1)
 
     def started(self, x: Array, key: Array) -> tuple[dict, dict]:
         """This stream's `params` and `codebook` after `start` on latents `[b, f, c]`."""
-        latents = x.reshape(-1, x.shape[-1])
-        stack, averages = start(self.stack, latents, self.config.kind == "factorised", key)
-        params = {}
-        for name, run in stack.items():
-            if self.config.kind == "factorised":
-                params[f"{name}_entries"] = run.entries
-            for side in ("into", "out"):
-                affine = getattr(run, side)
-                if affine is not None:
-                    params[f"{name}_{side}_kernel"], params[f"{name}_{side}_bias"] = affine
+        params, averages = {}, {}
+        for part, stack in zip(self._parts(x.reshape(-1, x.shape[-1])), self.stacks, strict=True):
+            runs, moments = start(stack, part, self.config.kind == "factorised", key)
+            averages |= moments
+            for name, run in runs.items():
+                if self.config.kind == "factorised":
+                    params[f"{name}_entries"] = run.entries
+                for side in ("into", "out"):
+                    affine = getattr(run, side)
+                    if affine is not None:
+                        params[f"{name}_{side}_kernel"], params[f"{name}_{side}_bias"] = affine
         return params, averages if self.config.kind == "ema" else {}

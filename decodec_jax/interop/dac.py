@@ -275,8 +275,10 @@ def graft(params: dict, codebook: dict, dac: DacWeights, config: Model) -> tuple
     for half, stream in zip(Halves._fields, STREAMS, strict=True):
         quantizer: Quantizer = getattr(config, half)
         if quantizer.kind == "factorised":
-            levels = _half_levels(dac.levels, half) if config.projection == "exact" else dac.levels
-            grafted[stream] = _with_levels(params[stream], levels, half)
+            width = config.half
+            begin = width if config.projection == "exact" and stream == STREAMS[1] else 0
+            coded = slice(begin + quantizer.first_dim, begin + width)  # the first level may have dimensions to itself
+            grafted[stream] = _with_levels(params[stream], _restricted(dac.levels, coded), half)
         else:
             log.warning("%s: its codebooks are of kind %r and keep their initial values; DAC's are 'factorised'",
                         half, quantizer.kind)  # fmt: skip
@@ -314,10 +316,8 @@ def _with_zero_output(lstm: dict, last: int) -> dict:
     return lstm | {name: without_candidates(lstm[name]) for name in fed if name in lstm}
 
 
-def _half_levels(levels: Levels, half: str) -> Levels:
-    """DAC's levels, restricted to the dimensions that the exact projection assigns to this half."""
-    width = levels.into.kernel.shape[1]
-    ours = slice(width // 2) if half == Halves._fields[0] else slice(width // 2, width)
+def _restricted(levels: Levels, ours: slice) -> Levels:
+    """DAC's levels, restricted to some dimensions of the latent."""
     into, out = levels.into, levels.out
     return levels._replace(
         into=into._replace(kernel=into.kernel[:, ours]), out=Affine(out.kernel[:, :, ours], out.bias[:, ours])

@@ -166,15 +166,31 @@ def test_moving_average_entries_are_no_parameters_and_factorised_ones_are(kind, 
     assert set(variables.get("codebook", {})) == ({"levels"} if kind == "ema" else set())
 
 
-@pytest.mark.parametrize(("first_dim", "runs"), [(0, {"levels": (3, 2)}), (4, {"first": (1, 4), "rest": (2, 2)})])
-def test_the_first_level_may_have_a_width_of_its_own(first_dim, runs):
-    config = Quantizer(kind="factorised", levels=3, entries=8, dim=2, first_dim=first_dim)
-    params = random_variables(ResidualQuantizer(config, WIDTH), jnp.zeros((1, 2, WIDTH)))["params"]
-    for name, (levels, dim) in runs.items():
-        assert params[f"{name}_entries"].shape == (levels, 8, dim)
-        assert params[f"{name}_into_kernel"].shape == (levels, WIDTH, dim)
-        assert params[f"{name}_out_kernel"].shape == (levels, dim, WIDTH)
-    assert len(params) == 5 * len(runs)
+@pytest.mark.parametrize(("dim", "kind"), [(0, "ema"), (0, "factorised"), (2, "factorised")])
+def test_the_first_level_may_have_dimensions_to_itself(x, rng, dim, kind):
+    module = ResidualQuantizer(Quantizer(kind=kind, levels=3, entries=8, dim=dim, first_dim=2), WIDTH)
+    variables = random_variables(module, x)
+    entries = {name: a.shape for name, a in variables.get("params", {}).items() if name.endswith("entries")}
+    entries = entries or {f"{name}_entries": a.entries.shape for name, a in variables["codebook"].items()}
+    assert entries == {"first_entries": (1, 8, 2), "rest_entries": (2, 8, dim or WIDTH - 2)}
+
+    apply = jax.jit(lambda x, active: module.apply(variables, x, active))
+    whole = apply(x, jnp.array([3, 3, 3]))
+    assert whole.codes.shape == (3, 3, 5) and whole.first.shape == (3, 5, 2)
+    noise = jnp.float32(rng.standard_normal(x.shape))
+    same_first = apply(x.at[..., 2:].set(noise[..., 2:]), jnp.array([3, 3, 3]))
+    same_rest = apply(x.at[..., :2].set(noise[..., :2]), jnp.array([3, 3, 3]))
+    np.testing.assert_array_equal(same_first.codes[:, 0], whole.codes[:, 0])
+    np.testing.assert_array_equal(same_rest.codes[:, 1:], whole.codes[:, 1:])
+    np.testing.assert_array_equal(whole.vectors[..., :2], whole.first)
+    vectors = module.apply(variables, whole.codes, method="vectors")
+    np.testing.assert_allclose(vectors, whole.vectors, atol=1e-6)
+
+    fewer = apply(x, jnp.array([0, 1, 2]))
+    np.testing.assert_array_equal(fewer.vectors[0], x[0])
+    assert not np.any(fewer.vectors[1, :, 2:]) and np.any(fewer.vectors[2, :, 2:])
+    alone = module.apply(variables, whole.codes[:, :1], method="vectors")
+    np.testing.assert_allclose(alone[1], fewer.vectors[1], atol=1e-6)
 
 
 # --- levels left out ------------------------------------------------------------------------------------------------
@@ -308,7 +324,7 @@ def test_start_lowers_the_residual_level_by_level_and_beats_random_codebooks(rng
 @pytest.mark.parametrize("dim", [0, 2])
 @pytest.mark.parametrize("kind", ["ema", "factorised"])
 def test_started_gives_every_variable_of_the_quantizer_in_its_shape(rng, kind, dim):
-    module = ResidualQuantizer(Quantizer(kind=kind, levels=2, entries=8, dim=dim, first_dim=dim and 4), WIDTH)
+    module = ResidualQuantizer(Quantizer(kind=kind, levels=2, entries=8, dim=dim, first_dim=dim), WIDTH)
     x = jnp.float32(rng.standard_normal((2, 30, WIDTH)))
     variables = random_variables(module, x)
     params, codebook = jax.jit(lambda x: module.apply(variables, x, jax.random.key(1), method="started"))(x)

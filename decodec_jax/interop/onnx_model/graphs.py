@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from decodec_jax.errors import UserError
 from decodec_jax.interop.torch_model import DeCodec
 from decodec_jax.interop.torch_model.layers import Stream
-from decodec_jax.interop.torch_model.quantize import lookup
 
 OPSET = 17  # the first with layer normalisation as one operator
 HALVES = "speech", "background"
@@ -70,7 +69,8 @@ def vectors(model: DeCodec, speech: Tensor, background: Tensor) -> Tensor:
     halves = []
     for codes, quantizer in ((speech, model.speech_quantizer), (background, model.background_quantizer)):
         there = (codes >= 0).unsqueeze(-1)
-        found = [lookup(codes[:, k].clamp(min=0), level) * there[:, k] for k, level in enumerate(quantizer.levels())]
+        levels = range(len(quantizer.levels()))
+        found = [quantizer.of_level(codes[:, k].clamp(min=0), k) * there[:, k] for k in levels]
         halves.append(sum(found))
     return model.projection.joined(*halves)
 

@@ -16,7 +16,7 @@ class Quantizer:
     levels: int
     entries: int
     dim: int  # width of a codebook vector; 0: the latent's own width, without projections
-    first_dim: int  # width of the first level's vectors, if different; 0: as `dim`
+    first_dim: int  # dimensions that only the first level codes, and it alone; 0: all levels code all
     decay: float  # only for training
     revive: float  # only for training
     dropout: float  # only for training

@@ -40,7 +40,7 @@ class DeCodec(nn.Module):
         self.background_quantizer = ResidualQuantizer(config.background, config.half)
         self.decoder = family.Decoder(config)
         if config.semantic:
-            self.semantic_projection = nn.Linear(config.half, config.semantic)
+            self.semantic_projection = nn.Linear(config.speech.first_dim or config.half, config.semantic)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, device: str | torch.device = "cpu") -> "DeCodec":
@@ -115,7 +115,8 @@ class DeCodec(nn.Module):
 
     def semantic(self, speech: Tensor) -> Tensor:
         """The teacher's features as predicted from the first speech level: `[b, k, f] -> [b, f, config.semantic]`."""
-        return self.semantic_projection(self.speech_quantizer.vectors(speech[:, :1]))
+        first = self.speech_quantizer.vectors(speech[:, :1])[..., : self.config.speech.first_dim or None]
+        return self.semantic_projection(first)
 
     def forward(self, wave: Tensor) -> Tensor:
         """Encode and decode a waveform."""

@@ -8,16 +8,20 @@ from .config import Quantizer
 
 
 class ResidualQuantizer(nn.Module):
-    """The codebooks of one half, as in the bundle: levels of the same width are stacked on the first axis."""
+    """The codebooks of one half, as in the bundle: levels of the same width are stacked on the first axis.
+
+    Each run of levels codes some dimensions of the latent: "levels" all of them, or "first" some and "rest" the others.
+    """
 
     def __init__(self, config: Quantizer, width: int):
         super().__init__()
         self.by_angle = config.kind == "factorised"
-        if not config.first_dim or config.first_dim == config.dim:
-            self.runs = {"levels": (config.levels, config.dim)}
+        self.width, own = width, config.first_dim
+        if own:
+            self.runs = {"first": (1, 0, own), "rest": (config.levels - 1, config.dim, width - own)}
         else:
-            self.runs = {"first": (1, config.first_dim), "rest": (config.levels - 1, config.dim)}
-        for run, (levels, dim) in self.runs.items():
+            self.runs = {"levels": (config.levels, config.dim, width)}
+        for run, (levels, dim, width) in self.runs.items():
             shapes = {"entries": (config.entries, dim or width)}
             if dim:
                 shapes |= {"into_kernel": (width, dim), "into_bias": (dim,)}
@@ -30,25 +34,40 @@ class ResidualQuantizer(nn.Module):
         tensors = dict(self.named_parameters())
         return [
             {name.removeprefix(f"{run}_"): tensor[k] for name, tensor in tensors.items() if name.startswith(run)}
-            for run, (count, _) in self.runs.items()
+            for run, (count, _, _) in self.runs.items()
             for k in range(count)
         ]
+
+    def begins(self) -> list[int]:
+        """The first of the dimensions that each level codes."""
+        own = self.runs["first"][2] if "first" in self.runs else 0
+        return [own if run == "rest" else 0 for run, (count, _, _) in self.runs.items() for _ in range(count)]
 
     def forward(self, x: Tensor) -> Tensor:
         """Quantize a latent `[b, f, c]` to codes `[b, k, f]`."""
         residual, codes = x, []
-        for level in self.levels():
-            z = residual @ level["into_kernel"] + level["into_bias"] if "into_kernel" in level else residual
+        for k, (level, begin) in enumerate(zip(self.levels(), self.begins())):
+            z = residual[..., begin : begin + self._coded(level)]
+            z = z @ level["into_kernel"] + level["into_bias"] if "into_kernel" in level else z
             codes.append(nearest(z, level["entries"], self.by_angle))
-            residual = residual - lookup(codes[-1], level)
+            residual = residual - self.of_level(codes[-1], k)
         return torch.stack(codes, dim=1)
+
+    def of_level(self, codes: Tensor, k: int) -> Tensor:
+        """The vectors of the codes of level k, zeros in the dimensions that it does not code: `[...] -> [..., c]`."""
+        level, begin = self.levels()[k], self.begins()[k]
+        return F.pad(lookup(codes, level), (begin, self.width - begin - self._coded(level)))
 
     def vectors(self, codes: Tensor) -> Tensor:
         """The vectors of codes, summed over levels: `[b, k, f] -> [b, f, c]`, for any k from 1 to all levels."""
-        levels = self.levels()
-        if not 1 <= codes.shape[1] <= len(levels):
-            raise ValueError(f"codes of {codes.shape[1]} levels; this quantizer has 1 to {len(levels)}")
-        return sum(lookup(codes[:, k], levels[k]) for k in range(codes.shape[1]))
+        count = len(self.levels())
+        if not 1 <= codes.shape[1] <= count:
+            raise ValueError(f"codes of {codes.shape[1]} levels; this quantizer has 1 to {count}")
+        return sum(self.of_level(codes[:, k], k) for k in range(codes.shape[1]))
+
+    @staticmethod
+    def _coded(level: dict[str, Tensor]) -> int:
+        return level["into_kernel"].shape[0] if "into_kernel" in level else level["entries"].shape[1]
 
 
 def nearest(x: Tensor, entries: Tensor, by_angle: bool) -> Tensor:
@@ -59,6 +78,6 @@ def nearest(x: Tensor, entries: Tensor, by_angle: bool) -> Tensor:
 
 
 def lookup(codes: Tensor, level: dict[str, Tensor]) -> Tensor:
-    """The vectors of one level's codes, in the width of the latent: `[...] -> [..., c]`."""
+    """The vectors of one level's codes, in the dimensions that it codes: `[...] -> [..., d]`."""
     vectors = F.embedding(codes, level["entries"])
     return vectors @ level["out_kernel"] + level["out_bias"] if "out_kernel" in level else vectors
