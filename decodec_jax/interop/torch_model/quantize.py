@@ -46,7 +46,7 @@ class ResidualQuantizer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Quantize a latent `[b, f, c]` to codes `[b, k, f]`."""
         residual, codes = x, []
-        for k, (level, begin) in enumerate(zip(self.levels(), self.begins())):
+        for k, (level, begin) in enumerate(zip(self.levels(), self.begins(), strict=True)):
             z = residual[..., begin : begin + self._coded(level)]
             z = z @ level["into_kernel"] + level["into_bias"] if "into_kernel" in level else z
             codes.append(nearest(z, level["entries"], self.by_angle))
