@@ -62,7 +62,11 @@ def reference(batch: Batch, loss: Loss, kinds: Array) -> Array:
 def bypassing(quantize: Callable[[Halves[Array]], Halves[Quantized]], halves: Halves[Array]) -> Halves[Quantized]:
     """The result of `quantize` if every item bypasses it, without running it."""
     nothing = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(quantize, halves))
-    return Halves(*(q._replace(vectors=half, first=half[..., : q.first.shape[-1]]) for q, half in zip(nothing, halves, strict=True)))
+
+    def passed(quantized: Quantized, half: Array) -> Quantized:
+        return quantized._replace(vectors=half, first=half[..., : quantized.first.shape[-1]])
+
+    return Halves(*map(passed, nothing, halves))
 
 
 def generate(
