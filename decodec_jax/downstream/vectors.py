@@ -5,7 +5,7 @@ import numpy as np
 from jax import Array
 
 from decodec_jax.codec.model import DeCodecNetwork, Halves
-from decodec_jax.codec.quantize import lookup, unstack
+from decodec_jax.codec.quantize import ResidualQuantizer
 from decodec_jax.downstream.corpus import Corpus
 from decodec_jax.errors import UserError
 from decodec_jax.inference.codec import DeCodec
@@ -15,13 +15,21 @@ def tables(codec: DeCodec) -> Halves[np.ndarray]:
     """The vectors of every code of both streams, in the width of the latent: `[levels, entries, d]` each."""
 
     def of(network: DeCodecNetwork) -> Halves[Array]:
-        return Halves(*(
-            jnp.stack([lookup(jnp.arange(level.entries.shape[0]), level) for level in unstack(quantizer.stack)])
-            for quantizer in network.quantizers
-        ))  # fmt: skip
+        return Halves(*map(_levels, network.quantizers))
 
     variables = {"params": codec.params, "codebook": codec.codebook}
     return Halves(*map(np.asarray, DeCodecNetwork(codec.config).apply(variables, method=of)))
+
+
+def _levels(quantizer: ResidualQuantizer) -> Array:
+    """What each level adds to the sum of the levels before it, `[k, n, d]`, whatever the quantizer is made of."""
+    found = []
+    for level in range(quantizer.config.levels):
+        every = jnp.arange(quantizer.config.entries)
+        codes = jnp.zeros((1, level + 1, len(every)), jnp.int32).at[0, level].set(every)
+        before = quantizer.vectors(codes[:, :level]) if level else 0.0
+        found.append((quantizer.vectors(codes) - before)[0])
+    return jnp.stack(found)
 
 
 def summed(codes: Array, vectors: Array) -> Array:

@@ -38,8 +38,13 @@ def test_paper_steps_on_eight_devices(asr, tokens, codec_folder):
     config.model.features.speech = 2
     config.mesh.data, config.mesh.fsdp, config.mesh.model = 2, 2, 2
     task, mesh = config.task(), sharding.make_mesh(config.mesh, 8)
-    layout = sharding.layout(jax.eval_shape(lambda: create(config, task.create)), mesh, config.mesh.fsdp_from)
-    state = jax.jit(lambda: create(config, task.create), out_shardings=layout)()
+    shapes = jax.eval_shape(lambda: create(config, task.create))
+    layout = sharding.layout(shapes, mesh, config.mesh.fsdp_from)
+    rng = np.random.default_rng(0)  # compiling the initialisers would take long
+    drawn = jax.tree.map(lambda a: 0.02 * rng.standard_normal(a.shape), shapes.params)
+    drawn = jax.tree.map(lambda a: a.astype(np.float32), drawn)
+    zeros = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), shapes)
+    state = sharding.spread(zeros.replace(params=drawn), layout)
     split = state.params["blocks"]["feed1_up"]["kernel"].sharding.spec
     assert "model" in split and "fsdp" in split
     frozen = sharding.spread(task.frozen, sharding.layout(task.frozen, mesh))
