@@ -89,7 +89,7 @@ class DeCodec:
 
         if not (folder / "config.json").is_file():
             raise UserError(f"{folder} is neither a bundle nor a run folder: it has no config.json")
-        config = settings.load(folder / "config.json")
+        config: settings.Config = settings.load(folder / "config.json")
         step, params, codebook = load_weights(config, folder / "checkpoints")
         return cls(config.model, params, codebook, quantized=step > config.train.continuous_steps, step=step)
 
