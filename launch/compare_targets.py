@@ -4,6 +4,8 @@ Prints Markdown tables for clean test speech. The first has, for each layer of t
 phone classifier on the targets of whole clips, and the cosine similarity between targets of crops and of whole clips.
 The second is for the last layer and clips played at other speeds: the cosine similarity between the targets of the
 played clip and those of the original clip, with and without interpolation to that speed.
+
+With `--model RUN ...`, prints instead how well phones are predicted from the first-level codes of these codecs.
 """
 
 import argparse
@@ -20,6 +22,7 @@ from decodec_jax.data import sources
 from decodec_jax.data.targets import at_speed, clip_features
 from decodec_jax.evaluation.speed.scaling import table
 from decodec_jax.evaluation.suites import items, probe
+from decodec_jax.inference.codec import DeCodec
 from decodec_jax.interop import whisper
 from decodec_jax.launching import one_line
 from decodec_jax.objective.cepstra import HOP, SAMPLE_RATE
@@ -37,11 +40,16 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=100, help="test clips for the phones; a tenth for the cosines")
     parser.add_argument("--whisper", default="", help="folder with a Whisper model (default: the installed package's)")
     parser.add_argument("--phones", type=Path, default=Path("phones.json"), help="file that caches the aligned phones")
+    parser.add_argument("--model", nargs="+", help="bundles or run folders: measure their first-level codes instead")
     arguments = parser.parse_args()
     source = sources.open_source(Data(root=arguments.data, cache_mb=0), SAMPLE_RATE, "test")
     spoken = probe.utterances(items.clean(source, arguments.clips), arguments.phones)
-    few = [each.wave for each in spoken[::10]]
+    if arguments.model:
+        accuracies = [[name, f"{of_codes(DeCodec.load(name), spoken):.3f}"] for name in arguments.model]
+        print(table(["first level of", "phones"], accuracies))
+        return
 
+    few = [each.wave for each in spoken[::10]]
     count = whisper.load(arguments.whisper).sizes.layers
     rows, targets = [], None
     for layer in range(1, count + 1):
@@ -57,6 +65,12 @@ def main() -> None:
     names = ("interpolated to the speed", "not interpolated")
     rows = [[name, *(f"{value:.3f}" for value in row)] for name, row in zip(names, means, strict=True)]
     print(table(["speed", *map(str, SPEEDS)], rows))
+
+
+def of_codes(model: DeCodec, spoken: list[probe.Utterance]) -> float:
+    """Accuracy of the most frequent phone of each first-level code, averaged over clips."""
+    predict = partial(probe.most_frequent_phones, entries=model.config.speech.entries)
+    return float(np.mean(probe.cross_validated(probe.first_level(model, spoken), predict)))
 
 
 def of_whole_clips(teacher: Teacher) -> Targets:

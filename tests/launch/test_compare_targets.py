@@ -1,12 +1,13 @@
 import importlib.util
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from decodec_jax.objective.cepstra import HOP
 from decodec_jax.objective.teacher import CepstraTeacher
-from decodec_jax.testing import speech_clips
+from decodec_jax.testing import speech_clips, tiny_model, tiny_quantizer
 
 
 @pytest.fixture(scope="module")
@@ -34,3 +35,11 @@ def test_targets_interpolated_to_a_speed_are_nearer_than_unchanged_ones(compare)
     interpolated, unchanged = compare.cosines_at(whole, wave, 0.9)
     assert interpolated > unchanged
     assert compare.cosines_at(whole, wave, 1.0) == pytest.approx((1, 1), abs=1e-4)
+
+
+def test_codes_that_name_the_phones_are_always_right(compare, monkeypatch):
+    phones = np.arange(12) % 3
+    frames = compare.probe.Frames(7 - phones, phones, np.array(list("ab" * 6)), np.arange(12) // 6)
+    monkeypatch.setattr(compare.probe, "first_level", lambda model, spoken: frames)
+    model = SimpleNamespace(config=tiny_model(speech=tiny_quantizer(entries=8)))
+    assert compare.of_codes(model, []) == 1
