@@ -3,10 +3,13 @@
 import importlib.util
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from decodec_jax.errors import UserError
+from decodec_jax.evaluation.systems.base import Item
 from decodec_jax.testing import random_bundle, tiny_config
 
 SCRIPT = Path(__file__).parents[2] / "launch/sentinel.py"
@@ -49,3 +52,16 @@ def test_each_measurement_appends_a_row_and_redraws_the_plot(sentinel, tmp_path,
 def test_a_bundle_needs_the_amount_of_training_as_a_flag(sentinel, tmp_path):
     with pytest.raises(UserError, match="give --seen"):
         sentinel.seconds_seen(tmp_path, 7)
+
+
+def test_word_errors_are_of_clips_with_words(sentinel):
+    codec = SimpleNamespace(enhance=lambda wave, rate: wave, semantic=lambda wave, rate: 0 * wave)
+    clips = [Item(str(n), 16_000, np.full(100, n, np.float32)) for n in range(3)]
+    heard = {0: " ...", 1: "one two", 2: "three"}
+
+    def judge(wave, rate, transcript):
+        return {"wer": 0.0 if wave.any() else 1.5}
+
+    found = sentinel.word_errors(codec, clips, lambda wave: heard[int(wave[0])], judge)
+    assert found == {"WER": 0.0, "WER of level 1": 1.0}
+    assert np.isnan(sentinel.word_errors(codec, clips[:1], lambda wave: "...", judge)["WER"])
