@@ -2,8 +2,7 @@
 
     python launch/train.py --config configs/asr.py:small --config.data.tokens=TOKENS --workdir RUN
 
-Sizes, each a conformer with a CTC head. A BiLSTM of the same size learns about as fast from few hours, but its steps
-follow one another: a conformer's products run at once on every kind of device, and split over a mesh.
+Sizes, each a conformer with a CTC head. Its products run in parallel and split over a mesh; a BiLSTM goes frame by frame.
 
     paper   9 M parameters, for tens of hours and more. Its size is ours: the paper does not describe its recogniser.
     small   2 M parameters, for hours of speech and small machines.

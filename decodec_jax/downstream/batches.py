@@ -1,11 +1,11 @@
-"""Batches of utterances of about one length, in an order that depends on the seed and the position alone."""
+"""Batches of utterances of similar length, in an order that depends only on the seed and the position."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-MULTIPLE = 32  # frames and symbols that padded lengths are multiples of (symbols: of half of it)
+MULTIPLE = 32  # padded lengths are multiples of so many frames, and of half as many symbols
 
 Batch = dict[str, np.ndarray]
 
@@ -13,30 +13,30 @@ Batch = dict[str, np.ndarray]
 class Bucket(NamedTuple):
     """Utterances whose batches have one shape, so that a step is compiled once for them."""
 
-    members: np.ndarray  # [n] their numbers
-    frames: int  # all are padded to this
-    symbols: int
+    members: np.ndarray  # [n] indices of utterances
+    frames: int  # padded length
+    symbols: int  # padded length
 
 
 Make = Callable[[Sequence[int], Bucket], Batch]  # a batch of these utterances, padded to the bucket's shape
 
 
 def buckets(frames: Sequence[int], symbols: Sequence[int], count: int) -> list[Bucket]:
-    """Utterances by their numbers of frames, in at most `count` groups of equally many."""
+    """Sort utterances by length into at most `count` buckets with equally many members."""
     order = np.argsort(frames, kind="stable")
     found = []
     for members in np.array_split(order, min(count, len(order))):
         longest = max(frames[i] for i in members), max(symbols[i] for i in members)
-        found.append(Bucket(members, _up(longest[0], MULTIPLE), _up(longest[1], MULTIPLE // 2)))
+        found.append(Bucket(members, _rounded_up(longest[0], MULTIPLE), _rounded_up(longest[1], MULTIPLE // 2)))
     return found
 
 
-def _up(number: int, multiple: int) -> int:
+def _rounded_up(number: int, multiple: int) -> int:
     return max(1, -(-number // multiple)) * multiple
 
 
 class Batches:
-    """Endless iterator over batches. Every epoch draws each bucket in another order, and fills up its last batch.
+    """Endless iterator over batches. Every epoch shuffles each bucket anew and fills up its last batch by repetition.
 
     `position` counts the utterances consumed by all hosts. Host h of n gets the utterances h, h + n, ... of a batch.
     """
@@ -76,7 +76,7 @@ class Batches:
 
 
 def in_order(found: Sequence[Bucket], batch: int) -> Iterator[tuple[np.ndarray, int, Bucket]]:
-    """Every utterance once: the members of a batch, how many of them are not there to fill it up, and their bucket."""
+    """Every utterance once, in batches: members, filled up by repetition, how many of them count, and their bucket."""
     for bucket in found:
         for first in range(0, len(bucket.members), batch):
             members = bucket.members[first : first + batch]

@@ -1,8 +1,8 @@
 """Token shards as utterances in memory: 5.8 MB an hour for 8 + 8 levels at 50 frames a second.
 
-A folder of shards is by one codec, and so are all folders of a run, because codes of different codecs mean different
-sounds. A damaged shard ends the run with one line: `decodec tokenize` makes it again in minutes, and a run that went
-on without some of its data would tell nobody.
+All folders of a run must hold tokens of one codec, because the same codes mean other sounds to another codec. A damaged
+shard ends the run with one line: `decodec tokenize` makes it again in minutes, and nobody would notice that a run went
+on without some of its data.
 """
 
 import hashlib
@@ -49,7 +49,7 @@ class Corpus:
     sample_rate: int  # Hz
     hop: int  # samples a frame
     entries: tuple[int, int]  # of the codebooks of speech and background
-    levels: tuple[int, int]  # that every utterance has, of speech and background
+    levels: tuple[int, int]  # of speech and background, present in every utterance
 
     def seconds(self, utterance: Utterance) -> float:
         return utterance.length / self.sample_rate
@@ -115,7 +115,7 @@ def about(folder: Path) -> dict:
 
 
 def _fingerprint_of(path: Path) -> str:
-    """That a Parquet file names; "" where it cannot tell, as in a damaged file, which reading explains."""
+    """The fingerprint in a Parquet file; "" without one, or in a damaged file, which reading it will report."""
     from pyarrow import parquet
 
     try:

@@ -23,7 +23,7 @@ CARD = "card.json"
 
 
 class Task(Protocol):
-    """What a model on tokens is, and what it learns from. A config makes one: `config.task()`."""
+    """A model on tokens and its training data. `config.task()` makes one."""
 
     frozen: Frozen  # numpy arrays that `loss` reads, the same on every host
     seconds: float  # of speech in a batch, on average
@@ -34,7 +34,7 @@ class Task(Protocol):
         ...
 
     def card(self) -> dict[str, Any]:
-        """What using the model takes, beside its config, such as the codec's fingerprint, as JSON."""
+        """What users of the model need besides its config, such as the codec's fingerprint, as JSON."""
         ...
 
     def create(self, key: Array) -> dict:
@@ -65,7 +65,7 @@ def train(config, workdir: Path) -> State:
     if config.data.batch % hosts:
         raise UserError(f"data.batch is {config.data.batch}; it must be a multiple of the {hosts} hosts")
     mesh = sharding.make_mesh(config.mesh, config.data.batch, config.train.accumulate)
-    task: Task = config.task()  # the data's mistakes come before a folder is made
+    task: Task = config.task()  # reports mistakes in the data before a folder is created
     changes = open_run_folder(config, workdir, host) + keep_card(workdir, task.card(), host)
     precision = settled_precision(config.train.precision, workdir, host, hosts)
     config = replace(config, train=replace(config.train, precision=precision))
@@ -94,7 +94,7 @@ def train(config, workdir: Path) -> State:
 
 
 class Updates:
-    """What a step does, see `steps.Work`."""
+    """The steps of a run on tokens, see `steps.Work`."""
 
     def __init__(self, config, mesh: Mesh, task: Task):
         self.seconds = task.seconds
@@ -116,9 +116,9 @@ class Updates:
 
 
 def keep_card(workdir: Path, card: dict[str, Any], host: int = 0) -> list[str]:
-    """Write card.json into a run folder, or compare it with the one there; returns changes of the data in words.
+    """Write card.json into a run folder. Returns how the data has changed since the run's last start, in words.
 
-    Raises UserError if the run began with another codec or other symbols, which its parameters would not fit.
+    Raises UserError if the run started with another codec or other symbols, which its parameters would not fit.
     """
     path = workdir / CARD
     before = read_card(workdir) if path.exists() else card
@@ -138,4 +138,4 @@ def read_card(run: Path) -> dict[str, Any]:
     try:
         return json.loads((run / CARD).read_text())
     except (OSError, ValueError) as error:
-        raise UserError(f"{run} is no run on tokens: {CARD} cannot be read ({error})") from None
+        raise UserError(f"{run} is not a run on tokens: {CARD} cannot be read ({error})") from None

@@ -16,7 +16,7 @@ from decodec_jax.training.state import learning_rate, make_optimizer, moved
 
 Batch = dict[str, Array]
 Metrics = dict[str, Array]
-Frozen = Any  # arrays that the loss reads and training leaves alone, such as a codec's vectors
+Frozen = Any  # arrays that the loss reads and training does not change, such as a codec's vectors
 Loss = Callable[[dict, Frozen, Batch, Array], tuple[Array, Metrics]]  # of parameters, frozen, batch and key; a mean
 
 
@@ -31,7 +31,7 @@ class State:
 
 
 def create(config, parameters: Callable[[Array], dict]) -> State:
-    """A fresh state, a function of `train.seed` alone. parameters: makes them from a key."""
+    """A fresh state, a function of `train.seed` alone. parameters: creates the parameters from a key."""
     params = parameters(jax.random.key(config.train.seed))
     return State(
         step=jnp.zeros((), jnp.int32),

@@ -1,8 +1,8 @@
 """Text as numbers: characters, or phones by espeak-ng.
 
-Characters are a to z, the apostrophe and the space. Capitals become small, accents go ("é" is "e"), dashes become
-spaces and punctuation goes. Digits are refused, because nobody knows how they were read out: "1815" is "eighteen
-fifteen" or "one eight one five". Other scripts are refused too.
+Characters are a to z, the apostrophe and the space. Capitals become lower-case, accents are dropped ("é" becomes "e"),
+dashes become spaces, and punctuation is dropped. Digits are refused, because nobody knows how they were read out: "1815"
+may be "eighteen fifteen" or "one eight one five". Other scripts are refused too.
 """
 
 import re
@@ -15,7 +15,7 @@ from decodec_jax.evaluation.extras import package
 
 CHARACTERS = tuple(" 'abcdefghijklmnopqrstuvwxyz")
 _SILENT = re.compile(r"[.,;:!?\"()\[\]“”„«»…*]")
-_DASHES = re.compile(r"[-‐-―/&]")  # all kinds of hyphens and dashes, and what stands between words
+_DASHES = re.compile(r"[-‐-―/&]")  # all kinds of hyphens and dashes, and other separators of words
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Vocabulary:
     """The symbols of a text, numbered from 1; 0 is left to CTC's blank or to padding."""
 
     symbols: Sequence[str]
-    joint: str = ""  # what stands between symbols in writing: "" for characters, " " for phones
+    joint: str = ""  # separator of symbols in written text: "" for characters, " " for phones
 
     def encode(self, symbols: Iterable[str]) -> list[int]:
         """Raises UserError for a symbol that is not there."""

@@ -1,4 +1,4 @@
-"""What a codec's codes stand for: its own codebook vectors."""
+"""The codebook vectors that a codec's codes stand for."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +12,7 @@ from decodec_jax.inference.codec import DeCodec
 
 
 def tables(codec: DeCodec) -> Halves[np.ndarray]:
-    """The vectors of every code of both streams, in the width of the latent: `[levels, entries, d]` each."""
+    """The vectors of all codes of both streams, at the latent's width: `[levels, entries, d]` each."""
 
     def of(network: DeCodecNetwork) -> Halves[Array]:
         return Halves(*map(_levels, network.quantizers))
@@ -22,7 +22,7 @@ def tables(codec: DeCodec) -> Halves[np.ndarray]:
 
 
 def _levels(quantizer: ResidualQuantizer) -> Array:
-    """What each level adds to the sum of the levels before it, `[k, n, d]`, whatever the quantizer is made of."""
+    """The vectors that each level adds to the sum of the levels before it, `[k, n, d]`, for any kind of quantizer."""
     found = []
     for level in range(quantizer.config.levels):
         every = jnp.arange(quantizer.config.entries)
@@ -33,7 +33,7 @@ def _levels(quantizer: ResidualQuantizer) -> Array:
 
 
 def summed(codes: Array, vectors: Array) -> Array:
-    """The sum over levels of what codes stand for: `[b, k, f] x [k, n, d] -> [b, f, d]`."""
+    """The sum over levels of the codes' vectors: `[b, k, f] x [k, n, d] -> [b, f, d]`."""
     return sum(jnp.take(vectors[level], codes[:, level], axis=0) for level in range(codes.shape[1]))
 
 

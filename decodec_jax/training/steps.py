@@ -37,12 +37,12 @@ class Batches(Protocol):
 
 
 class Work(Protocol[S]):
-    """What one kind of run does in a step, with a state of its own kind."""
+    """What distinguishes one kind of run from another: its updates and validation, of a state of its own."""
 
     seconds: float  # of audio that a batch holds
 
     def prepare(self, now: int, state: S) -> S:
-        """Before step `now` draws its batch: whatever must change at this step."""
+        """Called before step `now` draws its batch; returns the state, changed if this step requires it."""
         ...
 
     def update(self, state: S, batch: dict[str, np.ndarray]) -> tuple[S, dict[str, Any]]:
@@ -54,7 +54,7 @@ class Work(Protocol[S]):
         ...
 
     def facts(self) -> Row:
-        """More for each row of metrics."""
+        """Additional metrics of each row."""
         ...
 
 

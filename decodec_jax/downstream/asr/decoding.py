@@ -1,4 +1,4 @@
-"""From what a CTC network says of each frame to symbols. Symbol 0 is the blank."""
+"""Decoding of a CTC network's output. Symbol 0 is the blank."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ def greedy(scores: np.ndarray) -> list[int]:
 
 
 def collapsed(best: np.ndarray) -> list[int]:
-    """A symbol of each frame `[g]` to text: repetitions joined, blanks left out."""
+    """The symbols of frames `[g]` to text: repetitions joined, blanks left out."""
     changed = np.concatenate([[True], best[1:] != best[:-1]]) if len(best) else np.zeros(0, bool)
     return [int(symbol) for symbol in best[changed] if symbol]
 
@@ -20,7 +20,7 @@ def beam(logs: np.ndarray, width: int = 16, among: int = 12) -> list[int]:
     """The likeliest text by prefix beam search (Hannun et al. 2014), which adds up all alignments of a prefix.
 
     logs:  log probabilities `[g, n]`.
-    width: prefixes that are kept from frame to frame; among: likeliest symbols of a frame that are tried.
+    width: number of prefixes kept from frame to frame; among: number of most likely symbols tried in a frame.
     """
     # of each prefix, the log probabilities of its alignments that end with a blank, and of those that do not
     found: dict[tuple[int, ...], tuple[float, float]] = {(): (0.0, _NEVER)}

@@ -27,12 +27,12 @@ STEP = 128  # frames that lengths are padded to multiples of, so that few are co
 
 
 class Recogniser:
-    """What a run folder learned. `codec` must be the codec whose tokens it was trained on."""
+    """A trained recogniser. `codec` must be the codec whose tokens it was trained on."""
 
     def __init__(self, config: Config, card: dict, params: dict, codec: DeCodec, step: int):
         if codec.fingerprint != card["codec"]:
             raise UserError(f"the recogniser was trained on tokens of the codec {card['codec']}, and this one is "
-                            f"{codec.fingerprint}; give it the codec of its own")  # fmt: skip
+                            f"{codec.fingerprint}; give it its own codec")  # fmt: skip
         self.config, self.card, self.codec, self.step = config, card, codec, step
         self.vocabulary = Vocabulary(card["symbols"], "" if config.model.text == "characters" else " ")
         self._params, self._frozen = params, vectors(config.model, codec)

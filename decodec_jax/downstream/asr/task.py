@@ -1,4 +1,4 @@
-"""What a recogniser learns from, and how: CTC over the characters or phones of transcripts."""
+"""The task of training a recogniser: CTC over the characters or phones of transcripts."""
 
 import itertools
 from collections import Counter
@@ -80,7 +80,7 @@ class Recognition:
         minutes = sum(map(self.corpus.seconds, self.train)) / 60
         return {
             "task": "asr",
-            "codec": self.corpus.fingerprint,  # whose tokens this model hears
+            "codec": self.corpus.fingerprint,  # of the codec that wrote the tokens
             "sample_rate": self.corpus.sample_rate,
             "hop": self.corpus.hop,
             "entries": list(self.corpus.entries),
@@ -102,14 +102,14 @@ class Recognition:
 
     def batches(self, position: int = 0, host: int = 0, hosts: int = 1) -> Batches:
         data = self.config.data
-        return Batches(self._buckets(self.train), self._making(self.train), data.batch, data.seed, position,
+        return Batches(self._buckets(self.train), self._batch_maker(self.train), data.batch, data.seed, position,
                                host, hosts)  # fmt: skip
 
     def judge(self, params: dict, frozen: dict, mesh: Mesh) -> tuple[dict[str, float], str]:
         """Loss and error rates of greedy decoding on the held-out utterances."""
         if self._heard is None:  # compiled once, for the run's mesh
             self._heard = jax.jit(self._listen, out_shardings=sharding.replicated(mesh))
-        make, host, hosts = self._making(self.valid), jax.process_index(), jax.process_count()
+        make, host, hosts = self._batch_maker(self.valid), jax.process_index(), jax.process_count()
         said, texts, losses = [], [], []
         for members, count, bucket in in_order(self._buckets(self.valid), self.config.data.batch):
             placed = sharding.place(make(members[host::hosts], bucket), mesh)
@@ -130,7 +130,7 @@ class Recognition:
         return jnp.argmax(heard.logits, axis=-1), heard.frames, ctc(heard, batch["text"], batch["symbols"])
 
     def _usable(self, chosen: Sequence[Utterance], texts: dict) -> list[Utterance]:
-        """Those with a text that their frames can spell; the others are counted."""
+        """Those with a text that CTC can spell in their frames; the others are counted."""
         data, kept = self.config.data, []
         for each in chosen:
             text = texts.get(each.id)
@@ -151,8 +151,8 @@ class Recognition:
         symbols = [len(self._texts[each.id]) for each in chosen]
         return buckets([each.frames for each in chosen], symbols, self.config.data.buckets)
 
-    def _making(self, chosen: Sequence[Utterance]) -> Make:
-        """What makes batches of these utterances."""
+    def _batch_maker(self, chosen: Sequence[Utterance]) -> Make:
+        """A function that makes batches of these utterances."""
         def make(members: Sequence[int], bucket: Bucket) -> Batch:
             some = [chosen[i] for i in members]
             texts = [np.array([self._texts[each.id]]) for each in some]
@@ -174,7 +174,7 @@ class Recognition:
         return make
 
     def _mel(self, each: Utterance) -> np.ndarray:
-        """Kept in memory once made, as float16: 29 MB an hour."""
+        """The log mel spectrum of an utterance, cached in memory as float16: 29 MB an hour."""
         if each.id not in self._mels:
             wave, rate = audio.read(Path(self.config.data.waves) / each.id)
             wave = audio.resample(audio.mono(wave), rate, self.corpus.sample_rate)
@@ -184,7 +184,7 @@ class Recognition:
 
 
 def spaced(chosen: Sequence[Utterance], count: int) -> list[Utterance]:
-    """At most `count` of them, from everywhere."""
+    """At most `count` of them, evenly spaced."""
     return list(chosen[:: max(1, -(-len(chosen) // count))])
 
 
