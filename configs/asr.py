@@ -2,7 +2,7 @@
 
     python launch/train.py --config configs/asr.py:small --config.data.tokens=TOKENS --workdir RUN
 
-Sizes, each a conformer with a CTC head. Its products run in parallel and split over a mesh; a BiLSTM goes frame by frame.
+Sizes, each a conformer with a CTC head. Its products run in parallel and split over a mesh. A BiLSTM goes step by step.
 
     paper   9 M parameters, for tens of hours and more. Its size is ours: the paper does not describe its recogniser.
     small   2 M parameters, for hours of speech and small machines.

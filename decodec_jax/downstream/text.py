@@ -1,8 +1,8 @@
 """Text as numbers: characters, or phones by espeak-ng.
 
 Characters are a to z, the apostrophe and the space. Capitals become lower-case, accents are dropped ("é" becomes "e"),
-dashes become spaces, and punctuation is dropped. Digits are refused, because nobody knows how they were read out: "1815"
-may be "eighteen fifteen" or "one eight one five". Other scripts are refused too.
+dashes become spaces, and punctuation is dropped. Digits are refused, because nobody knows how they were read out:
+"1815" may be "eighteen fifteen" or "one eight one five". Other scripts are refused too.
 """
 
 import re

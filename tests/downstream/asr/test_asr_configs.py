@@ -49,7 +49,7 @@ def test_paper_steps_on_eight_devices(asr, tokens, codec_folder):
     assert "model" in split and "fsdp" in split
     frozen = sharding.spread(task.frozen, sharding.layout(task.frozen, mesh))
     short = Bucket(np.arange(8), 64, 16)
-    batch = task._making([each for each in task.train if each.frames <= 64])(range(8), short)
+    batch = task._batch_maker([each for each in task.train if each.frames <= 64])(range(8), short)
     after, metrics = make_train_step(config, mesh, task.loss)(state, sharding.place(batch, mesh), frozen)
     assert metrics["not_finite"] == 0 and int(after.step) == 1
 

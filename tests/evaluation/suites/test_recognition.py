@@ -59,7 +59,7 @@ def test_without_recognisers_or_transcripts_one_line_says_so(tmp_path):
 
 
 def test_what_is_no_recogniser_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"is no run on tokens: card.json cannot be read"):
+    with pytest.raises(UserError, match=r"is not a run on tokens: card.json cannot be read"):
         recognition.load([f"one={tmp_path}"])
     (tmp_path / "card.json").write_text('{"task": "tts"}')
     with pytest.raises(UserError, match="a run of the task 'tts'"):
