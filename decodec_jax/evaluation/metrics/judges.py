@@ -19,7 +19,6 @@ import numpy as np
 from decodec_jax import arrays, audio
 from decodec_jax.errors import UserError
 from decodec_jax.evaluation.extras import INSTALL, loading, package, preprocessor, pretrained
-from decodec_jax.evaluation.metrics import word_errors
 from decodec_jax.interop import whisper as interop
 
 RATE = 16_000  # Hz
@@ -72,7 +71,7 @@ def whisper(path: str | Path = "") -> Judge:
 
     path: as for `recogniser`, which says what it raises. Texts are cached, so no recording is recognised twice.
     """
-    recognise = recogniser(path)
+    recognise, jiwer = recogniser(path), package("jiwer")
     texts: dict[bytes, str] = {}
 
     def judge(wave: np.ndarray, rate: int, transcript: str | None = None) -> dict[str, float]:
@@ -80,7 +79,7 @@ def whisper(path: str | Path = "") -> Judge:
         key = hashlib.blake2b(wave.tobytes()).digest()
         if key not in texts:
             texts[key] = recognise(wave)
-        return {"wer": word_errors(reference, _normalised_words(texts[key])) / len(reference)}
+        return {"wer": jiwer.wer(" ".join(reference), " ".join(_normalised_words(texts[key])))}
 
     return judge
 

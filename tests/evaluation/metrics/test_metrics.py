@@ -19,7 +19,6 @@ from decodec_jax.evaluation.metrics import (
     si_sdr,
     surprisal,
     usage,
-    word_errors,
 )
 from decodec_jax.testing import background_clips, speech_clips
 
@@ -258,14 +257,6 @@ def test_the_mean_surprisal_is_the_entropy(rng):
 def test_usage_counts_the_entries_that_occur():
     codes = np.stack([np.full(64, 3), np.arange(64) % 16, np.arange(64) % 2], axis=0)[None]
     np.testing.assert_allclose(usage(codes, 16), [1 / 16, 1, 2 / 16])
-
-
-@pytest.mark.parametrize(("said", "heard", "errors"), [
-    ("a b c", "a b c", 0), ("a b c", "", 3), ("", "a", 1), ("a b c", "a c", 1), ("a c", "a b c", 1),
-    ("a b c", "a x c", 1), ("a b c d", "b c d e", 2), ("a b", "b a", 2),
-])  # fmt: skip
-def test_word_errors(said, heard, errors):
-    assert word_errors(said.split(), heard.split()) == errors
 
 
 def test_samples_of_any_type_are_taken_by_value(clips):

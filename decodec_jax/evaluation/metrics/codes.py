@@ -1,6 +1,4 @@
-"""Metrics of codes and of words."""
-
-from collections.abc import Sequence
+"""Metrics of codes."""
 
 import numpy as np
 
@@ -38,12 +36,3 @@ def _shares(codes: np.ndarray, entries: int) -> np.ndarray:
     levels = codes.swapaxes(0, 1).reshape(codes.shape[1], -1)
     return np.stack([np.bincount(level, minlength=entries) / level.size for level in levels])
 
-
-def word_errors(reference: Sequence[str], hypothesis: Sequence[str]) -> int:
-    """Fewest word substitutions, insertions and deletions between two texts, the errors in a word error rate."""
-    row = list(range(len(hypothesis) + 1))
-    for i, word in enumerate(reference, 1):
-        diagonal, row[0] = row[0], i
-        for j, other in enumerate(hypothesis, 1):
-            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (word != other))
-    return row[-1]
