@@ -15,7 +15,9 @@ class Data:
     codec: str = BUILT_IN  # the codec that wrote them: run folder, bundle or "built-in"
     waves: str = ""  # the folder that was tokenized; only the comparison with log mel spectra opens it
     train_splits: tuple[str, ...] = ("train",)  # use the rows whose split is one of these, or ends in "_" + one
-    holdout: float = 0.05  # share of training speakers held out for validation, if no row's split is "valid"
+    speakers: tuple[str, ...] = ()  # only these, by their names in the manifest; (): all
+    holdout: float = 0.05  # share of training speakers held out for validation, if no row's split is "valid"; of a
+    # single speaker, share of utterances
     batch: int = 16  # utterances per step, over all devices
     shortest: float = 0.3  # s; shorter and longer utterances are left out
     longest: float = 20.0
@@ -47,6 +49,8 @@ def check(data: Data, train: Train) -> None:
         raise UserError(f"train.precision is {train.precision!r}; it must be auto, float32 or bfloat16")
     if isinstance(data.train_splits, str) or not data.train_splits:
         raise UserError(f"data.train_splits is {data.train_splits!r}; it must be a tuple such as \"('train',)\"")
+    if isinstance(data.speakers, str):
+        raise UserError(f"data.speakers is {data.speakers!r}; it must be a tuple such as \"('LJ',)\"")
     if not 0 < data.shortest < data.longest:
         raise UserError(f"data.shortest is {data.shortest:g} s and data.longest {data.longest:g} s; give 0 < shortest "
                         "< longest")

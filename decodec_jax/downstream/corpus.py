@@ -60,10 +60,12 @@ class Corpus:
             ours = any(name == one or name.endswith(f"_{one}") for one in data.train_splits)
             return "train" if ours else name
 
-        clips = [Clip(each.id, "speech", each.speaker, self.seconds(each), role(each.split))
-                 for each in self.utterances]  # fmt: skip
+        ours = [each for each in self.utterances if not data.speakers or each.speaker in data.speakers]
+        alone = len({each.speaker for each in ours}) == 1  # utterances of a single speaker are held out one by one
+        clips = [Clip(each.id, "speech", "" if alone else each.speaker, self.seconds(each), role(each.split))
+                 for each in ours]  # fmt: skip
         chosen = {clip.name for clip in sources.select(clips, Selection(holdout=data.holdout), split)}
-        return [each for each in self.utterances if each.id in chosen]
+        return [each for each in ours if each.id in chosen]
 
 
 def read(folders: str) -> Corpus:
@@ -136,3 +138,8 @@ def padded(codes: Sequence[np.ndarray], levels: int, frames: int) -> np.ndarray:
     for row, each in zip(batch, codes, strict=True):
         row[:, : each.shape[1]] = each[:levels]
     return batch
+
+
+def spaced(chosen: Sequence[Utterance], count: int) -> list[Utterance]:
+    """At most `count` of them, evenly spaced."""
+    return list(chosen[:: max(1, -(-len(chosen) // count))])

@@ -32,9 +32,10 @@ def _levels(quantizer: ResidualQuantizer) -> Array:
     return jnp.stack(found)
 
 
-def summed(codes: Array, vectors: Array) -> Array:
-    """The sum over levels of the codes' vectors: `[b, k, f] x [k, n, d] -> [b, f, d]`."""
-    return sum(jnp.take(vectors[level], codes[:, level], axis=0) for level in range(codes.shape[1]))
+def summed(codes: Array, vectors: Array, kept: Array | None = None) -> Array:
+    """The sum over levels of the codes' vectors: `[b, k, f] x [k, n, d] -> [b, f, d]`. kept: `[b, k, f]`, 0 or 1."""
+    each = [jnp.take(vectors[level], codes[:, level], axis=0) for level in range(codes.shape[1])]
+    return sum(each if kept is None else (kept[:, level, :, None] * one for level, one in enumerate(each)))
 
 
 def codec_of(name: str, corpus: Corpus) -> DeCodec:

@@ -14,10 +14,10 @@ from jax import Array
 from decodec_jax.codec.layers import Dense
 from decodec_jax.codec.spectral import LayerNorm, depthwise, taps
 from decodec_jax.downstream.asr.config import Masks, Model
+from decodec_jax.downstream.rotation import rotated
 from decodec_jax.downstream.vectors import summed
 
 STREAMS = ("speech", "background")
-FAR = 10_000.0  # joined frames, the slowest rotation of RoPE
 
 
 class Heard(NamedTuple):
@@ -137,7 +137,8 @@ class Block(nn.Module):
         y = self._dense(3 * w, "attention_in")(LayerNorm(name="attention_norm")(x))
         query, key, value = jnp.moveaxis(y.reshape(b, g, heads, 3, w // heads), 3, 0)
         mask = inside[:, None, None, :]
-        y = jax.nn.dot_product_attention(rotated(query), rotated(key), value, mask=mask).reshape(b, g, w)
+        query, key = (rotated(each, jnp.arange(g)) for each in (query, key))
+        y = jax.nn.dot_product_attention(query, key, value, mask=mask).reshape(b, g, w)
         return self._dense(w, "attention_out")(y)
 
     def _convolve(self, x: Array, inside: Array) -> Array:
@@ -147,12 +148,3 @@ class Block(nn.Module):
         kernel = self.param("kernel", nn.initializers.normal(size**-0.5), (size, width))
         y = depthwise(taps(y, size, causal=False, past=None), kernel)
         return self._dense(width, "convolution_out")(jax.nn.silu(LayerNorm(name="depthwise_norm")(y)))
-
-
-def rotated(x: Array) -> Array:
-    """RoPE (Su et al. 2021): pairs of channels turned by angles that grow with time, `[b, g, heads, d]`."""
-    half = x.shape[-1] // 2
-    angles = jnp.arange(x.shape[1])[:, None, None] * FAR ** (-jnp.arange(half) / half)
-    one, other = x[..., :half], x[..., half:]
-    cos, sin = jnp.cos(angles), jnp.sin(angles)
-    return jnp.concatenate([one * cos - other * sin, one * sin + other * cos], axis=-1)

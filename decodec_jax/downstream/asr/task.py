@@ -14,12 +14,12 @@ from jax import Array
 from jax.sharding import Mesh
 
 from decodec_jax import audio
-from decodec_jax.downstream import corpus
+from decodec_jax.downstream import corpus, held_out
 from decodec_jax.downstream.asr import rates
 from decodec_jax.downstream.asr.config import Config, Model
 from decodec_jax.downstream.asr.decoding import collapsed
 from decodec_jax.downstream.asr.model import STREAMS, Heard, Network, joined
-from decodec_jax.downstream.batches import Batch, Batches, Bucket, Make, buckets, in_order
+from decodec_jax.downstream.batches import Batch, Batches, Bucket, Make, buckets
 from decodec_jax.downstream.corpus import Corpus, Utterance
 from decodec_jax.downstream.mel import log_mel
 from decodec_jax.downstream.text import CHARACTERS, Vocabulary, spelled
@@ -63,7 +63,7 @@ class Recognition:
         if not train or not valid:
             raise UserError(f"{data.tokens} has {len(train)} utterances with transcripts to train on and {len(valid)} "
                             f"to validate on; data.train_splits is {data.train_splits}")  # fmt: skip
-        self.train, self.valid = train, spaced(valid, config.train.valid_items)
+        self.train, self.valid = train, corpus.spaced(valid, config.train.valid_items)
         self._texts = {each.id: self.vocabulary.encode(texts[each.id]) for each in [*train, *valid]}
         self._mels: dict[str, np.ndarray] = {}
         self._heard = None
@@ -109,16 +109,13 @@ class Recognition:
         """Loss and error rates of greedy decoding on the held-out utterances."""
         if self._heard is None:  # compiled once, for the run's mesh
             self._heard = jax.jit(self._listen, out_shardings=sharding.replicated(mesh))
-        make, host, hosts = self._batch_maker(self.valid), jax.process_index(), jax.process_count()
+        rows = held_out.rows(self._buckets(self.valid), self._batch_maker(self.valid), self.config.data.batch, mesh,
+                             lambda batch: self._heard(params, frozen, batch))  # fmt: skip
         said, texts, losses = [], [], []
-        for members, count, bucket in in_order(self._buckets(self.valid), self.config.data.batch):
-            placed = sharding.place(make(members[host::hosts], bucket), mesh)
-            best, frames, loss = jax.device_get(self._heard(params, frozen, placed))
-            order = np.argsort(np.concatenate([np.arange(h, len(members), hosts) for h in range(hosts)]))[:count]
-            losses += list(loss[order])
-            for i, row in zip(members[:count], order, strict=True):
-                said.append(self.vocabulary.decode(self._texts[self.valid[i].id]))
-                texts.append(self.vocabulary.decode(collapsed(best[row, : frames[row]])))
+        for i, (best, frames, loss) in rows:
+            said.append(self.vocabulary.decode(self._texts[self.valid[i].id]))
+            texts.append(self.vocabulary.decode(collapsed(best[:frames])))
+            losses.append(loss)
         found = rates.error_rates(self.config.model.text, said, texts)
         scores = {"valid/loss": float(np.mean(losses))} | {f"valid/{name}": rate for name, rate in found.items()}
         told = ", ".join(f"{name.upper()} {100 * rate:.1f} %" for name, rate in found.items())
@@ -181,11 +178,6 @@ class Recognition:
             spectrum = log_mel(wave, self.corpus.sample_rate, self.corpus.hop, self.config.model.features.bands)
             self._mels[each.id] = spectrum[: each.frames].astype(np.float16)
         return self._mels[each.id]
-
-
-def spaced(chosen: Sequence[Utterance], count: int) -> list[Utterance]:
-    """At most `count` of them, evenly spaced."""
-    return list(chosen[:: max(1, -(-len(chosen) // count))])
 
 
 def network(config: Config, symbols: int, entries: tuple[int, int], precision: str = "float32") -> Network:
