@@ -135,7 +135,8 @@ def _light() -> Config:
     loss.overlap = 2
     loss.perp = 0.0
     loss.commitment = 0.25
-    loss.guidance, model.semantic, config.teacher.kind = 5.0, 384, "whisper"
+    loss.guidance, loss.guidance_form = 0.5, "relations"
+    model.semantic, config.teacher.kind = 384, "whisper"
     model.speech.first_dim = 32  # words get dimensions of their own, so that guidance costs little sound
 
     data = config.data

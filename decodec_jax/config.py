@@ -24,7 +24,8 @@ class Quantizer:
     first_dim: int = 0  # dimensions that only the first (semantic) level codes, and it alone; 0: all levels code all
     decay: float = 0.99  # of the moving averages, per step
     revive: float = 0.1  # a batch vector replaces each entry used less than this share of the mean
-    dropout: float = 0.5  # share of training items coded with a random number of levels
+    # share of training items coded with a random number of levels; if there is `first_dim`, half of them with one level
+    dropout: float = 0.5
     bypass: float = 0.1  # share of training items that still bypass the quantizer after it has started
 
 
@@ -133,7 +134,7 @@ class Loss:
     commitment: float = 1.0  # it also keeps the latent from growing, see codec/quantize.py
     codebook: float = 1.0  # for factorised codebooks; moving-average ones have no such loss
     guidance: float = 150.0  # L_SG, equation (7)
-    guidance_form: str = "time"  # "time": the paper's; "features": per frame; "cosine": 1 - cosine, per frame
+    guidance_form: str = "time"  # the paper's; or "features", "cosine", "relations": see objective/guidance.py
     adversarial: float = 1.0
     feature: float = 2.0  # feature matching
     game: str = "lsgan"  # or "hinge"
@@ -277,7 +278,7 @@ def check(config: Config) -> None:
         "model.family": (model.family, ("waveform", "spectral")),
         "train.precision": (config.train.precision, ("auto", "float32", "bfloat16")),
         "teacher.kind": (config.teacher.kind, ("hubert", "whisper", "cepstra")),
-        "loss.guidance_form": (loss.guidance_form, ("time", "features", "cosine")),
+        "loss.guidance_form": (loss.guidance_form, ("time", "features", "cosine", "relations")),
         "loss.game": (loss.game, ("lsgan", "hinge")),
     }
     for name, (value, allowed) in choices.items():

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 _EPS = 1e-6  # added to squared norms, to keep the gradient finite without signal
+TEMPERATURE = 0.1  # of the softmax over similarities in `relations`
 
 
 def cosine(projected: Array, target: Array, axis: int) -> Array:
@@ -45,8 +46,30 @@ def cosine_distance(projected: Array, target: Array) -> Array:
     return 1 - jnp.mean(cosine(projected, target, axis=2), axis=-1)
 
 
+def relations(projected: Array, target: Array) -> Array:
+    """KL divergence of each frame's similarities to the frames of the clip, averaged over frames; 0 at best.
+
+    Similarities are a softmax over the clip of the cosine over features with each frame of the target. The teacher's
+    own frames say how similar they should be. This rewards telling sounds apart, and not matching every dimension.
+    """
+    frames = _unit(target)
+    wanted = jax.nn.log_softmax(_similarities(frames, frames))
+    reached = jax.nn.log_softmax(_similarities(_unit(projected), frames))
+    return jnp.mean(jnp.sum(jnp.exp(wanted) * (wanted - reached), axis=-1), axis=-1)
+
+
+def _unit(x: Array) -> Array:
+    """Each frame with length 1; zeros stay zeros."""
+    return x * lax.rsqrt(jnp.sum(x**2, axis=-1, keepdims=True) + _EPS)
+
+
+def _similarities(x: Array, frames: Array) -> Array:
+    return jnp.einsum("bfw,bgw->bfg", x, frames) / TEMPERATURE
+
+
 FORMS: dict[str, Callable[[Array, Array], Array]] = {
     "time": over_time,
     "features": over_features,
     "cosine": cosine_distance,
+    "relations": relations,
 }

@@ -18,10 +18,15 @@ Batch = dict[str, Array]
 
 
 def levels_in_use(config: Quantizer, bypassed: Array, key: Array) -> Array:
-    """Number of levels that code each item, `[b]`: quantizer dropout, and 0 where `bypassed` `[b]`."""
-    dropped_key, number_key = jax.random.split(key)
+    """Number of levels that code each item, `[b]`: quantizer dropout, and 0 where `bypassed` `[b]`.
+
+    If the first level has dimensions of its own, half of the dropped items use it alone, so that it is understood.
+    """
+    dropped_key, number_key, alone_key = jax.random.split(key, 3)
     dropped = jax.random.bernoulli(dropped_key, config.dropout, bypassed.shape)
     number = jax.random.randint(number_key, bypassed.shape, 1, config.levels + 1)
+    if config.first_dim:
+        number = jnp.where(jax.random.bernoulli(alone_key, 0.5, bypassed.shape), 1, number)
     return jnp.where(bypassed, 0, jnp.where(dropped, number, config.levels))
 
 

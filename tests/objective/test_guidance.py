@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import special
 
 from decodec_jax.objective import guidance
 from decodec_jax.objective.guidance import FORMS
@@ -15,7 +16,10 @@ def pair(rng):
     return tuple(jnp.float32(rng.standard_normal((2, 2, 30, 5))))
 
 
-@pytest.mark.parametrize("form", FORMS)
+COSINES = [form for form in FORMS if form != "relations"]
+
+
+@pytest.mark.parametrize("form", COSINES)
 def test_forms_equal_numpy_s_item_by_item(pair, form):
     axis = 0 if form == "time" else 1  # of [f, w]
     expected = []
@@ -52,7 +56,7 @@ def test_a_gradient_step_brings_the_projection_nearer(pair, form):
     assert loss(projected - 0.5 * jax.grad(loss)(projected)) < loss(projected)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", COSINES)
 def test_zeros_have_cosine_0_and_a_finite_gradient(pair, form):
     projected, target = (jnp.concatenate([x[:1]] * 3) for x in pair)
     projected, target = projected.at[0].set(0).at[2].set(0), target.at[1].set(0).at[2].set(0)
@@ -61,3 +65,25 @@ def test_zeros_have_cosine_0_and_a_finite_gradient(pair, form):
     gradient, _ = backward(jnp.ones(3))
     assert np.all(np.isfinite(gradient))
     np.testing.assert_array_equal(gradient[1:], 0)  # nothing to learn from silence
+
+
+def test_relations_equal_scipy_s_divergence_of_softmaxes(pair):
+    expected = []
+    for a, b in zip(*(np.float64(x) for x in pair), strict=True):
+        a, b = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (a, b))
+        wanted, reached = (special.softmax(x @ b.T / guidance.TEMPERATURE, axis=1) for x in (b, a))
+        expected.append(np.mean(np.sum(special.rel_entr(wanted, reached), axis=1)))
+    np.testing.assert_allclose(jax.jit(guidance.relations)(*pair), expected, rtol=1e-4)
+
+
+def test_relations_are_0_at_the_target_whatever_the_length_of_the_frames(pair):
+    target = pair[1]
+    np.testing.assert_allclose(guidance.relations(3 * target, target), 0, atol=1e-5)
+
+
+def test_relations_learn_nothing_from_silence(pair):
+    projected, target = pair[0], jnp.zeros_like(pair[1])
+    value, gradient = jax.value_and_grad(lambda x: jnp.sum(guidance.relations(x, target)))(projected)
+    np.testing.assert_allclose(value, 0, atol=1e-5)
+    np.testing.assert_array_equal(gradient, 0)
+    assert np.all(np.isfinite(jax.grad(lambda x: jnp.sum(guidance.relations(x, pair[1])))(0 * projected)))

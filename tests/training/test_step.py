@@ -429,6 +429,13 @@ def test_quantizer_dropout_and_bypass():
     assert np.mean(levels[1000:] == 8) == pytest.approx(0.5 + 0.5 / 8, abs=0.03)
 
 
+def test_half_of_the_dropped_items_use_a_first_level_with_its_own_dimensions_alone():
+    quantizer = testing.tiny_quantizer(levels=8, dropout=0.5, first_dim=4)
+    levels = np.asarray(levels_in_use(quantizer, jnp.zeros(4000, bool), jax.random.key(0)))
+    assert np.mean(levels == 1) == pytest.approx(0.25 + 0.25 / 8, abs=0.03)
+    assert np.mean(levels == 8) == pytest.approx(0.5 + 0.25 / 8, abs=0.03)
+
+
 def test_bypassing_is_quantizing_by_no_level(tiny_network, rng):
     network, variables = tiny_network
     halves = Halves(*jnp.float32(rng.standard_normal((2, 3, 5, network.config.latent))))
