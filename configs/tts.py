@@ -39,7 +39,7 @@ def _small(stage: str) -> Config:
     config = _paper(stage)
     config.model.width, config.model.heads, config.model.dropout = 256, 4, 0.2
     config.model.layers = 6 if stage == "ar" else 4  # the NAR model has a head for each level
-    config.data.batch, config.data.longest = 16, 11.0
+    config.data.batch, config.data.longest = 16, 13.0
     config.optim.lr, config.optim.weight_decay = 1e-3, 0.1
     config.optim.warmup, config.optim.decay_from, config.optim.decay_steps = 300, 300, 5000
     config.optim.ema = 0.995

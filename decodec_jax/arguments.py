@@ -29,6 +29,10 @@ COMBINE = {
     "convert": Command("the words of a recording in another voice", "in.wav out.wav --reference voice.wav"),
     "recombine": Command("the speech of a recording over another background", "in.wav out.wav --background sea.wav"),
 }
+SPEAK = {
+    "speak": Command("a text in the voice of a recording, by models that you train on tokens",
+                     "Hello hi.wav --voice me.wav --model-ar runs/ar --model-nar runs/nar"),
+}
 MODELS = {
     "info": Command("facts about .dcc files, recordings, models or this installation", "talk.dcc"),
     "export": Command("a training run to a bundle with a model card", "runs/small models/small"),
@@ -43,8 +47,8 @@ MEASURE = {
     "page": Command("a web page to listen to: recordings, pictures, tables", "--data TEST --out PAGE"),
 }
 GROUPS = {
-    "split recordings": TAKE_APART, "code": CODE, "combine": COMBINE, "corpora": CORPORA, "models": MODELS,
-    "measure": MEASURE,
+    "split recordings": TAKE_APART, "code": CODE, "combine": COMBINE, "speak": SPEAK, "corpora": CORPORA,
+    "models": MODELS, "measure": MEASURE,
 }  # fmt: skip
 MODEL_HELP = "bundle or run folder; default: the model that comes with the package"
 SUITES = ("reconstruction", "enhancement", "absence", "conversion", "ablation", "leakage", "recognition")
@@ -106,7 +110,7 @@ def parser() -> argparse.ArgumentParser:
         description = f"{command.what[0].upper()}{command.what[1:]}.\n\nexample: decodec {name} {command.example}"
         one = commands.add_parser(name, prog=f"decodec {name}", description=description, formatter_class=raw)
         options[name] = one.add_argument
-        if name not in CORPORA | MODELS | MEASURE:
+        if name not in SPEAK | CORPORA | MODELS | MEASURE:
             options[name]("inputs", nargs="+", metavar="IN", help="file, folder, pattern, or - for standard input")
             options[name]("output", metavar="OUT", help="file or folder to write, or - for standard output")
             options[name]("--model", default=BUILT_IN, help=MODEL_HELP)
@@ -131,6 +135,8 @@ def parser() -> argparse.ArgumentParser:
     options["convert"]("--align", default="content", choices=("content", "tile"),
                        help="take the voice from similar sounds of the reference (default), or from its start")
     options["convert"]("--keep", default="speech", choices=("speech", "both"), help="both keeps the background too")
+    options["convert"]("--model-nar", metavar="RUN", help="a run of configs/tts.py:..._nar, which makes the voice "
+                       "in place of frames of the reference")  # fmt: skip
     options["recombine"]("--background", dest="other", required=True, metavar="FILE",
                          help="the background; repeated or cut to fit")  # fmt: skip
     options["info"]("inputs", nargs="*", metavar="FILE",
@@ -152,10 +158,29 @@ def parser() -> argparse.ArgumentParser:
                     "takes, and serve nothing")  # fmt: skip
     options["demo"]("--port", type=int, default=0, help="default: a free one")
     options["demo"]("--no-browser", action="store_true", help="say the address, but open no browser")
+    _speaking(options["speak"])
     _preparing(options["prepare"])
     _tokenizing(options["tokenize"])
     _measuring(options["evaluate"], options["page"])
     return top
+
+
+def _speaking(speak) -> None:
+    """The options of the command that speaks."""
+    speak("text", metavar="TEXT", help="in quotes, if it has spaces; write numbers out in words")
+    speak("output", metavar="OUT", help="recording to write, at the model's rate")
+    speak("--voice", required=True, metavar="FILE", help="the prompt: 3 s or more of the voice")
+    speak("--prompt-text", metavar="TEXT", help="what the prompt says; default: the text in the file beside it "
+          "that ends in .txt, if there is one. With it, the models go on as the prompt began")  # fmt: skip
+    speak("--background", default="drop", choices=("drop", "keep"), help="drop the prompt's background (default), or "
+          "keep it, repeated as long as the speech")  # fmt: skip
+    speak("--model-ar", required=True, metavar="RUN", help="a run of configs/tts.py:..._ar")
+    speak("--model-nar", required=True, metavar="RUN", help="a run of configs/tts.py:..._nar")
+    speak("--model", help="their codec, a bundle or run folder; default: the one that they were trained with")
+    speak("--seed", type=int, default=0, help="another one gives another reading (default 0)")
+    speak("--temperature", type=float, default=1.0, help="lower is less lively; 0: the likeliest codes (default 1)")
+    speak("--top-p", type=float, default=0.9, metavar="P", help="draw from the likeliest codes, whose chances add up "
+          "to P (default 0.9)")  # fmt: skip
 
 
 def _preparing(prepare) -> None:
@@ -207,6 +232,7 @@ def _measuring(evaluate, page) -> None:
                "oracle noisereduce opus:8 ...; a wrong name lists all")  # fmt: skip
         option("--seconds", type=float, default=4.0, help="length of a mixture, seconds (default 4)")
         option("--continuous", action="store_true", help="measure every model a second time, its quantizers bypassed")
+        option("--model-nar", default="", metavar="RUN", help="a run of configs/tts.py:..._nar, to convert voices too")
     evaluate("--limit", type=int, default=16, metavar="N",
              help="number of mixtures at each SNR, clips and pairs (default 16)")  # fmt: skip
     evaluate("--recogniser", nargs="+", default=[], metavar="[NAME=]RUN", help="runs of configs/asr.py, for the suite "

@@ -1,4 +1,4 @@
-"""The `decodec` command: a thin skin over `inference`, `corpora` and `evaluation`."""
+"""The `decodec` command: a thin skin over `inference`, `corpora`, `downstream` and `evaluation`."""
 
 import argparse
 import contextlib
@@ -7,6 +7,7 @@ import logging
 import sys
 import tempfile
 import webbrowser
+from functools import partial
 from pathlib import Path
 
 from decodec_jax import audio
@@ -27,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     logging.getLogger("absl").setLevel(logging.ERROR)
     compiled.keep()
     commands = {"info": _info, "export": _export, "demo": _demo, "evaluate": _evaluate, "page": _page}
-    commands |= {"prepare": _prepare, "tokenize": _tokenize}
+    commands |= {"prepare": _prepare, "tokenize": _tokenize, "speak": _speak}
     command = commands.get(arguments.command, _process)
     try:
         result, errors = command(arguments)
@@ -116,6 +117,7 @@ def _evaluate(arguments: argparse.Namespace) -> tuple[dict, list[str]]:
     tables = commands.evaluate(
         arguments.suite, arguments.data, arguments.out, arguments.model, arguments.baselines, arguments.limit,
         arguments.seconds, arguments.whisper, arguments.speaker, arguments.continuous, arguments.recogniser,
+        arguments.model_nar,
     )  # fmt: skip
     if not arguments.json:
         for heading, table in ((heading, table) for suite in tables.values() for heading, table in suite.items()):
@@ -128,7 +130,7 @@ def _page(arguments: argparse.Namespace) -> tuple[dict, list[str]]:
 
     index = commands.page(
         arguments.model, arguments.data, arguments.out, arguments.baselines, arguments.limit, arguments.seconds,
-        arguments.tables, arguments.continuous,
+        arguments.tables, arguments.continuous, arguments.model_nar,
     )  # fmt: skip
     _say(f"open {index} in a browser")
     return {"page": str(index)}, []
@@ -164,6 +166,23 @@ def _tokenize(arguments: argparse.Namespace) -> tuple[dict, list[str]]:
     return {"output": arguments.output, "fingerprint": codec.fingerprint, **report}, errors
 
 
+def _speak(arguments: argparse.Namespace) -> tuple[dict, list[str]]:
+    """Facts about what was said."""
+    from decodec_jax.downstream.tts import prompts
+    from decodec_jax.downstream.tts.sampling import Sampling
+    from decodec_jax.downstream.tts.speaker import Speaker
+    from decodec_jax.inference.codec import DeCodec
+
+    audio.check_writable(arguments.output)
+    codec = DeCodec.load(arguments.model) if arguments.model else None
+    speaker = Speaker.load(arguments.model_ar, arguments.model_nar, codec)
+    prompt = prompts.read(speaker.codec, arguments.voice, arguments.prompt_text)
+    sampling = Sampling(arguments.temperature, arguments.top_p)
+    tokens = speaker.speak(arguments.text, prompt, arguments.background, sampling, arguments.seed)
+    audio.write(arguments.output, speaker.codec.decode(tokens), tokens.sample_rate)
+    return {"output": arguments.output, "seconds": tokens.seconds, "fingerprint": tokens.fingerprint}, []
+
+
 def _process(arguments: argparse.Namespace) -> tuple[dict, list[str]]:
     """A command that makes a file of each file."""
     sought = batch.TOKENS if arguments.command == "decode" else batch.RECORDINGS
@@ -181,7 +200,8 @@ def _process(arguments: argparse.Namespace) -> tuple[dict, list[str]]:
         if getattr(arguments, "continuous", False):
             codec = codec.continuous()
         found["fingerprint"] = codec.fingerprint
-        return lambda job, advance: _do(arguments, codec, job, advance, other)
+        convert = _converter(arguments, codec) if arguments.command == "convert" else None
+        return lambda job, advance: _do(arguments, codec, job, advance, other, convert)
 
     outcomes, elapsed = batch.run(jobs, lambda job: batch.check(job, written), prepare, arguments.overwrite)
     found |= batch.summary(outcomes, elapsed)
@@ -193,7 +213,16 @@ def _process(arguments: argparse.Namespace) -> tuple[dict, list[str]]:
     return {**found, "files": files}, [outcome.error for outcome in outcomes if outcome.error]
 
 
-def _do(arguments: argparse.Namespace, codec, job: batch.Job, advance, other) -> dict | None:
+def _converter(arguments: argparse.Namespace, codec):
+    """What converts the voice of a waveform: frames of the reference, or a model on tokens."""
+    if not arguments.model_nar:
+        return partial(codec.convert, alignment=arguments.align, keep=arguments.keep)
+    from decodec_jax.downstream.tts.converter import Converter
+
+    return partial(Converter.load(arguments.model_nar, codec).convert, keep=arguments.keep)
+
+
+def _do(arguments: argparse.Namespace, codec, job: batch.Job, advance, other, convert=None) -> dict | None:
     """One file; returns further facts for the report."""
     from decodec_jax.inference import files
 
@@ -208,7 +237,7 @@ def _do(arguments: argparse.Namespace, codec, job: batch.Job, advance, other) ->
     if command == "embed":
         return files.embed(*task)
     if command == "convert":
-        return files.convert(*task, other, arguments.align, arguments.keep)
+        return files.convert(convert, job.source, job.target, advance, other)
     if command == "recombine":
         return files.recombine(*task, other)
     keep = {"reconstruct": "both", "enhance": "speech"}.get(command, command)

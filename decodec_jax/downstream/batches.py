@@ -27,11 +27,12 @@ def buckets(frames: Sequence[int], symbols: Sequence[int], count: int) -> list[B
     found = []
     for members in np.array_split(order, min(count, len(order))):
         longest = max(frames[i] for i in members), max(symbols[i] for i in members)
-        found.append(Bucket(members, _rounded_up(longest[0], MULTIPLE), _rounded_up(longest[1], MULTIPLE // 2)))
+        found.append(Bucket(members, rounded_up(longest[0], MULTIPLE), rounded_up(longest[1], MULTIPLE // 2)))
     return found
 
 
-def _rounded_up(number: int, multiple: int) -> int:
+def rounded_up(number: int, multiple: int) -> int:
+    """The next multiple, of one at least."""
     return max(1, -(-number // multiple)) * multiple
 
 

@@ -27,6 +27,7 @@ from decodec_jax.inference.tokens import STREAMS, Tokens
 LIVE_FRAMES = 4  # maximum number of frames processed together when a causal model reads a pipe
 
 Advance = Callable[[float], None]  # called with the number of seconds that have been finished since the last call
+Convert = Callable[[np.ndarray, np.ndarray, int, int], np.ndarray]  # of source and reference, and their rates
 
 
 class Opened(NamedTuple):
@@ -120,13 +121,12 @@ def embed(codec: DeCodec, source: str, target: str, advance: Advance) -> None:
 
 
 def convert(
-    codec: DeCodec, source: str, target: str, advance: Advance, reference: tuple[np.ndarray, int],
-    alignment: str = "content", keep: str = "speech",
-) -> None:  # fmt: skip
+    convert: Convert, source: str, target: str, advance: Advance, reference: tuple[np.ndarray, int]
+) -> None:
     """Convert the voice of a recording that fits in memory; the reference is a waveform and its rate (Hz)."""
     wave, form = _whole(source, advance)
     with _created(target, form) as write:
-        write(codec.convert(wave, reference[0], form.rate, reference[1], alignment, keep))
+        write(convert(wave, reference[0], form.rate, reference[1]))
     advance(0.5 * wave.shape[1] / form.rate)
 
 

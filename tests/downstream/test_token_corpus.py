@@ -38,6 +38,14 @@ def test_speakers_are_held_out_unless_the_manifest_names_a_validation_split(tmp_
     assert len(found.split(Data(train_splits=("train", "train_more")), "train")) == 21
 
 
+def test_of_a_single_speaker_utterances_are_held_out(tmp_path):
+    rows = [token_folders.row(f"{n}", "abc", speaker=f"s{n % 2}") for n in range(80)]
+    found = corpus.read(str(token_folders.write(tmp_path / "t", rows, ONE)))
+    train, valid = (found.split(Data(holdout=0.1, speakers=("s1",)), split) for split in ("train", "valid"))
+    assert {each.id for each in train} | {each.id for each in valid} == {f"{n}" for n in range(1, 80, 2)}
+    assert 0 < len(valid) < len(train) and len(train) + len(valid) == 40
+
+
 def test_several_folders_of_one_codec_are_one_corpus(tmp_path):
     for name in ("a", "b"):
         token_folders.write(tmp_path / name, [token_folders.row("same", "abc")], ONE)

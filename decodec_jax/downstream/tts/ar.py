@@ -78,7 +78,9 @@ class Network(nn.Module):
         return x, jnp.concatenate([batch["places"], frames], axis=1), (there[:, None] & before)[:, None]
 
 
-def scores(network: Network, params: dict, frozen: dict[str, Array], batch: Batch, key: Array | None):
+def scores(
+    network: Network, params: dict, frozen: dict[str, Array], batch: Batch, key: Array | None
+) -> tuple[Array, Array]:
     """The loss of each utterance, nats a code, and the share of codes that are likeliest: `[b]` each.
 
     key: for dropout and corrupted codes; None: without.

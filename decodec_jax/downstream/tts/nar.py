@@ -54,7 +54,9 @@ class Network(nn.Module):
         return jnp.einsum("bfw,bwn->bfn", x[:, first:], self.heads[level - 1])
 
 
-def scores(network: Network, params: dict, frozen: dict[str, Array], batch: Batch, key: Array | None):
+def scores(
+    network: Network, params: dict, frozen: dict[str, Array], batch: Batch, key: Array | None
+) -> tuple[Array, Array]:
     """The loss of each utterance, nats a code of one level, and the share of codes that are likeliest: `[b]` each.
 
     batch: as for the network, without "level"; a prompt may have up to "prompt" frames. key: for dropout, the level,
@@ -87,7 +89,7 @@ def completed(run, params: dict, frozen: dict[str, Array], batch: Batch, levels:
     codes = jnp.asarray(batch["codes"])
     prompt = jnp.arange(codes.shape[2]) < batch["prompt"][:, None]
     for level in range(1, levels):
-        numbered = batch | {"codes": codes, "level": jnp.full(len(codes), level)}
+        numbered = batch | {"codes": codes, "level": jnp.full(len(codes), level, jnp.int32)}
         likeliest = jnp.argmax(run({"params": params}, numbered, frozen), axis=-1).astype(codes.dtype)
         codes = codes.at[:, level].set(jnp.where(prompt, codes[:, level], likeliest))
     return codes

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from decodec_jax.downstream.tts.ar import Batch, Network
+from decodec_jax.errors import UserError
 
 
 class Sampling(NamedTuple):
@@ -16,6 +17,14 @@ class Sampling(NamedTuple):
     nucleus: float = 0.9  # draw from the likeliest codes, whose probabilities add up to this
     window: int = 10  # frames that the guard looks back
     repeats: int = 3  # a code that stands there more often is drawn anew, from all codes
+
+
+def check(sampling: Sampling) -> None:
+    """Raise UserError for values that nothing can be drawn with."""
+    if not sampling.temperature >= 0:
+        raise UserError(f"the temperature is {sampling.temperature:g}; it must be 0 or above")
+    if not 0 < sampling.nucleus <= 1:
+        raise UserError(f"top-p is {sampling.nucleus:g}; it must be above 0 and at most 1")
 
 
 class Drawn(NamedTuple):

@@ -147,7 +147,7 @@ def said(texts: Sequence[list[int]], size: int) -> Batch:
     return {"text": padded, "symbols": np.array([len(text) for text in texts], np.int32)}
 
 
-def places(symbols: int, frames: int, size: int, first: int = 0) -> np.ndarray:
+def places(symbols: int, frames: float, size: int, first: int = 0) -> np.ndarray:
     """Where symbols stand that share `frames` frames evenly, from frame `first` on; zeros behind them: `[size]`."""
     found = np.zeros(size, np.float32)
     found[:symbols] = first + (np.arange(symbols) + 0.5) * frames / max(1, symbols)

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from decodec_jax.downstream.tts.sampling import Sampling, draw, nucleus
+from decodec_jax.downstream.tts.sampling import Sampling, check, draw, nucleus
+from decodec_jax.errors import UserError
 
 CHANCES = np.array([0.1, 0.4, 0.05, 0.3, 0.15])
 
@@ -30,6 +31,12 @@ def test_draws_come_as_often_as_their_chances():
     np.testing.assert_allclose(drawn(Sampling(1.0, 0.8)), np.array([0, 0.4, 0, 0.3, 0.15]) / 0.85, atol=0.04)
     np.testing.assert_allclose(drawn(Sampling(0.5, 1.0)), CHANCES**2 / np.sum(CHANCES**2), atol=0.04)
     assert drawn(Sampling(0.0, 0.8), count=10)[1] == 1
+
+
+@pytest.mark.parametrize("sampling", [Sampling(-1.0), Sampling(float("nan")), Sampling(1.0, 0.0), Sampling(1.0, 1.1)])
+def test_what_nothing_can_be_drawn_with_is_refused(sampling):
+    with pytest.raises(UserError, match=r"the temperature is|top-p is"):
+        check(sampling)
 
 
 def test_a_code_that_repeats_too_often_is_drawn_anew_from_all():
