@@ -10,7 +10,7 @@ from decodec_jax.config import Data
 from decodec_jax.data.sources import open_source
 from decodec_jax.errors import UserError
 from decodec_jax.evaluation import figures
-from decodec_jax.evaluation.suites import items, scoring, suite
+from decodec_jax.evaluation.suites import conversion, items, scoring, suite
 from decodec_jax.evaluation.suites.suite import Loaded
 from decodec_jax.evaluation.systems import baselines
 from decodec_jax.evaluation.systems.base import Item, System, decodec
@@ -27,11 +27,12 @@ PANELS = {
 
 def evaluate(suites: Sequence[str], data: str, out: Path, models: Sequence[str], others: Sequence[str], limit: int,
              seconds: float, whisper: str, embedder: str, continuous: bool,
-             recognisers: Sequence[str] = ()) -> dict[str, dict[str, str]]:  # fmt: skip
+             recognisers: Sequence[str] = (), nar: str = "") -> dict[str, dict[str, str]]:  # fmt: skip
     """Run every suite into OUT/SUITE, and draw the training curves of runs into OUT. Returns the tables of each suite.
 
     models: MODEL or NAME=MODEL, see `load`; others: baselines, see `baselines.find`. If there are neither, the model in
     the package is measured. continuous: see `systems_of`. recognisers: RUN or NAME=RUN, for the suite "recognition".
+    nar: a run of configs/tts.py, for the suite "conversion".
     Raises UserError if something is missing.
     """
     for name in suites:
@@ -47,11 +48,13 @@ def evaluate(suites: Sequence[str], data: str, out: Path, models: Sequence[str],
         from decodec_jax.evaluation.suites import recognition  # its packages come with an extra of their own
 
         speech_recognisers = recognition.load(recognisers, [each.model for each in loaded])
+    converter = conversion.load(nar, [each.model for each in loaded]) if nar and "conversion" in suites else None
     tables = {}
     for name in suites:
         test_items = suite.load(data, name, limit, seconds=seconds, rate=rate)
         _create(out / name)
-        tables[name] = suite.run(name, measured, test_items, out / name, loaded, tools, speech_recognisers)
+        tables[name] = suite.run(name, measured, test_items, out / name, loaded, tools, speech_recognisers,
+                                 converter)  # fmt: skip
         if name == "enhancement":
             draw_separation(loaded, test_items, out / name, continuous)
     draw_curves(loaded, out)
@@ -59,8 +62,11 @@ def evaluate(suites: Sequence[str], data: str, out: Path, models: Sequence[str],
 
 
 def page(model: str, data: str, out: Path, others: Sequence[str], limit: int, seconds: float, evaluated: str,
-         continuous: bool) -> Path:  # fmt: skip
-    """Build the demo page of a model and baselines, with the tables that `evaluate` wrote. Returns its index.html."""
+         continuous: bool, nar: str = "") -> Path:  # fmt: skip
+    """Build the demo page of a model and baselines, with the tables that `evaluate` wrote. Returns its index.html.
+
+    nar: a run of configs/tts.py, which converts voices too.
+    """
     from decodec_jax.evaluation.reports import page as pages
 
     loaded = load([model])
@@ -69,7 +75,9 @@ def page(model: str, data: str, out: Path, others: Sequence[str], limit: int, se
     source = open_source(Data(root=data, cache_mb=0), rate, "test")
     shown = [*items.mixtures(source, limit, seconds), *items.paired(data, rate, limit), *items.clean(source, limit + 1)]
     charts = {_title(path): path for path in sorted(Path(evaluated).rglob("*.png"))} if evaluated else {}
-    return pages.build(codec, distinct(systems), shown, out, read_tables(evaluated) if evaluated else {}, charts)
+    converter = conversion.load(nar, [codec]) if nar else None
+    tables = read_tables(evaluated) if evaluated else {}
+    return pages.build(codec, distinct(systems), shown, out, tables, charts, converter)
 
 
 def load(models: Sequence[str]) -> list[Loaded]:

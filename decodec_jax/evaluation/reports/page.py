@@ -8,8 +8,9 @@ import logging
 import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import numpy as np
@@ -22,6 +23,9 @@ from decodec_jax.evaluation.systems.base import Item, System
 from decodec_jax.inference.alignment import ALIGNMENTS
 from decodec_jax.inference.codec import DeCodec
 from decodec_jax.inference.tokens import bitrate
+
+if TYPE_CHECKING:
+    from decodec_jax.downstream.tts.converter import Converter
 
 log = logging.getLogger(__name__)
 
@@ -102,13 +106,14 @@ def build(
     out: Path,
     tables: Mapping[str, str] | None = None,
     charts: Mapping[str, Path] | None = None,
+    converter: "Converter | None" = None,
 ) -> Path:
     """Write the listening page of a model to the folder `out`, and return the path of its index.html.
 
     model: converts voices, and is the subject of the figures.
     systems: the systems to compare, each in every task that it can do; include `model` to hear it there. If a system
              fails on a recording, the page gives the reason instead.
-    tables: markdown by title; charts: png files by title.
+    tables: markdown by title; charts: png files by title. converter: converts voices too, by a model on tokens.
     Raises UserError if there are no items or the folder cannot be written.
     """
     if not items:
@@ -120,7 +125,7 @@ def build(
         for task in TRUTHS:
             able = [system for system in systems if task in system.tasks]
             rows[task] = [_versions(task, item, able, chosen, media) for item in items if able]
-        rows["convert"] = _conversions(model, items, media)
+        rows["convert"] = _conversions(model, items, media, converter)
         drawn = [*_model_figures(model, items, out), *_copied(charts or {}, out)]
         for file in TEMPLATES.iterdir():
             if file.suffix != ".html":
@@ -159,8 +164,13 @@ def _versions(
     return Row(item.name, _about(item), item.transcript, list(players.values()), missing)
 
 
-def _conversions(model: DeCodec, items: Sequence[Item], media: MediaFolder) -> list[Row]:
+def _conversions(
+    model: DeCodec, items: Sequence[Item], media: MediaFolder, converter: "Converter | None"
+) -> list[Row]:
     """A row for each item, converted to the voice of the next item by another speaker."""
+    ways = {alignment: partial(model.convert, alignment=alignment) for alignment in ALIGNMENTS}
+    if converter is not None:
+        ways["the NAR model"] = converter.convert
     rows = []
     for i, source in enumerate(items):
         others = [item for item in (*items[i + 1 :], *items[:i]) if "" != item.speaker != source.speaker != ""]
@@ -171,15 +181,15 @@ def _conversions(model: DeCodec, items: Sequence[Item], media: MediaFolder) -> l
         for label, item in (("source", source), ("reference", reference)):
             files = media.add(item.mixture, item.rate, item.name, "as recorded")
             players.append(Player(label, item.speaker, title, *files, _seconds(item.mixture, item.rate), GIVEN))
-        for alignment in ALIGNMENTS:
+        for way, convert in ways.items():
             try:
-                wave = model.convert(source.mixture, reference.mixture, source.rate, reference.rate, alignment)
+                wave = convert(source.mixture, reference.mixture, source.rate, reference.rate)
             except UserError as error:
-                missing.append((f"aligned by {alignment}", _reason(error)))
+                missing.append((f"converted by {way}", _reason(error)))
                 continue
-            files = media.add(wave, source.rate, source.name, "as", reference.speaker, alignment)
+            files = media.add(wave, source.rate, source.name, "as", reference.speaker, way)
             seconds, colour = _seconds(wave, source.rate), figures.IN_TURN[0]
-            players.append(Player("converted", f"by {alignment}", title, *files, seconds, colour))
+            players.append(Player("converted", f"by {way}", title, *files, seconds, colour))
         rows.append(Row(title, "", source.transcript, players, missing))
     return rows
 

@@ -5,6 +5,8 @@ are any.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,6 +19,9 @@ from decodec_jax.inference.codec import DeCodec
 from decodec_jax.inference.loudness import amplitude, gain_of
 from decodec_jax.objective.cepstra import cepstra
 from decodec_jax.objective.spectral import log_mel
+
+if TYPE_CHECKING:
+    from decodec_jax.downstream.tts.converter import Converter
 
 GROUP = "converted"
 
@@ -46,14 +51,30 @@ def _spectrum(wave: np.ndarray, rate: int) -> np.ndarray:
     return mean - mean.mean()
 
 
-def measure(name: str, model: DeCodec, source: Item, reference: Item, tools: Tools) -> list[Row]:
-    """A row for each alignment, and one for "unconverted".
+def load(nar: str, codecs: Sequence[DeCodec]) -> "Converter":
+    """The NAR model in a run folder, with the one of these codecs that it was trained on.
+
+    Raises UserError if there is no such model, or if it is of another codec.
+    """
+    from decodec_jax.downstream.loop import read_card
+    from decodec_jax.downstream.tts.converter import Converter  # here, as it is optional and takes time to import
+
+    codec = next((each for each in codecs if each.fingerprint == read_card(Path(nar)).get("codec")), codecs[0])
+    return Converter.load(nar, codec)
+
+
+def measure(
+    name: str, model: DeCodec, source: Item, reference: Item, tools: Tools, converter: "Converter | None" = None
+) -> list[Row]:
+    """A row for each alignment, one for "unconverted", and one for the NAR model if it is of this model's tokens.
 
     "unconverted" is the source's own speech through the codec: the scores if the voice does not change.
     """
     outputs = {"unconverted": model.enhance(source.mixture, source.rate)}
     for alignment in ALIGNMENTS:
         outputs[alignment] = model.convert(source.mixture, reference.mixture, source.rate, alignment=alignment)
+    if converter is not None and converter.codec is model:
+        outputs["NAR"] = converter.convert(source.mixture, reference.mixture, source.rate)
     return [row(f"{name}, {way}", source, reference, wave, tools) for way, wave in outputs.items()]
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from rich.console import Console
 from rich.progress import track
@@ -45,6 +45,7 @@ class Job(NamedTuple):
     out: Path
     notes: list[str]  # to be printed below the tables
     recognisers: Sequence = ()  # of recognition.py
+    converter: Any = None  # of conversion.py
 
 
 def load(folder: str, suite: str, limit: int = 16, seed: int = 0, seconds: float = SECONDS,
@@ -80,12 +81,12 @@ def load(folder: str, suite: str, limit: int = 16, seed: int = 0, seconds: float
 
 
 def run(suite: str, systems: Sequence[System], items: Sequence[Item], out: Path, models: Sequence[Loaded] = (),
-        tools: Tools | None = None, recognisers: Sequence = ()) -> dict[str, str]:  # fmt: skip
+        tools: Tools | None = None, recognisers: Sequence = (), converter=None) -> dict[str, str]:  # fmt: skip
     """Run a suite, and write tables.md, tables.csv, tables.json, charts and the items as wav files into `out`.
 
     Returns the table of each group of items as markdown, by its heading. Suites about what only models can do need
     `models`; the others measure `systems` (`systems.base.decodec` makes one of a model), and "recognition" measures
-    `recognisers` (recognition.py). Raises UserError if there are none.
+    `recognisers` (recognition.py). converter: another one for "conversion". Raises UserError if there are none.
     """
     check(suite)
     if suite == "recognition" and not recognisers:
@@ -95,7 +96,7 @@ def run(suite: str, systems: Sequence[System], items: Sequence[Item], out: Path,
     tools = scoring.tools() if tools is None else tools
     recordings.save(items, out / "items")
     missing = () if suite == "recognition" else tools.missing
-    job = Job(systems, models, items, tools, out, [f"Not measured: {why}." for why in missing], recognisers)
+    job = Job(systems, models, items, tools, out, [f"Not measured: {why}." for why in missing], recognisers, converter)
     rows = SUITES[suite](job)
     pooled = [row._replace(group=ALL) for row in rows if row.group.endswith(" dB")]
     found = tables.summarised([*pooled, *rows], [each.name for each in models] if suite == "ablation" else [])
@@ -150,7 +151,7 @@ def _conversion(job: Job) -> list[Row]:
     pairs = conversion.pairs(job.items)
     rows = [conversion.untouched(*pair, job.tools) for pair in pairs]
     for each, pair in _tracked("conversion", product(job.models, pairs), len(job.models) * len(pairs)):
-        rows += conversion.measure(each.name, each.model, *pair, job.tools)
+        rows += conversion.measure(each.name, each.model, *pair, job.tools, job.converter)
     return rows
 
 
