@@ -41,9 +41,9 @@ def _small(stage: str) -> Config:
     config.model.layers = 6 if stage == "ar" else 4  # the NAR model has a head for each level
     config.data.batch, config.data.longest = 16, 13.0
     config.optim.lr, config.optim.weight_decay = 1e-3, 0.1
-    config.optim.warmup, config.optim.decay_from, config.optim.decay_steps = 300, 300, 5000
+    config.optim.warmup, config.optim.decay_from, config.optim.decay_steps = 300, 300, 3000
     config.optim.ema = 0.995
-    config.train.steps, config.train.valid_every, config.train.save_every = 5000, 250, 125
+    config.train.steps, config.train.valid_every, config.train.save_every = 3000, 150, 75
     return config
 
 
