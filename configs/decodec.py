@@ -135,7 +135,7 @@ def _light() -> Config:
     loss.overlap = 2
     loss.perp = 0.0
     loss.commitment = 0.25
-    loss.guidance, loss.guidance_form = 0.5, "relations"
+    loss.guidance, loss.guidance_form = 1.5, "relations"
     model.semantic, config.teacher.kind = 384, "whisper"
     model.speech.first_dim = 32  # words get dimensions of their own, so that guidance costs little sound
 

@@ -43,11 +43,12 @@ def waveform_distance(output: Array, target: Array) -> Array:
 
 def reconstruction_terms(
     output: Array, target: Array, weights: Loss, sample_rate: int,
-    per_device: Callable[[Callable], Callable] = lambda f: f,
+    per_device: Callable[[Callable], Callable] = lambda f: f, phases_known: Array | float = 1.0,
 ) -> Terms:  # fmt: skip
     """Waveform, mel and magnitude terms of waveforms `[n, t]`, means over n.
 
     per_device: wraps the distances of spectra so that each device takes the FFT of its own items only.
+    phases_known: `[n]`, 0 for items that the waveform term leaves out.
     """
 
     def mel(output, target):
@@ -57,7 +58,10 @@ def reconstruction_terms(
     def magnitude(output, target):
         return magnitude_distance(output, target, weights.magnitude_windows, weights.overlap)
 
-    distances = {"wave": waveform_distance, "mel": per_device(mel), "magnitude": per_device(magnitude)}
+    def wave(output, target):
+        return phases_known * waveform_distance(output, target)
+
+    distances = {"wave": wave, "mel": per_device(mel), "magnitude": per_device(magnitude)}
     return {name: jnp.mean(distance(output, target)) for name, distance in distances.items() if getattr(weights, name)}
 
 

@@ -77,12 +77,14 @@ def bypassing(quantize: Callable[[Halves[Array]], Halves[Quantized]], halves: Ha
 def generate(
     config: Config, params: dict, codebook: dict, batch: Batch, kinds: Array, key: Array, started: Array,
     target: Array | None,
-) -> tuple[tuple[Array, Array], tuple[Terms, Halves[Quantized], Semantic | None]]:  # fmt: skip
+) -> tuple[tuple[Array, Array], tuple[Terms, Halves[Quantized], Semantic | None, Array]]:  # fmt: skip
     """The generator's pass: waveforms `[b, k, 2, t]`, decoded as `kinds` says, and the weighted loss of the latents.
 
     One encoder pass over the mixtures, one decoder pass over all their recombinations (RST, paper section 2). Clips of
     a pair stay neighbours on the batch axis, so that nothing crosses devices. Also returns each term of the latents,
-    the quantizers' results, and the guided level with `target`, the teacher's `[2b, f, w]`.
+    the quantizers' results, the guided level with `target`, the teacher's `[2b, f, w]`, and `[b, 2]` which waveforms
+    can be known: not those of a semantic first level alone. It does not carry phases, so the waveform term would make
+    it quiet.
     """
     network = DeCodecNetwork(config.model, config.train.remat, config.train.precision)
     variables = {"params": params, "codebook": codebook}
@@ -118,7 +120,9 @@ def generate(
 
     flat = Halves(*map(stacked, *(parts[kind] for kind in in_use(config.loss))))
     decoded = network.apply(variables, flat, t, method="decode").reshape(pairs, -1, 2, t)
-    return (decoded, weighted_sum(terms, config.loss)), (terms, quantized, semantic)
+    unknown = (active.speech == 1) & (config.model.speech.first_dim > 0)
+    phases_known = 1.0 - unknown.reshape(pairs, 2)
+    return (decoded, weighted_sum(terms, config.loss)), (terms, quantized, semantic, phases_known)
 
 
 def _blank(network: DeCodecNetwork, variables: dict, active: Halves[Array], started: Array, t: int) -> Halves[Array]:

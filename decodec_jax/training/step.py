@@ -43,15 +43,16 @@ def guiding(batch: Batch, teacher: Teacher | None) -> Array | None:
 
 def judge_output(
     config: Config, mesh: Mesh, adversarial: bool, decoded: Array, kinds: Array, discriminators: dict, norms: dict,
-    batch: Batch,
+    batch: Batch, phases_known: Array | None = None,
 ) -> tuple[Terms, Array, dict, dict]:  # fmt: skip
     """Loss terms and gradients of the decoded waveforms `[b, k, 2, t]`.
 
     Returns the terms (including "discriminator"), the gradient for the generator's waveforms, the gradient for the
     discriminators' parameters, and the balancer's norms. Reconstruction terms are sums over the k decodings of a
-    mixture. Discriminators see waveforms of all kinds.
+    mixture. Discriminators see waveforms of all kinds. phases_known: `[b, 2]`, see `generate`.
     """
     loss, count, t = config.loss, decoded.shape[1], decoded.shape[-1]
+    known = 1.0 if phases_known is None else jnp.broadcast_to(phases_known[:, None], decoded.shape[:3]).reshape(-1)
     target = reference(batch, loss, kinds)
     network = Discriminators(config.discriminator, config.train.precision)
 
@@ -60,7 +61,7 @@ def judge_output(
 
     def of_generator(decoded: Array, discriminators: dict) -> Terms:
         output, wanted = (wave.reshape(-1, t) for wave in (decoded, target))
-        terms = reconstruction_terms(output, wanted, loss, config.model.sample_rate, per_device(mesh))
+        terms = reconstruction_terms(output, wanted, loss, config.model.sample_rate, per_device(mesh), known)
         terms = {name: count * value for name, value in terms.items()}
         if adversarial:
             real, fake = judge(discriminators, target), judge(discriminators, decoded)
@@ -115,12 +116,12 @@ def losses_and_gradients(
     key, kinds_key = jax.random.split(key)
     kinds = drawn_kinds(config.loss, batch["mixture"].shape[0], kinds_key)
     # the generator runs once: both sides' losses use its output, then the output's gradient is pulled back
-    (decoded, latent_loss), pull, (latents, quantized, semantic) = jax.vjp(
+    (decoded, latent_loss), pull, (latents, quantized, semantic, phases_known) = jax.vjp(
         lambda params: generate(config, params, state.codebook, batch, kinds, key, started, target),
         state.params, has_aux=True,
     )  # fmt: skip
     terms, for_decoded, for_discriminators, norms = judge_output(
-        config, mesh, adversarial, decoded, kinds, state.discriminators, norms, batch
+        config, mesh, adversarial, decoded, kinds, state.discriminators, norms, batch, phases_known
     )
     (gradient,) = pull((for_decoded, jnp.ones_like(latent_loss)))
     metrics = {

@@ -380,6 +380,32 @@ def test_terms_of_reconstruction_are_sums_over_what_is_decoded_of_a_mixture(tiny
     np.testing.assert_allclose(gradient, 500 * sign / batch["mixture"].size, rtol=1e-5)
 
 
+def test_the_waveform_term_leaves_out_waveforms_that_cannot_be_known(tiny_config, rng):
+    tiny_config.loss.mel = 0.0
+    mesh, batch = sharding.make_mesh(tiny_config.mesh, 2), testing.training_batch(tiny_config)
+    decoded = jnp.float32(0.1 * rng.standard_normal((2, 2, *batch["mixture"].shape[1:])))
+    known = jnp.array([[1.0, 0], [1, 1]])
+    kinds = drawn_kinds(tiny_config.loss, 2, jax.random.key(0))
+    _, every, _, _ = judge_output(tiny_config, mesh, False, decoded, kinds, {}, {}, batch)
+    _, gradient, _, _ = judge_output(tiny_config, mesh, False, decoded, kinds, {}, {}, batch, known)
+    np.testing.assert_allclose(gradient, every * known[:, None, :, None], rtol=1e-5)
+
+
+def test_a_semantic_first_level_alone_has_no_known_waveform():
+    config = testing.tiny_config(family="spectral", projection="exact", lstm_layers=0)
+    config.model.speech = testing.tiny_quantizer(levels=1, first_dim=2, dropout=0.0, bypass=0.0)
+    config.data.batch = 2
+    variables = testing.random_variables(DeCodecNetwork(config.model), jnp.zeros((1, config.model.hop)))
+    kinds = drawn_kinds(config.loss, 2, jax.random.key(0))
+
+    def known(started):
+        arguments = testing.training_batch(config), kinds, jax.random.key(0), jnp.array(started), None
+        return generate(config, variables["params"], variables["codebook"], *arguments)[1][3]
+
+    np.testing.assert_array_equal(known(True), np.zeros((2, 2)))
+    np.testing.assert_array_equal(known(False), np.ones((2, 2)))
+
+
 def test_micro_batches_give_the_gradient_of_the_batch():
     """Unquantized and all of it decoded both ways, nothing about a batch is random. (See test_devices.py, too.)"""
     def after_a_step(accumulate):
