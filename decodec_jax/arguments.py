@@ -51,7 +51,8 @@ GROUPS = {
     "models": MODELS, "measure": MEASURE,
 }  # fmt: skip
 MODEL_HELP = "bundle or run folder; default: the model that comes with the package"
-SUITES = ("reconstruction", "enhancement", "absence", "conversion", "ablation", "leakage", "recognition")
+SUITES = ("reconstruction", "enhancement", "absence", "conversion", "ablation", "leakage", "recognition",
+          "synthesis")
 
 PAGE = """\
 Split recordings into speech and background, and code them as tokens, with a DeCodec model.
@@ -233,8 +234,12 @@ def _measuring(evaluate, page) -> None:
         option("--seconds", type=float, default=4.0, help="length of a mixture, seconds (default 4)")
         option("--continuous", action="store_true", help="measure every model a second time, its quantizers bypassed")
         option("--model-nar", default="", metavar="RUN", help="a run of configs/tts.py:..._nar, to convert voices too")
-    evaluate("--limit", type=int, default=16, metavar="N",
-             help="number of mixtures at each SNR, clips and pairs (default 16)")  # fmt: skip
+    evaluate("--model-ar", default="", metavar="RUN", help="a run of configs/tts.py:..._ar, for the suite synthesis, "
+             "which needs both")  # fmt: skip
+    evaluate("--voice", default="", metavar="FILE", help="the prompt of the suite synthesis; default: for each "
+             "sentence another recording of its speaker")  # fmt: skip
+    evaluate("--limit", type=int, metavar="N",
+             help="number of mixtures at each SNR, clips and pairs (default 16), or sentences (default 20)")
     evaluate("--recogniser", nargs="+", default=[], metavar="[NAME=]RUN", help="runs of configs/asr.py, for the suite "
              "recognition; one column each")  # fmt: skip
     evaluate("--whisper", default="", metavar="FOLDER", help="a Whisper for CTranslate2 or transformers, to measure "
@@ -243,7 +248,8 @@ def _measuring(evaluate, page) -> None:
              "Resemblyzer's")  # fmt: skip
     page("--limit", type=int, default=1, metavar="N",
          help="number of mixtures at each SNR, clips and pairs (default 1)")  # fmt: skip
-    page("--tables", default="", metavar="FOLDER", help="also show the tables that `decodec evaluate --out` wrote here")
+    page("--tables", default="", metavar="FOLDER", help="also show the tables that `decodec evaluate --out` wrote "
+         "here, and play what the suite synthesis said")  # fmt: skip
 
 
 def _levels(text: str) -> tuple[int, int]:

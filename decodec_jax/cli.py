@@ -117,7 +117,7 @@ def _evaluate(arguments: argparse.Namespace) -> tuple[dict, list[str]]:
     tables = commands.evaluate(
         arguments.suite, arguments.data, arguments.out, arguments.model, arguments.baselines, arguments.limit,
         arguments.seconds, arguments.whisper, arguments.speaker, arguments.continuous, arguments.recogniser,
-        arguments.model_nar,
+        arguments.model_nar, arguments.model_ar, arguments.voice,
     )  # fmt: skip
     if not arguments.json:
         for heading, table in ((heading, table) for suite in tables.values() for heading, table in suite.items()):

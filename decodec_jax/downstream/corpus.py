@@ -55,17 +55,25 @@ class Corpus:
         return utterance.length / self.sample_rate
 
     def split(self, data: Data, split: str) -> list[Utterance]:
-        """The utterances of "train" or "valid", by the rules of the codec's training (data/sources.py)."""
-        def role(name: str) -> str:
-            ours = any(name == one or name.endswith(f"_{one}") for one in data.train_splits)
-            return "train" if ours else name
+        """The utterances of "train" or "valid", see `selected`."""
+        clips = [Clip(each.id, "speech", each.speaker, self.seconds(each), each.split) for each in self.utterances]
+        chosen = selected(clips, data, split)
+        return [each for each in self.utterances if each.id in chosen]
 
-        ours = [each for each in self.utterances if not data.speakers or each.speaker in data.speakers]
-        alone = len({each.speaker for each in ours}) == 1  # utterances of a single speaker are held out one by one
-        clips = [Clip(each.id, "speech", "" if alone else each.speaker, self.seconds(each), role(each.split))
-                 for each in ours]  # fmt: skip
-        chosen = {clip.name for clip in sources.select(clips, Selection(holdout=data.holdout), split)}
-        return [each for each in ours if each.id in chosen]
+
+def selected(clips: Sequence[Clip], data: Data, split: str) -> set[str]:
+    """The names of the clips of speech that are for "train" or "valid", by the rules of the codec's training.
+
+    Those rules are in data/sources.py. The utterances of a single speaker are held out one by one.
+    """
+    def role(name: str) -> str:
+        ours = any(name == one or name.endswith(f"_{one}") for one in data.train_splits)
+        return "train" if ours else name
+
+    ours = [clip for clip in clips if not data.speakers or clip.speaker in data.speakers]
+    alone = len({clip.speaker for clip in ours}) == 1
+    ours = [Clip(clip.name, "speech", "" if alone else clip.speaker, clip.seconds, role(clip.split)) for clip in ours]
+    return {clip.name for clip in sources.select(ours, Selection(holdout=data.holdout), split)}
 
 
 def read(folders: str) -> Corpus:

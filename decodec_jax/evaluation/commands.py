@@ -18,6 +18,7 @@ from decodec_jax.inference import bundle
 from decodec_jax.inference.codec import DeCodec
 from decodec_jax.weights import BUILT_IN
 
+CLIPS, SENTENCES = 16, 20  # default limits
 PANELS = {
     "loss": ["loss"],
     "held-out SI-SDR, dB": ["valid/si_sdr/mixture", "valid/si_sdr/speech", "valid/si_sdr/background"],
@@ -25,14 +26,16 @@ PANELS = {
 }
 
 
-def evaluate(suites: Sequence[str], data: str, out: Path, models: Sequence[str], others: Sequence[str], limit: int,
-             seconds: float, whisper: str, embedder: str, continuous: bool,
-             recognisers: Sequence[str] = (), nar: str = "") -> dict[str, dict[str, str]]:  # fmt: skip
+def evaluate(suites: Sequence[str], data: str, out: Path, models: Sequence[str], others: Sequence[str],
+             limit: int | None, seconds: float, whisper: str, embedder: str, continuous: bool,
+             recognisers: Sequence[str] = (), nar: str = "", ar: str = "", voice: str = "",
+) -> dict[str, dict[str, str]]:  # fmt: skip
     """Run every suite into OUT/SUITE, and draw the training curves of runs into OUT. Returns the tables of each suite.
 
     models: MODEL or NAME=MODEL, see `load`; others: baselines, see `baselines.find`. If there are neither, the model in
     the package is measured. continuous: see `systems_of`. recognisers: RUN or NAME=RUN, for the suite "recognition".
-    nar: a run of configs/tts.py, for the suite "conversion".
+    limit: None: 16, or 20 sentences. nar: a run of configs/tts.py, for the suite "conversion"; ar, nar, voice: two runs
+    and a prompt, for the suite "synthesis".
     Raises UserError if something is missing.
     """
     for name in suites:
@@ -49,12 +52,21 @@ def evaluate(suites: Sequence[str], data: str, out: Path, models: Sequence[str],
 
         speech_recognisers = recognition.load(recognisers, [each.model for each in loaded])
     converter = conversion.load(nar, [each.model for each in loaded]) if nar and "conversion" in suites else None
+    speaking = None
+    if "synthesis" in suites:
+        from decodec_jax.evaluation.suites import synthesis  # as above
+
+        speaking = synthesis.load(ar, nar, [each.model for each in loaded], data, SENTENCES if limit is None else limit,
+                                  voice)  # fmt: skip
     tables = {}
     for name in suites:
-        test_items = suite.load(data, name, limit, seconds=seconds, rate=rate)
+        if name == "synthesis":
+            test_items = speaking.sentences.items
+        else:
+            test_items = suite.load(data, name, CLIPS if limit is None else limit, seconds=seconds, rate=rate)
         _create(out / name)
         tables[name] = suite.run(name, measured, test_items, out / name, loaded, tools, speech_recognisers,
-                                 converter)  # fmt: skip
+                                 converter, speaking)  # fmt: skip
         if name == "enhancement":
             draw_separation(loaded, test_items, out / name, continuous)
     draw_curves(loaded, out)

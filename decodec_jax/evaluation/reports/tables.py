@@ -43,6 +43,7 @@ LABELS = {
     "per": "phone error rate",
     "similarity": "speaker similarity to the reference",
     "similarity/source": "speaker similarity to the source",
+    "length": "length relative to the recording",
     "words": "words: correlation with the source's cepstra",
     "voice": "voice: from the source's, -1, to the reference's, 1",
     "kbps": "kbit/s",
@@ -54,6 +55,10 @@ LABELS = {
     "angle/smallest": "smallest principal angle, degrees",
     "angle/mean": "mean principal angle, degrees",
     "angle/frames": "cosine of the halves of a frame, RMS",
+    # from suites/pauses.py
+    "pauses/level": "level in pauses, dB of full scale",
+    "pauses/relative": "level in pauses relative to the prompt's pauses, dB",
+    "pauses/log_mel": "log mel distance of pauses from the prompt's pauses",
     # from suites/probe.py
     "phones/codes": "phones from level 1, best guess for each code: accuracy",
     "phones/vectors": "phones from level 1, linear in its vectors: accuracy",

@@ -56,11 +56,17 @@ def load(nar: str, codecs: Sequence[DeCodec]) -> "Converter":
 
     Raises UserError if there is no such model, or if it is of another codec.
     """
-    from decodec_jax.downstream.loop import read_card
     from decodec_jax.downstream.tts.converter import Converter  # here, as it is optional and takes time to import
 
-    codec = next((each for each in codecs if each.fingerprint == read_card(Path(nar)).get("codec")), codecs[0])
-    return Converter.load(nar, codec)
+    return Converter.load(nar, codec_of(nar, codecs))
+
+
+def codec_of(run: str, codecs: Sequence[DeCodec]) -> DeCodec:
+    """The one of these codecs that a run on tokens was trained on; the first, if it is none of them."""
+    from decodec_jax.downstream.loop import read_card
+
+    trained_on = read_card(Path(run)).get("codec")
+    return next((each for each in codecs if each.fingerprint == trained_on), codecs[0])
 
 
 def measure(

@@ -32,14 +32,19 @@ def mixtures(source: ClipSource, count: int, seconds: float | None = None, seed:
         spoken, around = (int(order[kind][n % len(order[kind])]) for kind in order)
         speech = source.read(spoken, 0.0, seconds)
         t = len(speech) if seconds is None else round(seconds * rate)
-        sides = {"speech": (speech, LEVEL), "background": (source.read(around, 0.0, t / rate), LEVEL - snr)}
-        sides = [scaled(fitted(wave, t, kind, 0.0), level, kind) for kind, (wave, level) in sides.items()]
-        mixed = example(*(np.stack([side, side]) for side in sides))
+        parts = mixed(fitted(speech, t, "speech", 0.0), source.read(around, 0.0, t / rate), snr)
         clip = source.clips[spoken]
         said = clip.transcript if seconds is None else ""
-        parts = (mixed[part][0] for part in PARTS)
         made.append(Item(f"{n:03d}_{snr:+.0f}dB", rate, *parts, snr, clip.speaker, said))
     return made
+
+
+def mixed(speech: np.ndarray, background: np.ndarray, snr: float) -> list[np.ndarray]:
+    """`PARTS`, `[t]` each, of speech `[t]` at `LEVEL` over a background `snr` dB below it, repeated or cut to fit."""
+    around = fitted(background, len(speech), "background", 0.0)
+    sides = scaled(speech, LEVEL, "speech"), scaled(around, LEVEL - snr, "background")
+    both = example(*(np.stack([side, side]) for side in sides))
+    return [both[part][0] for part in PARTS]
 
 
 def clean(source: ClipSource, count: int | None = None) -> list[Item]:

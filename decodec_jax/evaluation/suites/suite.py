@@ -46,11 +46,14 @@ class Job(NamedTuple):
     notes: list[str]  # to be printed below the tables
     recognisers: Sequence = ()  # of recognition.py
     converter: Any = None  # of conversion.py
+    voice: Any = None  # of synthesis.py
 
 
 def load(folder: str, suite: str, limit: int = 16, seed: int = 0, seconds: float = SECONDS,
          rate: int = RATE) -> list[Item]:  # fmt: skip
     """The items of a suite, from a folder with a test split (data/sources.py), or synthetic ones if it is "".
+
+    Those of "synthesis" depend on its models, see sentences.py.
 
     limit:   number of clean clips, of backgrounds, of paired recordings, of pairs of speakers, and of mixtures at each
              SNR.
@@ -81,22 +84,27 @@ def load(folder: str, suite: str, limit: int = 16, seed: int = 0, seconds: float
 
 
 def run(suite: str, systems: Sequence[System], items: Sequence[Item], out: Path, models: Sequence[Loaded] = (),
-        tools: Tools | None = None, recognisers: Sequence = (), converter=None) -> dict[str, str]:  # fmt: skip
+        tools: Tools | None = None, recognisers: Sequence = (), converter=None,
+        voice=None) -> dict[str, str]:  # fmt: skip
     """Run a suite, and write tables.md, tables.csv, tables.json, charts and the items as wav files into `out`.
 
     Returns the table of each group of items as markdown, by its heading. Suites about what only models can do need
     `models`; the others measure `systems` (`systems.base.decodec` makes one of a model), and "recognition" measures
-    `recognisers` (recognition.py). converter: another one for "conversion". Raises UserError if there are none.
+    `recognisers` (recognition.py). converter: another one for "conversion"; voice: the models of "synthesis"
+    (synthesis.py) and what they say. Raises UserError if there are none.
     """
     check(suite)
     if suite == "recognition" and not recognisers:
         raise UserError("the suite 'recognition' measures runs of configs/asr.py; give some: --recogniser NAME=RUN")
+    if suite == "synthesis" and voice is None:
+        raise UserError("the suite 'synthesis' measures two runs of configs/tts.py; give --model-ar and --model-nar")
     if suite != "recognition" and not (systems if suite in OF_SYSTEMS else models):
         raise UserError(f"the suite {suite!r} has nothing to measure; give it a model")
     tools = scoring.tools() if tools is None else tools
     recordings.save(items, out / "items")
     missing = () if suite == "recognition" else tools.missing
-    job = Job(systems, models, items, tools, out, [f"Not measured: {why}." for why in missing], recognisers, converter)
+    job = Job(systems, models, items, tools, out, [f"Not measured: {why}." for why in missing], recognisers, converter,
+              voice)  # fmt: skip
     rows = SUITES[suite](job)
     pooled = [row._replace(group=ALL) for row in rows if row.group.endswith(" dB")]
     found = tables.summarised([*pooled, *rows], [each.name for each in models] if suite == "ablation" else [])
@@ -216,6 +224,21 @@ def _recognition(job: Job) -> list[Row]:
     return rows
 
 
+def _synthesis(job: Job) -> list[Row]:
+    from decodec_jax.evaluation.suites import synthesis  # its packages come with an extra of their own
+
+    voice, rows, made = job.voice, [], []
+    codec = voice.speaker.codec
+    name = next((each.name for each in job.models if each.model is codec), "codec")
+    for sentence in _tracked("synthesis", voice.sentences.read, len(voice.sentences.read)):
+        spoken = synthesis.spoken_by(voice.speaker, sentence)
+        rows += synthesis.rows(name, codec, sentence, spoken, job.tools)
+        made.append(spoken)
+    synthesis.save(voice, made[: synthesis.HEARD], job.out / "spoken")
+    job.notes.extend(synthesis.notes(voice))
+    return rows
+
+
 def _tracked(what: str, work: Iterable[T], count: int) -> Iterable[T]:
     """Iterate over `work`, with a progress bar if standard error is a terminal."""
     console = Console(stderr=True)
@@ -231,4 +254,5 @@ SUITES: dict[str, Callable[[Job], list[Row]]] = {
     "ablation": _ablation,
     "leakage": _leakage,
     "recognition": _recognition,
+    "synthesis": _synthesis,
 }
