@@ -75,11 +75,12 @@ def evaluate(suites: Sequence[str], data: str, out: Path, models: Sequence[str],
 
 def page(model: str, data: str, out: Path, others: Sequence[str], limit: int, seconds: float, evaluated: str,
          continuous: bool, nar: str = "") -> Path:  # fmt: skip
-    """Build the demo page of a model and baselines, with the tables that `evaluate` wrote. Returns its index.html.
+    """Build the demo page of a model and baselines, with what `evaluate` wrote into a folder. Returns its index.html.
 
     nar: a run of configs/tts.py, which converts voices too.
     """
     from decodec_jax.evaluation.reports import page as pages
+    from decodec_jax.evaluation.reports import spoken
 
     loaded = load([model])
     systems = [*systems_of(loaded, continuous), *(baselines.find(spec) for spec in others)]
@@ -89,7 +90,8 @@ def page(model: str, data: str, out: Path, others: Sequence[str], limit: int, se
     charts = {_title(path): path for path in sorted(Path(evaluated).rglob("*.png"))} if evaluated else {}
     converter = conversion.load(nar, [codec]) if nar else None
     tables = read_tables(evaluated) if evaluated else {}
-    return pages.build(codec, distinct(systems), shown, out, tables, charts, converter)
+    readings = spoken.read(Path(evaluated)) if evaluated else []
+    return pages.build(codec, distinct(systems), shown, out, tables, charts, converter, readings)
 
 
 def load(models: Sequence[str]) -> list[Loaded]:

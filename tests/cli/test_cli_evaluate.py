@@ -73,7 +73,7 @@ def test_the_model_that_comes_with_the_package_is_measured_where_nothing_else_is
 def test_the_page_is_made_of_the_same_and_of_the_tables(run, codec, model, monkeypatch, tmp_path):
     asked = {}
 
-    def build(codec, systems, items, out, tables, charts, converter):
+    def build(codec, systems, items, out, tables, charts, converter, spoken):
         asked.update(systems=[system.name for system in systems], items=items, tables=tables, charts=charts)
         return out / "index.html"
 

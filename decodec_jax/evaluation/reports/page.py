@@ -19,6 +19,7 @@ from decodec_jax import audio
 from decodec_jax.errors import UserError
 from decodec_jax.evaluation import figures
 from decodec_jax.evaluation.reports import latents
+from decodec_jax.evaluation.reports.spoken import Reading
 from decodec_jax.evaluation.systems.base import Item, System
 from decodec_jax.inference.alignment import ALIGNMENTS
 from decodec_jax.inference.codec import DeCodec
@@ -107,13 +108,15 @@ def build(
     tables: Mapping[str, str] | None = None,
     charts: Mapping[str, Path] | None = None,
     converter: "Converter | None" = None,
+    spoken: Sequence[Reading] = (),
 ) -> Path:
     """Write the listening page of a model to the folder `out`, and return the path of its index.html.
 
     model: converts voices, and is the subject of the figures.
     systems: the systems to compare, each in every task that it can do; include `model` to hear it there. If a system
              fails on a recording, the page gives the reason instead.
-    tables: markdown by title; charts: png files by title. converter: converts voices too, by a model on tokens.
+    tables: markdown by title; charts: png files by title. converter: converts voices too, by a model on tokens. spoken:
+             what the suite "synthesis" said.
     Raises UserError if there are no items or the folder cannot be written.
     """
     if not items:
@@ -126,6 +129,8 @@ def build(
             able = [system for system in systems if task in system.tasks]
             rows[task] = [_versions(task, item, able, chosen, media) for item in items if able]
         rows["convert"] = _conversions(model, items, media, converter)
+        for reading in spoken:
+            rows.setdefault(reading.task, []).append(_spoken(reading, media))
         drawn = [*_model_figures(model, items, out), *_copied(charts or {}, out)]
         for file in TEMPLATES.iterdir():
             if file.suffix != ".html":
@@ -192,6 +197,16 @@ def _conversions(
             players.append(Player("converted", f"by {way}", title, *files, seconds, colour))
         rows.append(Row(title, "", source.transcript, players, missing))
     return rows
+
+
+def _spoken(reading: Reading, media: MediaFolder) -> Row:
+    """The row of a sentence that was spoken, or of a recording that was converted."""
+    players = []
+    for sounds, colour in ((reading.known, GIVEN), (reading.made, figures.IN_TURN[0])):
+        for label, note, wave in sounds:
+            files = media.add(wave, reading.rate, reading.task, reading.title, label, note)
+            players.append(Player(label, note, reading.title, *files, _seconds(wave, reading.rate), colour))
+    return Row(reading.title, reading.about, reading.transcript, players, [])
 
 
 def _model_figures(model: DeCodec, items: Sequence[Item], out: Path) -> list[Chart]:

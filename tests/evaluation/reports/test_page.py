@@ -10,7 +10,8 @@ import pytest
 from decodec_jax import audio
 from decodec_jax.errors import UserError
 from decodec_jax.evaluation import figures
-from decodec_jax.evaluation.reports import page
+from decodec_jax.evaluation.reports import page, spoken
+from decodec_jax.evaluation.reports.spoken import Reading, Sound
 from decodec_jax.evaluation.systems.base import Item, Output, System, decodec, oracle, untouched
 from decodec_jax.inference.codec import DeCodec
 from decodec_jax.testing import background_clips, speech_clips
@@ -169,6 +170,27 @@ def test_a_page_needs_recordings_and_a_writable_folder(model, items, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be written"):
         page.build(model, [], items, tmp_path / "file")
+
+
+def test_what_was_spoken_is_played_only_where_there_is_some(model, items, built, tmp_path, monkeypatch):
+    monkeypatch.setattr(page, "_model_figures", lambda model, items, out: [])  # they take their time
+    assert "Speech synthesis" not in built[1].words
+    waves = speech_clips(3, T, 7)
+    known, made = [Sound("recording", "of the sentence", waves[0])], [
+        Sound("spoken", f"background {way}", wave) for way, wave in zip(("kept", "removed"), waves[1:], strict=True)
+    ]  # fmt: skip
+    spoken.save(tmp_path / "results/spoken", [
+        Reading("speak", "000_sentence", "prompt at 5 dB SNR", "Good <morning>.", RATE, known, made),
+        Reading("convert", "000_source in the voice of LJ", "", "", RATE, known, made[:1]),
+    ])  # fmt: skip
+    readings = spoken.read(tmp_path / "results")
+    assert [sound.note for sound in readings[0].made] == ["background kept", "background removed"]
+    np.testing.assert_allclose(readings[0].made[1].wave, waves[2], atol=1e-4)
+    html = Html(page.build(model, [], items[2:], tmp_path / "page", spoken=readings).read_text(encoding="utf-8"))
+    assert "Good <morning>." in html.words and "prompt at 5 dB SNR" in html.words
+    names = [each["aria-label"] for each in html.all("audio")]
+    assert names.count("spoken, 000_sentence") == 2 and "spoken, 000_source in the voice of LJ" in names
+    assert spoken.read(tmp_path / "page") == []
 
 
 def test_a_model_without_codebooks_gets_a_page_too(model, items, tmp_path):
