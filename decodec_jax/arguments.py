@@ -207,6 +207,8 @@ def _tokenizing(tokenize) -> None:
     tokenize("--model", default=BUILT_IN, help=MODEL_HELP)
     tokenize("--format", default="parquet", choices=("parquet", "array_record"),
              help="parquet (default; for Hugging Face datasets and others) or array_record (for grain)")  # fmt: skip
+    tokenize("--latents", action="store_true", help="write the speech embedding before quantization, too; downstream "
+             "models can learn from it")  # fmt: skip
     tokenize("--shard_mb", type=_positive, default=256, metavar="MB", help="recordings in a shard (default 256 MB)")
     tokenize("--batch", type=_power_of_two, default=8, metavar="N",
              help="recordings side by side on a device (default 8); more make accelerators faster")  # fmt: skip

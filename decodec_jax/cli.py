@@ -159,7 +159,7 @@ def _tokenize(arguments: argparse.Namespace) -> tuple[dict, list[str]]:
     codec = DeCodec.load(arguments.model)
     report = tokenize.tokenize(
         codec, arguments.source, arguments.output, arguments.format, arguments.levels, arguments.shard_mb,
-        arguments.batch, arguments.threads, share, _say,
+        arguments.batch, arguments.threads, share, _say, arguments.latents,
     )  # fmt: skip
     _say(f"{arguments.output} holds the tokens of {report['recordings']} recordings, {report['seconds'] / 3600:.2f} h")
     errors = [f"{name}: {reason}" if name not in reason else reason for name, reason in report["failed"]]

@@ -66,7 +66,8 @@ def begin(out: str, settings: Mapping[str, object], sources: Mapping[str, str]) 
     elif any(not name.startswith(".") for name in there):
         raise UserError(f"{out} holds other files; choose a new folder")
     before = known["settings"]
-    other = [f"{key} {before.get(key)!r}, not {value!r}" for key, value in settings.items() if before.get(key) != value]
+    other = [f"{key} {before.get(key)!r}, not {settings.get(key)!r}" for key in {**settings, **before}
+             if before.get(key) != settings.get(key)]  # fmt: skip
     changed = {name for name, digest in sources.items() if known["sources"].get(name, digest) != digest}
     other += [f"other recordings of {name}" for name in sorted(changed)]
     if other:

@@ -20,10 +20,10 @@ from decodec_jax import audio
 from decodec_jax.corpora import items, parts, shards, storage
 from decodec_jax.corpora.items import Item
 from decodec_jax.errors import UserError
-from decodec_jax.inference.codec import DeCodec, Heard, Levels
+from decodec_jax.inference.codec import Coded, DeCodec, Heard, Levels
 from decodec_jax.inference.loudness import gain_of_pieces
 from decodec_jax.inference.recordings import SIDE_BY_SIDE, grouped
-from decodec_jax.inference.tokens import Tokens, join
+from decodec_jax.inference.tokens import join
 
 LONG = 60.0  # s; longer recordings are read in pieces, one at a time
 WINDOW = 1800.0  # s of sound that are sorted by length at once: 115 MB at 16 kHz
@@ -43,7 +43,7 @@ class Read(NamedTuple):
 def tokenize(
     codec: DeCodec, source: str, out: str, form: str = "parquet", levels: Levels = None, shard_mb: float = 256,
     side_by_side: int = SIDE_BY_SIDE, threads: int | None = None, share: tuple[int, int] = (0, 1),
-    say: Callable[[str], None] = lambda line: None,
+    say: Callable[[str], None] = lambda line: None, latents: bool = False,
 ) -> dict:  # fmt: skip
     """Code all recordings of a folder, a bucket or the output of `decodec prepare`, mixed down to one channel.
 
@@ -53,6 +53,7 @@ def tokenize(
     side_by_side: recordings in a batch, a power of two; more make accelerators faster.
     threads:      number of reading threads; None: one for each core.
     share:        (i, n): make every n-th shard, from shard i on; `shared` finds it for the hosts of a cluster.
+    latents:      write the speech embedding before quantization, too.
 
     Shards that are done already are kept. Returns the report, which is also written to report.json: recordings,
     seconds, and failed [[id, reason]]. Raises UserError if nothing can be read or written.
@@ -66,14 +67,14 @@ def tokenize(
         "format": form, "fingerprint": codec.fingerprint, "sample_rate": codec.config.sample_rate,
         "hop": codec.config.hop, "entries": [codec.config.speech.entries, codec.config.background.entries],
         "levels": list(codec.checked_levels(levels)), "shard_mb": shard_mb,
-    }  # fmt: skip
+    } | ({"latents": codec.config.half} if latents else {})  # fmt: skip
     parts.begin(out, about, {"recordings": parts.digest(found)})
     codecs = [codec.on(device) for device in jax.local_devices()] if jax.local_device_count() > 1 else [codec]
     todo = parts.left(out, every[share[0] :: share[1]])
     progress = Progress([item for part in todo for item in part.items], say)
     with ThreadPoolExecutor(len(codecs)) as devices:
         for part in todo:
-            rows, failed = coded(codecs, devices, part.items, levels, side_by_side, threads, progress)
+            rows, failed = coded(codecs, devices, part.items, levels, latents, side_by_side, threads, progress)
             with storage.writing(out, part.name + shards.FORMS[form]) as path:
                 shards.write(path, form, rows, about)
             seconds = sum(row["length"] for row in rows) / codec.config.sample_rate
@@ -104,11 +105,11 @@ def report(out: str, every: Sequence[parts.Part], twice: list[list[str]], alone:
 
 
 def coded(
-    codecs: Sequence[DeCodec], devices: ThreadPoolExecutor, chosen: Sequence[Item], levels: Levels, side_by_side: int,
-    threads: int | None, progress: "Progress",
+    codecs: Sequence[DeCodec], devices: ThreadPoolExecutor, chosen: Sequence[Item], levels: Levels, latents: bool,
+    side_by_side: int, threads: int | None, progress: "Progress",
 ) -> tuple[list[shards.Row], list[list[str]]]:  # fmt: skip
     """The rows of items, in their order, and [id, reason] of those that cannot be coded."""
-    made: dict[str, Tokens] = {}
+    made: dict[str, Coded] = {}
     failed = []
     for window in _windows(_read(codecs[0], chosen, threads)):
         for read in window:
@@ -118,20 +119,20 @@ def coded(
         short = [read for read in window if read.heard]
         groups = grouped((codecs[0].frames_run(read.heard.wave) for read in short), side_by_side)
 
-        def code(number: int, alike: list[int], short=short) -> list[tuple[Item, Tokens]]:
+        def code(number: int, alike: list[int], short=short) -> list[tuple[Item, Coded]]:
             codec = codecs[number % len(codecs)]
-            tokens = codec.encode_heard([short[i].heard for i in alike], levels, side_by_side)
-            return [(short[i].item, each) for i, each in zip(alike, tokens, strict=True)]
+            done = codec.code_heard([short[i].heard for i in alike], levels, side_by_side, latents)
+            return [(short[i].item, each) for i, each in zip(alike, done, strict=True)]
 
         for pairs in devices.map(code, range(len(groups)), [alike for _, alike in groups]):
-            for item, tokens in pairs:
+            for item, each in pairs:
                 if item.id not in made:  # the last recording of a group is repeated to fill it
-                    made[item.id] = tokens
-                    progress.advance(item, tokens.seconds)
+                    made[item.id] = each
+                    progress.advance(item, each.tokens.seconds)
         for read in window:
             if read.heard is None and not read.error:
                 try:
-                    made[read.item.id] = _streamed(codecs[0], read.item, levels)
+                    made[read.item.id] = _streamed(codecs[0], read.item, levels, latents)
                     progress.advance(read.item, read.seconds)
                 except UserError as error:
                     failed.append([read.item.id, str(error)])
@@ -177,25 +178,29 @@ def _windows(reads: Iterator[Read]) -> Iterator[list[Read]]:
         yield window
 
 
-def _streamed(codec: DeCodec, item: Item, levels: Levels) -> Tokens:
-    """The tokens of a long recording, which is read in pieces: once for its loudness and once for its codes."""
+def _streamed(codec: DeCodec, item: Item, levels: Levels, latents: bool) -> Coded:
+    """The codes of a long recording, which is read in pieces: once for its loudness and once for its codes."""
     with audio.reading(_located(item)) as (info, pieces):
         gain = gain_of_pieces(_mono(pieces), info.rate)
     with audio.reading(_located(item)) as (info, pieces):
-        return join(list(codec.encode_stream(_mono(pieces), info.rate, levels, gain, at_once=False)))
+        done = list(codec.code_stream(_mono(pieces), info.rate, levels, gain, at_once=False, latents=latents))
+    tokens = join([each.tokens for each in done])
+    return Coded(tokens, np.concatenate([each.latents for each in done]) if latents else None)
 
 
 def _mono(pieces: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
     return (audio.mono(piece)[None] for piece in pieces)
 
 
-def _row(item: Item, tokens: Tokens) -> shards.Row:
-    return {
+def _row(item: Item, coded: Coded) -> shards.Row:
+    tokens = coded.tokens
+    row = {
         "id": item.id, "speech": tokens.speech.astype(np.uint16), "background": tokens.background.astype(np.uint16),
         "length": tokens.length, "gain": tokens.gain, "kind": item.kind, "speaker": item.speaker, "split": item.split,
         "transcript": item.transcript,
         "metadata": json.dumps(item.more | ({"licence": item.licence} if item.licence else {}), ensure_ascii=False),
     }  # fmt: skip
+    return row if coded.latents is None else row | {"latents": coded.latents}
 
 
 class Progress:

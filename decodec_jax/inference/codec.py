@@ -37,6 +37,13 @@ class Heard(NamedTuple):
     gain: float  # dB by which it is louder than the recording
 
 
+class Coded(NamedTuple):
+    """Tokens, and what the speech's codes were chosen for."""
+
+    tokens: Tokens
+    latents: np.ndarray | None = None  # float16 [f, d], the speech embedding before quantization, if it is asked for
+
+
 class DeCodec:
     """A trained model and its weights.
 
@@ -249,15 +256,25 @@ class DeCodec:
         self, heard: Sequence[Heard], levels: Levels = None, side_by_side: int = SIDE_BY_SIDE
     ) -> list[Tokens]:
         """`encode_batch` of what `hear` returned; side_by_side: how many recordings run in a batch at the most."""
+        return [each.tokens for each in self.code_heard(heard, levels, side_by_side)]
+
+    def code_heard(
+        self, heard: Sequence[Heard], levels: Levels = None, side_by_side: int = SIDE_BY_SIDE, latents: bool = False
+    ) -> list[Coded]:
+        """`encode_heard`, with the latents if they are asked for."""
         hop = self.config.hop
-        tokens: dict[int, Tokens] = {}
+        made: dict[int, Coded] = {}
         for frames, alike in grouped((self.frames_run(each.wave) for each in heard), side_by_side):
             batch = np.stack([np.pad(heard[i].wave, (0, frames * hop - len(heard[i].wave))) for i in alike])
-            codes = joined(self._codes([batch]), axis=2)
+            pieces = list(self._analysed([batch], latents))
+            codes = joined((codes for codes, _ in pieces), axis=2)
+            embedded = joined((embedded for _, embedded in pieces), axis=1)
             for row, i in enumerate(alike):
-                own = Halves(*(c[row, :, : len(heard[i].wave[::hop])] for c in codes))
-                tokens[i] = self._tokens(own, len(heard[i].wave), heard[i].gain, levels)
-        return [tokens[i] for i in range(len(heard))]
+                wave, gain = heard[i]
+                own = -(-len(wave) // hop)  # frames
+                tokens = self._tokens(Halves(*(c[row, :, :own] for c in codes)), len(wave), gain, levels)
+                made[i] = Coded(tokens, embedded[row, :own] if latents else None)
+        return [made[i] for i in range(len(heard))]
 
     def frames_run(self, wave: np.ndarray) -> int:
         """How many frames the model runs for a waveform `[t]` at its own rate; those with equally many share a batch.
@@ -289,6 +306,13 @@ class DeCodec:
 
         gain, at_once: as in `stream`.
         """
+        return (each.tokens for each in self.code_stream(pieces, sample_rate, levels, gain, at_once))
+
+    def code_stream(
+        self, pieces: Iterable[ArrayLike], sample_rate: int, levels: Levels = None, gain: float = 0.0,
+        at_once: bool = True, latents: bool = False,
+    ) -> Iterator[Coded]:  # fmt: skip
+        """`encode_stream`, with the latents if they are asked for."""
         sample_rate = arrays.checked_rate(sample_rate)
         louder = amplitude(gain)
         heard = given = 0
@@ -300,10 +324,11 @@ class DeCodec:
                 heard += piece.shape[1]
                 yield piece
 
-        for codes in self._codes(listening(), at_once):
+        for codes, embedded in self._analysed(listening(), latents, at_once):
             length = min(codes.speech.shape[2] * self.config.hop, heard - given)
             given += length
-            yield self._tokens(Halves(*(c[0] for c in codes)), length, gain, levels)
+            tokens = self._tokens(Halves(*(c[0] for c in codes)), length, gain, levels)
+            yield Coded(tokens, None if embedded is None else embedded[0])
 
     def decode(
         self, tokens: Tokens | Sequence[Tokens], keep: str = "both", sample_rate: int | None = None
@@ -408,6 +433,16 @@ class DeCodec:
         """Pieces `[b, n]` at the model's rate to codes `[b, k, f]`."""
         self._check_quantized()
         return self._chunked.encode(pieces, at_once)
+
+    def _analysed(
+        self, pieces: Iterable[np.ndarray], latents: bool, at_once: bool = False
+    ) -> Iterator[tuple[Halves[np.ndarray], np.ndarray | None]]:
+        """`_codes`, with latents float16 `[b, f, d]` if they are asked for."""
+        if not latents:
+            return ((codes, None) for codes in self._codes(pieces, at_once))
+        self._check_quantized()
+        both = self._chunked.encode_with_latents(pieces, at_once)
+        return ((codes, embedded.astype(np.float16)) for codes, embedded in both)
 
     def _sound(self, tokens: Sequence[Tokens], keep: str, length: int | None = None) -> Iterator[np.ndarray]:
         """Decode tokens with equal numbers of frames and levels to pieces `[b, n]`, at the recordings' own levels."""

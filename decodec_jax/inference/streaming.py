@@ -152,6 +152,13 @@ class Chunked:
         """The codes of a recording: pieces `[b, n]` to int32 pieces `[b, k, f]` twice, coarse levels first."""
         return (_swapped(codes) for codes in to_numpy(self._analyse(waves, at_once, then=_codes)))
 
+    def encode_with_latents(
+        self, waves: Iterable[np.ndarray], at_once: bool = True
+    ) -> Iterator[tuple[Halves[np.ndarray], np.ndarray]]:
+        """`encode`, and the speech embedding before quantization, `[b, f, d]`, in one pass."""
+        analysed = to_numpy(self._analyse(waves, at_once, then=_codes_and_latents))
+        return ((_swapped(codes), latents) for codes, latents in analysed)
+
     def decode(
         self, codes: Iterable[Halves[np.ndarray]], length: int | None = None, at_once: bool = True
     ) -> Iterator[np.ndarray]:
@@ -308,6 +315,10 @@ def _unchanged(network: DeCodecNetwork, embeddings: Frames) -> Frames:
 
 def _codes(network: DeCodecNetwork, halves: Halves[Array]) -> Halves[Array]:
     return _swapped(Halves(*(quantized.codes for quantized in network.quantize(halves))))
+
+
+def _codes_and_latents(network: DeCodecNetwork, halves: Halves[Array]) -> tuple[Halves[Array], Array]:
+    return _codes(network, halves), halves.speech
 
 
 def _vectors(network: DeCodecNetwork, codes: Halves[Array]) -> Array:
