@@ -8,7 +8,7 @@ recordings by the same speaker, or one recording for all.
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -16,17 +16,17 @@ from decodec_jax import audio
 from decodec_jax.config import Data
 from decodec_jax.data.clips import Clip
 from decodec_jax.data.sources import Files, list_clips, select
+from decodec_jax.downstream.corpus import selected
+from decodec_jax.downstream.tts.prompts import LONGEST, VOICE
+from decodec_jax.downstream.tts.trained import Trained
 from decodec_jax.errors import UserError
 from decodec_jax.evaluation.suites.items import mixed
 from decodec_jax.evaluation.systems.base import Item
 
-if TYPE_CHECKING:
-    from decodec_jax.downstream.tts.trained import Trained
-
-SNR = 5.0  # dB, of noisy prompts
-LONGEST = 15.0  # s of a prompt that are used
-VOICE = 3.0  # s, prompts are this long or longer where they can be
+SNR = 0.0  # dB, of noisy prompts: loud noise, because recordings have a little noise of their own in their pauses
 SOURCES = 5  # recordings by other speakers, to be converted
+
+T = TypeVar("T")
 
 
 class Sentence(NamedTuple):
@@ -47,8 +47,8 @@ class Sentences(NamedTuple):
         return [item for each in self.read for item in each] + list(self.sources)
 
 
-def load(ar: "Trained", nar: "Trained", folder: str, limit: int, voice: str = "") -> Sentences:
-    """At most `limit` sentences, of a folder with a manifest. voice: the prompt of all; "": of each speaker's own.
+def load(ar: Trained, nar: Trained, folder: str, limit: int, voice: str = "") -> Sentences:
+    """At most `limit` sentences, of the folder that was tokenized. voice: the prompt of all; "": of each speaker's own.
 
     The backgrounds and the sources are of the split "test". Raises UserError if there is no sentence or no prompt.
     """
@@ -56,20 +56,12 @@ def load(ar: "Trained", nar: "Trained", folder: str, limit: int, voice: str = ""
         raise UserError(f"the limit is {limit}; it must be above 0")
     if not folder:
         raise UserError("synthetic clips have no transcripts; give --data the folder that you tokenized")
-    rate, clips = ar.codec.config.sample_rate, list_clips(Path(folder))
-    files = Files(Path(folder), rate, clips)
-    spoken = [clip for clip in files.present(unseen(clips, ar, nar)) if _fits(ar, clip) and _fits(nar, clip)]
-    if not spoken:
-        raise UserError(f"{folder} has no transcript that the models can say, by the AR model's speakers, in a "
-                        "recording that neither model was trained on; give the folder that you tokenized")  # fmt: skip
-    pairs = [(clip, None) for clip in spoken] if voice else prompted(spoken)
-    if not pairs:
-        raise UserError(f"{folder} has no second recording of a speaker, to be the prompt; give one: --voice FILE")
-    pairs = pairs[:: max(1, len(pairs) // limit)][:limit]
-    test = select(clips, Data(), "test")
-    noises = files.present(clip for clip in test if clip.kind == "background")
+    rate = ar.codec.config.sample_rate
+    files = Files(Path(folder), rate, list_clips(Path(folder)))
+    test = select(files.clips, Data(), "test")
+    noises = spread(files.present(clip for clip in test if clip.kind == "background"), limit)
     read = []
-    for n, (clip, prompt) in enumerate(pairs):
+    for n, (clip, prompt) in enumerate(spread(chosen(files, ar, nar, bool(voice)), limit)):
         wave = audio.mono(audio.read(voice, rate, 0.0, LONGEST)[0]) if prompt is None else _wave(files, prompt)
         noise = _wave(files, noises[n % len(noises)]) if noises else None
         speaker = Path(voice).stem if prompt is None else prompt.speaker
@@ -78,10 +70,27 @@ def load(ar: "Trained", nar: "Trained", folder: str, limit: int, voice: str = ""
     return Sentences(read, _sources(files, test, [each.prompt.speaker for each in read]))
 
 
-def unseen(clips: Sequence[Clip], ar: "Trained", nar: "Trained") -> list[Clip]:
-    """The recordings with transcripts, by the speakers of the AR model, that neither model was trained on."""
-    from decodec_jax.downstream.corpus import selected  # its packages come with an extra of their own
+def chosen(files: Files, ar: Trained, nar: Trained, given: bool) -> list[tuple[Clip, Clip | None]]:
+    """All recordings to say, each with its prompt, or None if a prompt is given. Raises UserError if there are none."""
+    spoken = [clip for clip in files.present(unseen(files.clips, ar, nar)) if _fits(ar, clip) and _fits(nar, clip)]
+    if not spoken:
+        raise UserError(f"{files.root} has no transcript that the models can say, by the AR model's speakers, in a "
+                        "recording that neither model was trained on; give the folder that you tokenized")  # fmt: skip
+    if given:
+        return [(clip, None) for clip in spoken]
+    pairs = prompted(spoken)
+    if not pairs:
+        raise UserError(f"{files.root} has no second recording of a speaker, to be the prompt; give one: --voice FILE")
+    return pairs
 
+
+def spread(found: Sequence[T], limit: int) -> Sequence[T]:
+    """At most `limit` of them, from the first on, evenly spaced."""
+    return found[:: max(1, len(found) // limit)][:limit]
+
+
+def unseen(clips: Sequence[Clip], ar: Trained, nar: Trained) -> list[Clip]:
+    """The recordings with transcripts, by the speakers of the AR model, that neither model was trained on."""
     speech = [clip for clip in clips if clip.kind == "speech"]
     seen = set().union(*(selected(speech, each.config.data, "train") for each in (ar, nar)))
     speakers = ar.config.data.speakers
@@ -90,7 +99,7 @@ def unseen(clips: Sequence[Clip], ar: "Trained", nar: "Trained") -> list[Clip]:
 
 
 def prompted(clips: Sequence[Clip]) -> list[tuple[Clip, Clip]]:
-    """Each clip, and the next one by its speaker that lasts `VOICE`, or else the longest; not those without one."""
+    """Each clip, and the next one by its speaker that lasts `VOICE` s, or else the longest; not those without one."""
     pairs = []
     for i, clip in enumerate(clips):
         others = [other for other in (*clips[i + 1 :], *clips[:i]) if other.speaker == clip.speaker]
@@ -107,7 +116,7 @@ def in_noise(prompt: Item, noise: np.ndarray | None) -> Item:
     return prompt._replace(mixture=mixture, speech=speech, background=background, snr=SNR)
 
 
-def _fits(trained: "Trained", clip: Clip) -> bool:
+def _fits(trained: Trained, clip: Clip) -> bool:
     """Whether training would have used the clip."""
     try:
         trained.spell(clip.transcript)
@@ -118,9 +127,9 @@ def _fits(trained: "Trained", clip: Clip) -> bool:
 
 def _sources(files: Files, test: Sequence[Clip], voices: Sequence[str]) -> list[Item]:
     """Spread over the test clips, one by another speaker for each of the first voices."""
-    others = [clip for clip in test if clip.kind == "speech" and clip.speaker not in voices]
-    others = files.present(others[:: max(1, len(others) // SOURCES)])[: min(SOURCES, len(voices))]
-    return [_item(f"{n:03d}_source", files, clip) for n, clip in enumerate(others)]
+    others = files.present(clip for clip in test if clip.kind == "speech" and clip.speaker not in voices)
+    return [_item(f"{n:03d}_source", files, clip)
+            for n, clip in enumerate(spread(others, min(SOURCES, len(voices))))]  # fmt: skip
 
 
 def _item(name: str, files: Files, clip: Clip) -> Item:

@@ -83,6 +83,7 @@ def rows(name: str, codec: DeCodec, sentence: Sentence, made: Spoken, tools: Too
         return found
     theirs, ours = (pauses.found(wave, prompt.rate) for wave in (prompt.speech, made.quiet))
     between = {
+        "prompts without noise": (prompt.speech, theirs),
         "noisy prompts": (prompt.mixture, theirs),
         f"{name}, reconstructed": (codec.reconstruct(prompt.mixture, prompt.rate), theirs),
         f"{name}, background kept": (made.kept, ours),
@@ -111,7 +112,7 @@ def notes(voice: Voice) -> list[str]:
             f"codec {each.card['codec']}." for stage, each in (("AR", voice.ar), ("NAR", voice.nar))]  # fmt: skip
     if all(each.prompt.background is None for each in voice.sentences.read):
         return [*told, "Not measured: the background (the folder has no background of the split test)."]
-    return [*told, f"The noisy prompts have their background {sentences.SNR:g} dB below the speech."]
+    return [*told, f"The noisy prompts have an SNR of {sentences.SNR:g} dB."]
 
 
 def save(voice: Voice, made: Sequence[Spoken], out: Path) -> None:

@@ -126,9 +126,10 @@ def test_the_suite_has_its_tables_and_sounds(evaluate, runs, tmp_path, monkeypat
         assert column["wer"]["count"] == 2 and ("length" in column) == (name == "mine, spoken")
     assert 0.4 < columns["mine, spoken"]["length"]["mean"] < 3
     between = {row["column"] for row in found["scores"] if row["group"] == "pauses"}
-    assert between == {"noisy prompts", "mine, reconstructed", "mine, background kept", "mine, background dropped"}
+    assert between == {"prompts without noise", "noisy prompts", "mine, reconstructed", "mine, background kept",
+                       "mine, background dropped"}
     text = (out / "tables.md").read_text()
-    assert "The AR model: step 2, trained on" in text and "5 dB below the speech" in text
+    assert "The AR model: step 2, trained on" in text and "The noisy prompts have an SNR of 0 dB." in text
     first, second, converted = sounds.read(tmp_path / "out")
     assert [first.task, second.task, converted.task] == ["speak", "speak", "convert"]
     assert first.transcript and [each.note for each in first.made] == ["background kept", "background removed"]
