@@ -12,6 +12,7 @@ What the recogniser sees, `--config.model.features....`
     speech=8              all levels of the speech stream, the default; speech=1: the first level alone
     background=8          both streams
     kind=learned          vectors of its own for each code, in place of the codec's
+    kind=latents          the speech before quantization, from shards of `decodec tokenize --latents`
     kind=mel              log mel spectra of the waveforms in data.waves, to compare with
 """
 

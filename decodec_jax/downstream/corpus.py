@@ -1,4 +1,5 @@
-"""Token shards as utterances in memory: 5.8 MB an hour for 8 + 8 levels at 50 frames a second.
+"""Token shards as utterances in memory: 5.8 MB an hour for 8 + 8 levels at 50 frames a second, and latents if a model
+hears them, 35 MB an hour if they are 96 wide.
 
 All folders of a run must hold tokens of one codec, because the same codes mean other sounds to another codec. A damaged
 shard ends the run with one line: `decodec tokenize` makes it again in minutes, and nobody would notice that a run went
@@ -34,6 +35,7 @@ class Utterance(NamedTuple):
     speaker: str
     split: str
     transcript: str
+    latents: np.ndarray | None = None  # float16 [f, d], the speech embedding before quantization, if a model hears it
 
     @property
     def frames(self) -> int:
@@ -50,6 +52,7 @@ class Corpus:
     hop: int  # samples a frame
     entries: tuple[int, int]  # of the codebooks of speech and background
     levels: tuple[int, int]  # of speech and background, present in every utterance
+    width: int = 0  # d of the latents; 0: not read
 
     def seconds(self, utterance: Utterance) -> float:
         return utterance.length / self.sample_rate
@@ -76,10 +79,11 @@ def selected(clips: Sequence[Clip], data: Data, split: str) -> set[str]:
     return {clip.name for clip in sources.select(ours, Selection(holdout=data.holdout), split)}
 
 
-def read(folders: str) -> Corpus:
+def read(folders: str, latents: bool = False) -> Corpus:
     """The speech in one folder of shards, or in several whose names are separated by commas.
 
-    Raises UserError for folders that hold no tokens or tokens of different codecs, and for damaged shards.
+    latents: read those, too. Raises UserError for folders that hold no tokens, no latents or tokens of different
+    codecs, and for damaged shards.
     """
     names = [Path(name) for name in folders.split(",") if name]
     abouts = [about(name) for name in names]
@@ -90,19 +94,19 @@ def read(folders: str) -> Corpus:
                                 f"{theirs[key]}; train on tokens of one codec")  # fmt: skip
     utterances, ids = [], set()
     for name in names:
-        for row, _ in shards.read(name):
+        for row, _ in shards.read(name, latents):
             if KINDS.get(row["kind"], row["kind"]) != "speech":
                 continue
             unique = row["id"] if row["id"] not in ids else f"{name}:{row['id']}"
             ids.add(unique)
             utterances.append(Utterance(unique, row["speech"], row["background"], row["length"], row["speaker"] or "",
-                                        row["split"] or "", row["transcript"] or ""))  # fmt: skip
+                                        row["split"] or "", row["transcript"] or "", row.get("latents")))  # fmt: skip
     if not utterances:
         raise UserError(f"{folders} holds no tokens of speech")
     levels = tuple(min(each["levels"][side] for each in abouts) for side in range(2))
     shared = abouts[0]
     return Corpus(utterances, shared["fingerprint"], shared["sample_rate"], shared["hop"], tuple(shared["entries"]),
-                  levels)  # fmt: skip
+                  levels, shared["latents"] if latents else 0)  # fmt: skip
 
 
 def about(folder: Path) -> dict:
@@ -145,6 +149,14 @@ def padded(codes: Sequence[np.ndarray], levels: int, frames: int) -> np.ndarray:
     batch = np.zeros((len(codes), levels, frames), np.int32)
     for row, each in zip(batch, codes, strict=True):
         row[:, : each.shape[1]] = each[:levels]
+    return batch
+
+
+def stacked(rows: Sequence[np.ndarray], frames: int) -> np.ndarray:
+    """Features `[f, d]` of several utterances, zeros behind them: float32 `[b, frames, d]`."""
+    batch = np.zeros((len(rows), frames, rows[0].shape[1]), np.float32)
+    for row, each in zip(batch, rows, strict=True):
+        row[: len(each)] = each
     return batch
 
 

@@ -23,7 +23,7 @@ CARD = "card.json"
 
 
 class Task(Protocol):
-    """A model on tokens and its training data. `config.task()` makes one."""
+    """A model on tokens and its training data. `config.task(workdir)` makes one, new or as the run folder has it."""
 
     frozen: Frozen  # numpy arrays that `loss` reads, the same on every host
     seconds: float  # of speech in a batch, on average
@@ -65,7 +65,7 @@ def train(config, workdir: Path) -> State:
     if config.data.batch % hosts:
         raise UserError(f"data.batch is {config.data.batch}; it must be a multiple of the {hosts} hosts")
     mesh = sharding.make_mesh(config.mesh, config.data.batch, config.train.accumulate)
-    task: Task = config.task()  # reports mistakes in the data before a folder is created
+    task: Task = config.task(workdir)  # reports mistakes in the data before a folder is created
     changes = open_run_folder(config, workdir, host) + keep_card(workdir, task.card(), host)
     precision = settled_precision(config.train.precision, workdir, host, hosts)
     config = replace(config, train=replace(config.train, precision=precision))

@@ -1,4 +1,4 @@
-"""Text as numbers: characters, or phones by espeak-ng.
+"""Text as numbers: characters, or phones by espeak-ng. Characters can be joined to pieces of words (pieces.py).
 
 Characters are a to z, the apostrophe and the space. Capitals become lower-case, accents are dropped ("é" becomes "e"),
 dashes become spaces, and punctuation is dropped. Digits are refused, because nobody knows how they were read out:
@@ -23,7 +23,7 @@ class Vocabulary:
     """The symbols of a text, numbered from 1; 0 is left to CTC's blank or to padding."""
 
     symbols: Sequence[str]
-    joint: str = ""  # separator of symbols in written text: "" for characters, " " for phones
+    joint: str = ""  # separator of symbols in written text: " " for phones, else ""
 
     def encode(self, symbols: Iterable[str]) -> list[int]:
         """Raises UserError for a symbol that is not there."""
@@ -35,7 +35,7 @@ class Vocabulary:
 
     def decode(self, numbers: Iterable[int]) -> str:
         """The text of symbols, from 1 up."""
-        return self.joint.join(self.symbols[number - 1] for number in numbers)
+        return self.joint.join(self.symbols[number - 1] for number in numbers).strip()
 
 
 def characters(text: str) -> list[str]:
@@ -72,7 +72,7 @@ def phones(texts: Sequence[str], language: str = "en-us") -> list[list[str]]:
 
 
 def spelled(texts: Sequence[str], kind: str, language: str) -> list[list[str] | UserError]:
-    """The symbols of each text, "characters" or "phones", or why there are none."""
+    """The phones of each text, for the kind "phones", or else its characters; or why there are none."""
     if kind == "phones":
         there = [text for text in texts if text.strip()]
         spoken = iter(phones(there, language))

@@ -15,6 +15,7 @@ INSTALL = {  # all others come with the extra `eval`
     "pesq": "pip install 'decodec_jax[pesq]', which compiles C",
     "faster_whisper": _JUDGES,
     "resemblyzer": "pip install --no-deps Resemblyzer",  # without webrtcvad, which needs a compiler
+    "sentencepiece": "pip install 'decodec_jax[downstream]'",
     "phonemizer": "pip install phonemizer, and espeak-ng",
     "torch": _PEERS,
     "transformers": _PEERS,

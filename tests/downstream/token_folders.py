@@ -35,9 +35,11 @@ def utterances(count, seed=0):
 
 
 def write(folder, rows, fingerprint, form="parquet", shard=20):
-    """A folder as `decodec tokenize` leaves it, so many rows a shard; returns it."""
+    """A folder as `decodec tokenize` leaves it, so many rows a shard, with the latents of rows; returns it."""
     about = {"format": form, "fingerprint": fingerprint, "sample_rate": RATE, "hop": HOP, "entries": [16, 16],
              "levels": [2, 2], "shard_mb": 1}  # fmt: skip
+    if "latents" in rows[0]:
+        about["latents"] = rows[0]["latents"].shape[1]
     folder.mkdir(parents=True)
     (folder / "settings.json").write_text(json.dumps({"settings": about}))
     for first in range(0, len(rows), shard):

@@ -1,22 +1,27 @@
 """Every setting of a recogniser and its default. `configs/asr.py` states how each variant differs from these."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from decodec_jax.downstream import config as shared
+from decodec_jax.downstream.text import CHARACTERS
 from decodec_jax.errors import UserError
 
 if TYPE_CHECKING:
     from decodec_jax.downstream.asr.task import Recognition
 
-KINDS = ("codebook", "learned", "mel")
+CODES, FRAMES = ("codebook", "learned"), ("latents", "mel")  # kinds of features: vectors of codes, or none
+TEXTS = ("characters", "pieces", "phones")
 
 
 @dataclass
 class Features:
     """What the recogniser sees of a frame."""
 
-    kind: str = "codebook"  # "codebook": the codec's own vectors, frozen; "learned": its own; "mel": of the waveform
+    # "codebook": the codec's own vectors of codes, frozen; "learned": its own vectors; "latents": the speech embedding
+    # before quantization, which `decodec tokenize --latents` writes; "mel": log mel spectra of the waveform
+    kind: str = "codebook"
     speech: int = 8  # levels of the speech stream, from the first on; 0: none
     background: int = 0  # levels of the background stream
     width: int = 128  # of learned vectors
@@ -28,7 +33,8 @@ class Model:
     """A conformer with a CTC head (asr/model.py)."""
 
     features: Features = field(default_factory=Features)
-    text: str = "characters"  # or "phones", which needs espeak-ng
+    text: str = "characters"  # or "pieces" of words, by SentencePiece; or "phones", which needs espeak-ng
+    pieces: int = 256  # in the vocabulary of "pieces", which is trained on the transcripts
     language: str = "en-us"  # of phones, as espeak-ng names it
     stack: int = 2  # frames that are joined to one: 50 a second become 25
     width: int = 144
@@ -65,22 +71,25 @@ class Config:
         """Raise a UserError that names the setting, if no run can use its value."""
         check(self)
 
-    def task(self) -> "Recognition":
-        """What `downstream.loop.train` trains."""
+    def task(self, run: Path | None = None) -> "Recognition":
+        """What `downstream.loop.train` trains. run: a run folder, whose pieces of words it uses if there are any."""
         from decodec_jax.downstream.asr.task import Recognition  # importing JAX takes seconds
 
-        return Recognition(self)
+        return Recognition(self, run)
 
 
 def check(config: Config) -> None:
     """Raise a UserError that names the setting, if no run can use its value."""
     shared.check(config.data, config.train)
     model, features = config.model, config.model.features
-    if features.kind not in KINDS:
-        raise UserError(f"model.features.kind is {features.kind!r}; it must be one of {', '.join(KINDS)}")
-    if model.text not in ("characters", "phones"):
-        raise UserError(f"model.text is {model.text!r}; it must be characters or phones")
-    if min(features.speech, features.background) < 0 or (features.kind != "mel" and not features.speech +
+    if features.kind not in CODES + FRAMES:
+        raise UserError(f"model.features.kind is {features.kind!r}; it must be one of {', '.join(CODES + FRAMES)}")
+    if model.text not in TEXTS:
+        raise UserError(f"model.text is {model.text!r}; it must be one of {', '.join(TEXTS)}")
+    if model.text == "pieces" and model.pieces < len(CHARACTERS):
+        raise UserError(f"model.pieces is {model.pieces}; it must be {len(CHARACTERS)}, the number of characters, or "
+                        "more")  # fmt: skip
+    if min(features.speech, features.background) < 0 or (features.kind in CODES and not features.speech +
                                                          features.background):  # fmt: skip
         raise UserError(f"model.features takes {features.speech} levels of speech and {features.background} of the "
                         "background; give one level or more")

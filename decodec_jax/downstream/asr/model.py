@@ -13,7 +13,7 @@ from jax import Array
 
 from decodec_jax.codec.layers import Dense
 from decodec_jax.codec.spectral import LayerNorm, depthwise, taps
-from decodec_jax.downstream.asr.config import Masks, Model
+from decodec_jax.downstream.asr.config import FRAMES, Masks, Model
 from decodec_jax.downstream.rotation import rotated
 from decodec_jax.downstream.vectors import summed
 
@@ -43,7 +43,7 @@ class Network(nn.Module):
 
     @nn.compact
     def __call__(self, batch: dict[str, Array], frozen: dict[str, Array]) -> Heard:
-        """batch: "frames" `[b]`, and "mel" `[b, f, bands]` or codes `[b, k, f]` of the streams in use."""
+        """batch: "frames" `[b]`, and "mel" or "latents" `[b, f, d]` or codes `[b, k, f]` of the streams in use."""
         config, frames = self.config, batch["frames"]
         x = normalised(self._features(batch, frozen), frames)
         if self.has_rng("masks"):
@@ -61,10 +61,10 @@ class Network(nn.Module):
         return Heard(Dense(self.symbols + 1, self.precision, name="head")(x), frames)
 
     def _features(self, batch: dict[str, Array], frozen: dict[str, Array]) -> Array:
-        """`[b, f, d]`: the spectrum, or what each stream's codes stand for, side by side."""
+        """`[b, f, d]`: spectra or latents as they are, or what each stream's codes stand for, side by side."""
         features = self.config.features
-        if features.kind == "mel":
-            return batch["mel"]
+        if features.kind in FRAMES:
+            return batch[features.kind]
         found = []
         for stream, entries in zip(STREAMS, self.entries, strict=True):
             levels = getattr(features, stream)

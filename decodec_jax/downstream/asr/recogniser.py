@@ -1,4 +1,4 @@
-"""`Recogniser`: a trained recogniser and its weights, for tokens or, if it was trained on spectra, for waveforms."""
+"""`Recogniser`: a trained recogniser and its weights, for tokens, or for waveforms if it hears something else."""
 
 from functools import partial
 from pathlib import Path
@@ -10,14 +10,13 @@ import numpy as np
 from decodec_jax import audio
 from decodec_jax import config as settings
 from decodec_jax.downstream import corpus
-from decodec_jax.downstream.asr.config import Config
+from decodec_jax.downstream.asr.config import CODES, Config
 from decodec_jax.downstream.asr.decoding import beam, greedy
 from decodec_jax.downstream.asr.model import STREAMS
-from decodec_jax.downstream.asr.task import network, parameters, vectors
+from decodec_jax.downstream.asr.task import network, parameters, vectors, vocabulary
 from decodec_jax.downstream.loop import read_card
 from decodec_jax.downstream.mel import log_mel
 from decodec_jax.downstream.step import create
-from decodec_jax.downstream.text import Vocabulary
 from decodec_jax.errors import UserError
 from decodec_jax.inference.codec import DeCodec
 from decodec_jax.inference.tokens import Tokens
@@ -34,7 +33,7 @@ class Recogniser:
             raise UserError(f"the recogniser was trained on tokens of the codec {card['codec']}, and this one is "
                             f"{codec.fingerprint}; give it its own codec")  # fmt: skip
         self.config, self.card, self.codec, self.step = config, card, codec, step
-        self.vocabulary = Vocabulary(card["symbols"], "" if config.model.text == "characters" else " ")
+        self.vocabulary = vocabulary(config.model, card["symbols"])
         self._params, self._frozen = params, vectors(config.model, codec)
         self._network = network(config, len(card["symbols"]), tuple(card["entries"]))
         self._run = jax.jit(partial(_logs, self._network))
@@ -53,7 +52,7 @@ class Recogniser:
         config = settings.load(run / "config.json", Config)
         codec = DeCodec.load(config.data.codec) if codec is None else codec
         build = partial(parameters, network(config, len(card["symbols"]), tuple(card["entries"])),
-                        vectors(config.model, codec))  # fmt: skip
+                        vectors(config.model, codec), card.get("width", 0))  # fmt: skip
         shape = jax.eval_shape(lambda: create(config, build))
         state = checkpoint.read(shape, run / "checkpoints", ("step", "averaged")).state
         return cls(config, card, state.averaged, codec, int(state.step))
@@ -64,7 +63,13 @@ class Recogniser:
         return self.config.model.features.kind == "mel"
 
     def recognise(self, tokens: Tokens, beams: int = 0) -> str:
-        """The text of tokens. beams: width of the prefix beam search; 0: greedy. Raises UserError if they don't fit."""
+        """The text of tokens. beams: width of the prefix beam search; 0: greedy.
+
+        Raises UserError if they don't fit, or if it hears something else than codes.
+        """
+        kind = self.config.model.features.kind
+        if kind not in CODES:
+            raise UserError(f"this recogniser hears {kind}, not codes; give the recording to recognise_wave")
         if tokens.fingerprint != self.card["codec"]:
             raise UserError(f"the tokens are of the codec {tokens.fingerprint}; this recogniser hears those of "
                             f"{self.card['codec']}")  # fmt: skip
@@ -78,12 +83,16 @@ class Recogniser:
         return self._text(made, tokens.frames, beams)
 
     def recognise_wave(self, wave: np.ndarray, rate: int, beams: int = 0) -> str:
-        """The text of a waveform `[t]` at `rate` Hz: as it is, of one that hears spectra; else of its tokens."""
-        if not self.hears_waves:
+        """The text of a waveform `[t]` at `rate` Hz, of its spectra, latents or tokens. Otherwise as `recognise`."""
+        kind = self.config.model.features.kind
+        if kind in CODES:
             return self.recognise(self.codec.encode(wave, rate), beams)
-        wave = audio.resample(wave, rate, self.card["sample_rate"])
-        mel = log_mel(wave, self.card["sample_rate"], self.card["hop"], self.config.model.features.bands)
-        return self._text({"mel": np.pad(mel, ((0, -len(mel) % STEP), (0, 0)))[None]}, len(mel), beams)
+        found = self.codec.embed(wave, rate).speech if kind == "latents" else self._mel(wave, rate)
+        return self._text({kind: corpus.stacked([found], len(found) + -len(found) % STEP)}, len(found), beams)
+
+    def _mel(self, wave: np.ndarray, rate: int) -> np.ndarray:
+        own = self.card["sample_rate"]
+        return log_mel(audio.resample(wave, rate, own), own, self.card["hop"], self.config.model.features.bands)
 
     def _text(self, features: dict[str, np.ndarray], frames: int, beams: int) -> str:
         logs, count = self._run(self._params, features | {"frames": np.array([frames], np.int32)}, self._frozen)

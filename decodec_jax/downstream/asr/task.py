@@ -1,4 +1,4 @@
-"""The task of training a recogniser: CTC over the characters or phones of transcripts."""
+"""The task of training a recogniser: CTC over the characters, pieces of words or phones of transcripts."""
 
 import itertools
 from collections import Counter
@@ -14,9 +14,9 @@ from jax import Array
 from jax.sharding import Mesh
 
 from decodec_jax import audio
-from decodec_jax.downstream import corpus, held_out
+from decodec_jax.downstream import corpus, held_out, pieces
 from decodec_jax.downstream.asr import rates
-from decodec_jax.downstream.asr.config import Config, Model
+from decodec_jax.downstream.asr.config import CODES, FRAMES, Config, Model
 from decodec_jax.downstream.asr.decoding import collapsed
 from decodec_jax.downstream.asr.model import STREAMS, Heard, Network, joined
 from decodec_jax.downstream.batches import Batch, Batches, Bucket, Make, buckets
@@ -42,10 +42,10 @@ class Recognition:
 
     precision = "float32"  # of products; the loop sets it
 
-    def __init__(self, config: Config):
+    def __init__(self, config: Config, run: Path | None = None):
         rates.require()
         self.config, model, data = config, config.model, config.data
-        self.corpus = corpus.read(data.tokens)
+        self.corpus = corpus.read(data.tokens, model.features.kind == "latents")
         self.frozen = frozen(config, self.corpus)
         there = [each for each in self.corpus.utterances if each.transcript.strip()]
         if not there:
@@ -54,12 +54,14 @@ class Recognition:
         texts = dict(zip((each.id for each in there), spelled([each.transcript for each in there], model.text,
                                                               model.language), strict=True))  # fmt: skip
         self.left_out: Counter[str] = Counter({"without transcript": len(self.corpus.utterances) - len(there)})
+        self.pieces = self._pieces(texts, run) if model.text == "pieces" else b""
+        if self.pieces:
+            texts = {name: text if isinstance(text, UserError) else pieces.split(self.pieces, text)
+                     for name, text in texts.items()}  # fmt: skip
         train = self._usable(self.corpus.split(data, "train"), texts)
-        found = {symbol for each in train for symbol in texts[each.id]}
-        symbols = CHARACTERS if model.text == "characters" else tuple(sorted(found))
-        self.vocabulary = Vocabulary(symbols, "" if model.text == "characters" else " ")
+        self.vocabulary = vocabulary(model, self._symbols([texts[each.id] for each in train]))
         valid = [each for each in self._usable(self.corpus.split(data, "valid"), texts)
-                 if set(texts[each.id]) <= set(symbols)]  # fmt: skip
+                 if set(texts[each.id]) <= set(self.vocabulary.symbols)]  # fmt: skip
         if not train or not valid:
             raise UserError(f"{data.tokens} has {len(train)} utterances with transcripts to train on and {len(valid)} "
                             f"to validate on; data.train_splits is {data.train_splits}")  # fmt: skip
@@ -84,15 +86,16 @@ class Recognition:
             "sample_rate": self.corpus.sample_rate,
             "hop": self.corpus.hop,
             "entries": list(self.corpus.entries),
+            "width": self.corpus.width,  # of latents
             "symbols": list(self.vocabulary.symbols),
             "data": {"minutes": round(minutes, 2), "utterances": len(self.train), "digest": corpus.digest(self.train)},
-        }
+        } | pieces.on_card(self.pieces)
 
     def network(self) -> Network:
         return network(self.config, len(self.vocabulary.symbols), self.corpus.entries, self.precision)
 
     def create(self, key: Array) -> dict:
-        return parameters(self.network(), self.frozen, key)
+        return parameters(self.network(), self.frozen, self.corpus.width, key)
 
     def loss(self, params: dict, frozen: dict, batch: dict[str, Array], key: Array) -> tuple[Array, dict]:
         for_masks, for_dropout = jax.random.split(key)
@@ -125,6 +128,19 @@ class Recognition:
         """The likeliest symbol of each joined frame `[b, g]`, how many of these count `[b]`, and the losses `[b]`."""
         heard = self.network().apply({"params": params}, batch, frozen)
         return jnp.argmax(heard.logits, axis=-1), heard.frames, ctc(heard, batch["text"], batch["symbols"])
+
+    def _pieces(self, texts: dict, run: Path | None) -> bytes:
+        """The run's model of pieces, or a new one, of the texts to train on."""
+        chosen = [texts.get(each.id) for each in self.corpus.split(self.config.data, "train")]
+        said = ["".join(text) for text in chosen if isinstance(text, list)]
+        return pieces.of_run(run) or pieces.trained(said, self.config.model.pieces)
+
+    def _symbols(self, texts: Sequence[list[str]]) -> Sequence[str]:
+        """The symbols that texts may have: phones are those of the texts to train on."""
+        kind = self.config.model.text
+        if kind == "pieces":
+            return pieces.symbols(self.pieces)
+        return CHARACTERS if kind == "characters" else tuple(sorted({symbol for text in texts for symbol in text}))
 
     def _usable(self, chosen: Sequence[Utterance], texts: dict) -> list[Utterance]:
         """Those with a text that CTC can spell in their frames; the others are counted."""
@@ -159,12 +175,9 @@ class Recognition:
                 "symbols": np.array([text.size for text in texts], np.int32),
             }
             features = self.config.model.features
-            if features.kind == "mel":
-                made["mel"] = np.zeros((len(some), bucket.frames, features.bands), np.float32)
-                for row, each in zip(made["mel"], some, strict=True):
-                    mel = self._mel(each)
-                    row[: len(mel)] = mel
-                return made
+            if features.kind in FRAMES:
+                found = [self._mel(each) if features.kind == "mel" else each.latents for each in some]
+                return made | {features.kind: corpus.stacked(found, bucket.frames)}
             return made | {stream: corpus.padded([getattr(each, stream) for each in some], levels, bucket.frames)
                            for stream in STREAMS if (levels := getattr(features, stream))}  # fmt: skip
 
@@ -180,6 +193,11 @@ class Recognition:
         return self._mels[each.id]
 
 
+def vocabulary(model: Model, symbols: Sequence[str]) -> Vocabulary:
+    """The symbols that a model writes: phones with spaces between them, others as they are."""
+    return Vocabulary(symbols, " " if model.text == "phones" else "")
+
+
 def network(config: Config, symbols: int, entries: tuple[int, int], precision: str = "float32") -> Network:
     return Network(config.model, symbols, entries, config.masks, precision)
 
@@ -187,7 +205,7 @@ def network(config: Config, symbols: int, entries: tuple[int, int], precision: s
 def frozen(config: Config, heard: Corpus) -> dict[str, np.ndarray]:
     """The codec's vectors of the levels in use, `[k, n, d]` of each stream. Raises UserError where there are fewer."""
     features = config.model.features
-    if features.kind == "mel":
+    if features.kind not in CODES:
         return {}
     for stream, there in zip(STREAMS, heard.levels, strict=True):
         if getattr(features, stream) > there:
@@ -206,9 +224,10 @@ def vectors(model: Model, codec: DeCodec) -> dict[str, np.ndarray]:
     return {stream: getattr(both, stream)[:levels] for stream in STREAMS if (levels := getattr(model.features, stream))}
 
 
-def parameters(network: Network, frozen: dict[str, np.ndarray], key: Array) -> dict:
-    """Fresh parameters, initialised on two joined frames."""
+def parameters(network: Network, frozen: dict[str, np.ndarray], width: int, key: Array) -> dict:
+    """Fresh parameters, initialised on two joined frames. width: of latents."""
     features, f = network.config.features, 2 * network.config.stack
-    batch = {"frames": jnp.full((1,), f), "mel": jnp.zeros((1, f, features.bands))}
+    batch = {"frames": jnp.full((1,), f), "mel": jnp.zeros((1, f, features.bands)),
+             "latents": jnp.zeros((1, f, width))}  # fmt: skip
     batch |= {stream: jnp.zeros((1, getattr(features, stream), f), jnp.int32) for stream in STREAMS}
     return network.init(key, batch, frozen)["params"]

@@ -1,6 +1,7 @@
 """Every setting of speech synthesis and its default. `configs/tts.py` states how each variant differs from these."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from decodec_jax.downstream import config as shared
@@ -48,8 +49,8 @@ class Config:
         """Raise a UserError that names the setting, if no run can use its value."""
         check(self)
 
-    def task(self) -> "Synthesis":
-        """What `downstream.loop.train` trains."""
+    def task(self, run: Path | None = None) -> "Synthesis":
+        """What `downstream.loop.train` trains; the same in every run folder."""
         from decodec_jax.downstream.tts.task import Synthesis  # importing JAX takes seconds
 
         return Synthesis(self)

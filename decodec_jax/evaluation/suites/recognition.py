@@ -1,7 +1,7 @@
 """What recognisers on tokens get wrong, in clean speech and in noise: downstream/asr trains them.
 
-A recogniser hears what it was trained on: levels of one stream, both streams, or log mel spectra. One on spectra hears
-every item twice: as it is, and as its codec cleans it.
+A recogniser hears what it was trained on: levels of one stream, both streams, latents or log mel spectra. One on
+spectra hears every item twice: as it is, and as its codec cleans it.
 """
 
 from collections.abc import Iterator, Sequence

@@ -60,8 +60,9 @@ def test_saved_and_read_back_a_config_is_the_same(asr):
 
 
 @pytest.mark.parametrize(("name", "value", "reason"), [
-    ("model.features.kind", "wave", "must be one of codebook, learned, mel"), ("model.features.speech", 0, "one level"),
-    ("model.features.kind", "mel", "set data.waves"), ("model.text", "words", "characters or phones"),
+    ("model.features.kind", "wave", "must be one of codebook, learned, latents, mel"),
+    ("model.features.speech", 0, "one level"),
+    ("model.features.kind", "mel", "set data.waves"), ("model.text", "words", "characters, pieces, phones"),
     ("model.width", 30, "a multiple of 2 x model.heads, 4"), ("model.dropout", 1.0, "from 0 to below 1"),
     ("data.tokens", "", "--config.data.tokens=TOKENS"), ("data.longest", 0.1, "0 < shortest"),
     ("data.train_splits", "train", "a tuple such as"), ("train.valid_items", 0, "valid_items is 0"),
