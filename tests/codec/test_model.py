@@ -232,7 +232,7 @@ def test_silence_everywhere_gives_a_finite_objective_and_finite_gradients(family
             key = jax.random.key(0)
             return generate(config, params, variables["codebook"], silence, kinds, key, started, None)
 
-        (decoded, total), pull, (of_latents, quantized, _) = jax.vjp(latents, variables["params"], has_aux=True)
+        (decoded, total), pull, (of_latents, quantized, *_) = jax.vjp(latents, variables["params"], has_aux=True)
         of_decoded, gradient, _, _ = judge_output(config, mesh, False, decoded, kinds, {}, {}, silence)
         return total, of_latents, of_decoded, quantized, pull((gradient, jnp.ones_like(total)))
 
