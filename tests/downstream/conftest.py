@@ -28,13 +28,22 @@ def tokens(tmp_path_factory, codec):
                                codec.fingerprint)  # fmt: skip
 
 
-@pytest.fixture(scope="session")
-def asr():
-    """configs/asr.py."""
-    spec = importlib.util.spec_from_file_location("asr_configs", Path(__file__).parents[2] / "configs/asr.py")
+def config_file(name: str):
+    """The module configs/NAME.py."""
+    spec = importlib.util.spec_from_file_location(f"{name}_configs", Path(__file__).parents[2] / f"configs/{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def asr():
+    return config_file("asr")
+
+
+@pytest.fixture(scope="session")
+def tts():
+    return config_file("tts")
 
 
 @pytest.fixture

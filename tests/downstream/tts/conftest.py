@@ -1,20 +1,8 @@
 """Settings of tiny models of speech synthesis, and tokens whose second level says who speaks."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 import token_folders
-
-
-@pytest.fixture(scope="session")
-def tts():
-    """configs/tts.py."""
-    spec = importlib.util.spec_from_file_location("tts_configs", Path(__file__).parents[3] / "configs/tts.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="session")
