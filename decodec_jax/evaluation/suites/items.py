@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -17,6 +18,13 @@ SNRS = (-5.0, 0.0, 5.0, 10.0, 15.0, 20.0)  # dB
 LEVEL = -26.0  # dB of full scale, RMS of the speech
 PARTS = ("mixture", "speech", "background")
 PAIRS = "paired_test"  # PAIRS/clean is a split of the manifest; the folder PAIRS/noisy has files of the same names
+
+T = TypeVar("T")
+
+
+def spread(found: Sequence[T], count: int) -> Sequence[T]:
+    """At most `count` of them, from the first on, evenly spaced."""
+    return found[:: max(1, len(found) // count)][:count]
 
 
 def mixtures(source: ClipSource, count: int, seconds: float | None = None, seed: int = 0) -> list[Item]:
@@ -51,15 +59,14 @@ def clean(source: ClipSource, count: int | None = None) -> list[Item]:
     """`count` unchanged clips of speech, spread over all speakers (None: every clip): items without a background."""
     spoken = _of_kind(source, "speech")
     if count is not None:
-        spoken = spoken[:: max(1, len(spoken) // count)][:count]
+        spoken = spread(spoken, count)
     return [_clip(source, i) for i in spoken]
 
 
 def without_speech(source: ClipSource, count: int, seconds: float) -> list[Item]:
     """Silence, then `count` backgrounds without speech, each of `seconds`; shorter ones are looped."""
     t = round(seconds * source.sample_rate)
-    around = _of_kind(source, "background")
-    around = around[:: max(1, len(around) // count)][:count]
+    around = spread(_of_kind(source, "background"), count)
     nothing = np.zeros(t, np.float32)
     waves = {"silence": nothing}
     for i in around:
@@ -73,8 +80,7 @@ def paired(folder: str, rate: int, count: int) -> list[Item]:
     root = Path(folder)
     if not folder or not (root / "manifest.csv").is_file():
         return []
-    clips = [clip for clip in list_clips(root) if clip.split == f"{PAIRS}/clean"]
-    clips = clips[:: max(1, len(clips) // count)][:count]
+    clips = spread([clip for clip in list_clips(root) if clip.split == f"{PAIRS}/clean"], count)
     noisy = [replace(clip, name=clip.name.replace("/clean/", "/noisy/", 1)) for clip in clips]
     made = []
     for n, clip in enumerate(clips):

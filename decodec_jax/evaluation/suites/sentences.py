@@ -8,7 +8,7 @@ recordings by the same speaker, or one recording for all.
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,13 +20,11 @@ from decodec_jax.downstream.corpus import selected
 from decodec_jax.downstream.tts.prompts import LONGEST, VOICE
 from decodec_jax.downstream.tts.trained import Trained
 from decodec_jax.errors import UserError
-from decodec_jax.evaluation.suites.items import mixed
+from decodec_jax.evaluation.suites.items import mixed, spread
 from decodec_jax.evaluation.systems.base import Item
 
 SNR = 0.0  # dB, of noisy prompts: loud noise, because recordings have a little noise of their own in their pauses
 SOURCES = 5  # recordings by other speakers, to be converted
-
-T = TypeVar("T")
 
 
 class Sentence(NamedTuple):
@@ -82,11 +80,6 @@ def chosen(files: Files, ar: Trained, nar: Trained, given: bool) -> list[tuple[C
     if not pairs:
         raise UserError(f"{files.root} has no second recording of a speaker, to be the prompt; give one: --voice FILE")
     return pairs
-
-
-def spread(found: Sequence[T], limit: int) -> Sequence[T]:
-    """At most `limit` of them, from the first on, evenly spaced."""
-    return found[:: max(1, len(found) // limit)][:limit]
 
 
 def unseen(clips: Sequence[Clip], ar: Trained, nar: Trained) -> list[Clip]:

@@ -182,7 +182,7 @@ def _probe(job: Job) -> list[Row]:
     except UserError as error:
         job.notes.append(f"Not measured: probe of the first level ({error}).")
         return []
-    sample = spoken[:: max(1, len(spoken) // WORDS)][:WORDS]  # spread over the speakers
+    sample = recordings.spread(spoken, WORDS)
     names, few = [each.name for each in spoken], [each.name for each in sample]
     rows = []
 
