@@ -125,6 +125,7 @@ def _light() -> Config:
     model.family, model.causal, model.projection, model.latent = "spectral", True, "exact", 192
     for quantizer in (model.speech, model.background):
         quantizer.decay, quantizer.revive, quantizer.dropout, quantizer.bypass = 0.98, 0.02, 0.3, 0.1
+    model.speech.beam, model.background.beam = 4, 2
 
     loss = config.loss
     # the parts alone are what users ask for most, and speech more often than the background

@@ -27,6 +27,8 @@ class Quantizer:
     # share of training items coded with a random number of levels; if there is `first_dim`, half of them with one level
     dropout: float = 0.5
     bypass: float = 0.1  # share of training items that still bypass the quantizer after it has started
+    # sequences of codes that the encoder's search keeps from level to level; 1: each level takes its nearest entry
+    beam: int = 1
 
 
 @dataclass
@@ -294,6 +296,8 @@ def check(config: Config) -> None:
         "model.spectral.kernel": model.spectral.kernel,
         "model.speech.levels": model.speech.levels,
         "model.background.levels": model.background.levels,
+        "model.speech.beam": model.speech.beam,
+        "model.background.beam": model.background.beam,
         "data.batch": data.batch,
         "data.seconds": data.seconds,
         "train.steps": config.train.steps,
@@ -318,6 +322,9 @@ def check(config: Config) -> None:
         if quantizer.first_dim and not (0 < quantizer.first_dim < model.half and quantizer.levels > 1):
             raise UserError(f"model.{name}.first_dim is {quantizer.first_dim}; it must be 0, or below the width of "
                             f"a half, {model.half}, with two levels or more")
+        if quantizer.beam > 1 and (quantizer.kind != "ema" or quantizer.dim):
+            raise UserError(f"model.{name}.beam is {quantizer.beam}; above 1, the quantizer must be of kind ema with "
+                            "dim at 0")
     if model.projection == "exact" and loss.perp:
         raise UserError(f"loss.perp is {loss.perp:g}, but the parts of the exact projection are always orthogonal; "
                         "set it to 0")

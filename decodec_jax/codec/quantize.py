@@ -63,6 +63,35 @@ def nearest(x: Array, entries: Array, normalised: bool) -> Array:
     return jnp.min(jnp.where(greatest, jnp.arange(len(entries)), len(entries) - 1), axis=-1).astype(jnp.int32)
 
 
+def search(x: Array, entries: Array, beam: int, last: Array) -> Array:
+    """Codes of `[b, f, d]` by all levels together, `[k, n, d]` entries `-> [k, b, f]` int32: a beam search.
+
+    From level to level it keeps the `beam` sequences of codes whose sums are nearest to x. `last`, `[b]`: the number of
+    the last level that counts. The nearest sequence up to there is final, and levels after it add to that alone.
+    """
+    best_alone = jnp.where(jnp.arange(beam) == 0, 0.0, -jnp.inf)
+
+    def extend(carry, inputs):
+        residual, score = carry  # [b, f, beam, d]; [b, f, beam], half of the squared distance that a sequence removes
+        level, index = inputs
+        half_norms = 0.5 * jnp.sum(level**2, axis=-1)
+        gain = jnp.einsum("...d,nd->...n", residual, level, precision=lax.Precision.HIGHEST) - half_norms
+        extended = score[..., None] + gain
+        score, chosen = lax.top_k(extended.reshape(*extended.shape[:2], -1), beam)
+        before, code = chosen // len(level), chosen % len(level)
+        residual = jnp.take_along_axis(residual, before[..., None], axis=2) - level[code]
+        return (residual, score + jnp.where(index >= last[:, None, None], best_alone, 0.0)), (before, code)
+
+    def trace_back(place, inputs):
+        before, code = (jnp.take_along_axis(a, place[..., None], axis=-1)[..., 0] for a in inputs)
+        return before, code
+
+    residual = jnp.repeat(x[:, :, None], beam, axis=2)  # the same `beam` times, of which one counts
+    score = jnp.broadcast_to(best_alone, residual.shape[:3])
+    _, steps = lax.scan(extend, (residual, score), (entries, jnp.arange(len(entries))))
+    return lax.scan(trace_back, jnp.zeros(x.shape[:2], jnp.int32), steps, reverse=True)[1].astype(jnp.int32)
+
+
 def lookup(codes: Array, level: Levels) -> Array:
     """The vectors of one level's codes, at the latent's width: `[...] -> [..., c]`."""
     vectors = level.entries[codes]
@@ -104,13 +133,15 @@ class Quantized(NamedTuple):
 
 
 def quantize(
-    x: Array, stack: Stack, normalised: bool, active: Array | None = None, key: Array | None = None, first: int = 0
-) -> Quantized:
+    x: Array, stack: Stack, normalised: bool, active: Array | None = None, key: Array | None = None, first: int = 0,
+    beam: int = 1,
+) -> Quantized:  # fmt: skip
     """Quantize `[b, f, c]` by every level of the stack in turn.
 
     active: `[b]` int, how many levels each item uses (0: none, the item passes unquantized); all when None.
     key: draws the `Tally.candidates`; required while training only.
     first: number of the stack's first level, above 0 if another stack has the levels before it.
+    beam: above 1, `search` chooses the codes of each run, whose codebooks must be as wide as the latent.
     """
     b = x.shape[0]
     total = first + sum(run.entries.shape[0] for run in stack.values())
@@ -119,12 +150,13 @@ def quantize(
 
     def level_step(carry, inputs):
         residual, summed, of_first = carry
-        level, index = inputs
+        level, index, codes = inputs
         used = (index < active).astype(x.dtype)  # [b]
         # `residual` and `detached` are equal; see the module's note on gradients
         detached = x - lax.stop_gradient(summed)
         z, committed = (residual, detached) if level.into is None else (level.into(residual), level.into(detached))
-        codes = nearest(lax.stop_gradient(z), level.entries, normalised)
+        if codes is None:
+            codes = nearest(lax.stop_gradient(z), level.entries, normalised)
         entry = level.entries[codes]
         passed = lax.stop_gradient(entry) + (z - lax.stop_gradient(z))
         quantized = (passed if level.out is None else level.out(passed)) * used[:, None, None]
@@ -137,8 +169,10 @@ def quantize(
 
     carry, collected = (x, jnp.zeros_like(x), jnp.zeros_like(x)), {}
     for name, run in stack.items():
-        count = run.entries.shape[0]
-        carry, collected[name] = lax.scan(level_step, carry, (run, first + jnp.arange(count)))
+        count, codes = run.entries.shape[0], None
+        if beam > 1 and count > 1:
+            codes = search(lax.stop_gradient(carry[0]), run.entries, beam, active - 1 - first)
+        carry, collected[name] = lax.scan(level_step, carry, (run, first + jnp.arange(count), codes))
         first += count
     codes, commitment, codebook = (jnp.concatenate([run[i] for run in collected.values()]) for i in range(3))
     levels_used = jnp.maximum(active, 1).astype(x.dtype)
@@ -309,7 +343,7 @@ class ResidualQuantizer(nn.Module):
     def __call__(self, x: Array, active: Array | None = None, key: Array | None = None) -> Quantized:
         active = jnp.full(x.shape[:1], self.config.levels) if active is None else active
         parts = [
-            quantize(part, stack, self.config.kind == "factorised", active, key, first)
+            quantize(part, stack, self.config.kind == "factorised", active, key, first, self.config.beam)
             for first, (part, stack) in enumerate(zip(self._parts(x), self.stacks, strict=True))
         ]
         return Quantized(

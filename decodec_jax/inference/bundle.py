@@ -108,8 +108,14 @@ def load(folder: str | Path) -> Bundle:
 
 
 def fingerprint_of(config: Model, tensors: dict[str, np.ndarray]) -> str:
-    """Sixteen hex digits that change with any setting of the model and any value of its tensors."""
-    digest = hashlib.blake2b(json.dumps(settings.to_dict(config), sort_keys=True).encode(), digest_size=8)
+    """Sixteen hex digits that change with any value of the tensors and any setting of the model but `beam`.
+
+    Tokens mean the same however they were searched for.
+    """
+    described = settings.to_dict(config)
+    for stream in ("speech", "background"):
+        del described[stream]["beam"]
+    digest = hashlib.blake2b(json.dumps(described, sort_keys=True).encode(), digest_size=8)
     for name in sorted(tensors):
         digest.update(f"{name} {tensors[name].shape}".encode())
         digest.update(np.ascontiguousarray(tensors[name], np.float32))

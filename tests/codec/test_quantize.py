@@ -102,6 +102,37 @@ def test_nearest_equals_brute_force_also_for_close_entries(rng, normalised):
     np.testing.assert_array_equal(ours, np.argmin(np.sum((a[..., None, :] - b) ** 2, -1), -1))
 
 
+def test_a_beam_that_keeps_every_sequence_finds_the_nearest_sum(x, rng):
+    levels = make_levels(rng, 3)
+    codes = q.search(x, levels.entries, ENTRIES**2, jnp.array([2, 2, 2]))
+    grid = np.stack(np.meshgrid(*[np.arange(ENTRIES)] * 3, indexing="ij"), -1).reshape(-1, 3)
+    sums = sum(np.asarray(levels.entries)[k][grid[:, k]] for k in range(3))
+    distances = np.sum((np.asarray(x)[:, :, None] - sums) ** 2, axis=-1)
+    np.testing.assert_array_equal(np.moveaxis(codes, 0, -1), grid[np.argmin(distances, axis=-1)])
+
+
+def test_a_wider_beam_comes_nearer(rng):
+    levels = Levels(make_levels(rng, 4).entries * jnp.array([1, 0.7, 0.5, 0.35])[:, None, None], None, None)
+    x = jnp.float32(rng.standard_normal((3, 200, WIDTH)))
+    errors = [jnp.mean((q.quantize(x, {"levels": levels}, False, beam=b).vectors - x) ** 2) for b in (1, 2, 4)]
+    assert errors[0] > 1.05 * errors[1] > 1.05**2 * errors[2]
+
+
+def test_a_beam_ends_at_the_last_level_in_use(x, rng):
+    stack = {"levels": make_levels(rng, 3)}
+    outcome = q.quantize(x, stack, False, jnp.array([3, 2, 0]), beam=4)
+    fewer = {"levels": jax.tree.map(lambda a: a[:2], stack["levels"])}
+    np.testing.assert_array_equal(outcome.codes[1, :2], q.quantize(x, fewer, False, beam=4).codes[1])
+    np.testing.assert_allclose(outcome.vectors[1], q.dequantize(outcome.codes[1:2, :2], fewer)[0], atol=1e-6)
+    np.testing.assert_array_equal(outcome.vectors[2], x[2])
+
+
+def test_a_beam_passes_the_gradient_exactly_once(x, rng):
+    stack = {"levels": make_levels(rng, 3)}
+    gradient = jax.grad(lambda x: jnp.sum(q.quantize(x, stack, False, beam=3).vectors))(x)
+    np.testing.assert_allclose(gradient, 1.0, atol=1e-6)
+
+
 def test_one_scan_of_three_levels_equals_three_runs_of_one_level(x, rng):
     together = {"levels": make_levels(rng, 3, 2)}
     apart = {f"run{i}": jax.tree.map(lambda a, i=i: a[i : i + 1], together["levels"]) for i in range(3)}

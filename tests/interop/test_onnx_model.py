@@ -24,8 +24,11 @@ torch.set_num_threads(1)  # the sizes here are tiny, and other tests run at the 
 MODELS = {
     "waveform": {"causal": True, "strides": (5, 4), "lstm_layers": 2},
     "spectral": {"family": "spectral", "encoder_blocks": 0, "lstm_layers": 2},
-    "spectral_causal": {"family": "spectral", "causal": True, "projection": "exact", "width": 48, "lstm_layers": 1},
-}
+    "spectral_causal": {
+        "family": "spectral", "causal": True, "projection": "exact", "width": 48, "lstm_layers": 1,
+        "speech": testing.tiny_quantizer(first_dim=2, levels=4, beam=3),
+    },
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=MODELS)

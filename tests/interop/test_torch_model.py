@@ -58,6 +58,11 @@ MODELS = {
         "family": "spectral", "causal": True, "lstm_layers": 2, "projection": "none", "hop": 6, "bands": 80,
         "expansion": 1, "encoder_blocks": 0,
     },
+    "spectral_beam": {
+        "family": "spectral", "causal": True, "lstm_layers": 0, "projection": "exact", "semantic": 5,
+        "speech": testing.tiny_quantizer(first_dim=2, levels=4, beam=3),
+        "background": testing.tiny_quantizer(levels=3, beam=2),
+    },
 }  # fmt: skip
 STREAMS = [name for name, settings in MODELS.items() if settings.get("causal")]
 

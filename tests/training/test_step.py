@@ -39,7 +39,7 @@ def two_steps(family, mesh_config, remat=False):
     What is less is sooner compiled: the families share between them what there is of objectives.
     """
     config = testing.full_config(
-        family=family, speech=testing.tiny_quantizer(kind="ema", first_dim=6),
+        family=family, speech=testing.tiny_quantizer(kind="ema", levels=3, first_dim=6, beam=2),
         background=testing.tiny_quantizer(kind="factorised", dim=4),
         dilations=(1,), decoder_lstm=False, decoder_blocks=1,
     )  # fmt: skip

@@ -84,8 +84,14 @@ def save(model: DeCodec, folder: str | Path) -> str:
 
 
 def fingerprint_of(settings: dict, tensors: dict[str, Tensor]) -> str:
-    """Sixteen hex digits that change with any setting of the model and any value of its tensors."""
-    digest = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=8)
+    """Sixteen hex digits that change with any value of the tensors and any setting of the model but `beam`.
+
+    Tokens mean the same however they were searched for.
+    """
+    streams = {name: {**settings[name]} for name in ("speech", "background")}
+    for stream in streams.values():
+        stream.pop("beam", None)
+    digest = hashlib.blake2b(json.dumps(settings | streams, sort_keys=True).encode(), digest_size=8)
     for name in sorted(tensors):
         digest.update(f"{name} {tuple(tensors[name].shape)}".encode())
         digest.update(tensors[name].float().contiguous().numpy())

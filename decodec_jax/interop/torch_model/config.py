@@ -21,6 +21,7 @@ class Quantizer:
     revive: float  # only for training
     dropout: float  # only for training
     bypass: float  # only for training
+    beam: int = 1  # sequences of codes that the search keeps from level to level; older bundles do not name it
 
 
 @dataclass
@@ -79,7 +80,8 @@ class Model:
 def from_dict(values: dict, cls: type = Model):
     """The settings from a dict, as in JSON. Raises ValueError, naming the settings that are unknown or missing."""
     types = {field.name: field.type for field in dataclasses.fields(cls)}
-    differing = set(types) ^ set(values)
+    optional = {field.name for field in dataclasses.fields(cls) if field.default is not dataclasses.MISSING}
+    differing = (set(types) ^ set(values)) - (optional - set(values))
     if differing:
         raise ValueError(f"unknown or missing settings: {', '.join(sorted(differing))}; "
                          "the bundle was written by another version of decodec_jax")  # fmt: skip

@@ -15,7 +15,7 @@ class ResidualQuantizer(nn.Module):
 
     def __init__(self, config: Quantizer, width: int):
         super().__init__()
-        self.by_angle = config.kind == "factorised"
+        self.by_angle, self.beam = config.kind == "factorised", config.beam
         self.width, own = width, config.first_dim
         if own:
             self.runs = {"first": (1, 0, own), "rest": (config.levels - 1, config.dim, width - own)}
@@ -45,6 +45,8 @@ class ResidualQuantizer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Quantize a latent `[b, f, c]` to codes `[b, k, f]`."""
+        if self.beam > 1:
+            return torch.cat([self._searched(x, run) for run in self.runs], dim=1)
         residual, codes = x, []
         for k, (level, begin) in enumerate(zip(self.levels(), self.begins(), strict=True)):
             z = residual[..., begin : begin + self._coded(level)]
@@ -52,6 +54,12 @@ class ResidualQuantizer(nn.Module):
             codes.append(nearest(z, level["entries"], self.by_angle))
             residual = residual - self.of_level(codes[-1], k)
         return torch.stack(codes, dim=1)
+
+    def _searched(self, x: Tensor, run: str) -> Tensor:
+        """The codes of one run of levels, `[b, k, f]`."""
+        entries = getattr(self, f"{run}_entries")
+        begin = self.runs["first"][2] if run == "rest" else 0
+        return search(x[..., begin : begin + entries.shape[-1]], entries, self.beam if len(entries) > 1 else 1)
 
     def of_level(self, codes: Tensor, k: int) -> Tensor:
         """The vectors of the codes of level k, zeros in the dimensions that it does not code: `[...] -> [..., c]`."""
@@ -75,6 +83,28 @@ def nearest(x: Tensor, entries: Tensor, by_angle: bool) -> Tensor:
     if by_angle:
         return torch.argmax(x @ F.normalize(entries, eps=1e-6).T, dim=-1)
     return torch.argmax(x @ entries.T - 0.5 * (entries**2).sum(-1), dim=-1)
+
+
+def search(x: Tensor, entries: Tensor, beam: int) -> Tensor:
+    """Codes of `[b, f, d]` by all levels together, `[k, n, d]` entries `-> [b, k, f]`: a beam search.
+
+    From level to level it keeps the `beam` sequences of codes whose sums are nearest to x.
+    """
+    levels, count = len(entries), int(entries.shape[1])  # an int, because a traced shape is a tensor
+    residual, score, codes = x.unsqueeze(2), torch.zeros(1, 1, 1, device=x.device), None
+
+    def follow(a: Tensor, before: Tensor) -> Tensor:
+        return torch.gather(a, 2, before.unsqueeze(-1).expand(-1, -1, -1, a.shape[-1]))
+
+    for k in range(levels):
+        gain = residual @ entries[k].T - 0.5 * (entries[k] ** 2).sum(-1)
+        kept = 1 if k == levels - 1 else min(beam, count ** (k + 1))
+        score, chosen = torch.topk((score.unsqueeze(-1) + gain).flatten(2), kept)
+        before, code = torch.div(chosen, count, rounding_mode="floor"), chosen % count
+        residual = follow(residual, before) - F.embedding(code, entries[k])
+        code = code.unsqueeze(-1)
+        codes = code if codes is None else torch.cat([follow(codes, before), code], dim=-1)
+    return codes[:, :, 0].transpose(1, 2)
 
 
 def lookup(codes: Tensor, level: dict[str, Tensor]) -> Tensor:
