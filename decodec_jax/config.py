@@ -137,6 +137,7 @@ class Loss:
     codebook: float = 1.0  # for factorised codebooks; moving-average ones have no such loss
     guidance: float = 150.0  # L_SG, equation (7)
     guidance_form: str = "time"  # the paper's; or "features", "cosine", "relations": see objective/guidance.py
+    perceptual: float = 0.0  # distance in the teacher's features, of one clip of each pair in its last decoding
     adversarial: float = 1.0
     feature: float = 2.0  # feature matching
     game: str = "lsgan"  # or "hinge"

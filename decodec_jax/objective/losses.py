@@ -23,7 +23,7 @@ class Semantic(NamedTuple):
     target: Array
 
 
-OUTPUT_TERMS = ("wave", "mel", "magnitude", "adversarial", "feature")  # those of the waveform
+OUTPUT_TERMS = ("wave", "mel", "magnitude", "perceptual", "adversarial", "feature")  # those of the waveform
 
 
 def output_names(weights: Loss) -> list[str]:

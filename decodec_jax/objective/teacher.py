@@ -36,6 +36,10 @@ class Teacher:
 
     def features(self, wave: Array) -> Array:
         """Features before `finished`."""
+        return self.states(wave)[-1]
+
+    def states(self, wave: Array) -> Array:
+        """Features of every layer, `[layers, b, f, width]`; the last are usually those of `features`."""
         raise NotImplementedError
 
     def finished(self, features: np.ndarray) -> np.ndarray:
@@ -74,8 +78,8 @@ class CepstraTeacher(Teacher):
         constants = {name: value for name, value in vars(cepstra).items() if name.isupper()}
         return fingerprint_of("cepstra", sorted(constants.items()))
 
-    def features(self, wave: Array) -> Array:
-        return cepstra.in_context(wave)
+    def states(self, wave: Array) -> Array:
+        return cepstra.in_context(wave)[None]
 
     def finished(self, features: np.ndarray) -> np.ndarray:
         return cepstra.normalised(features)
@@ -102,8 +106,11 @@ class HubertTeacher(Teacher):
         return self.sizes.width
 
     def features(self, wave: Array) -> Array:
-        last, states = Hubert(self.sizes).apply({"params": self.params}, wave)
-        return jnp.mean(states, axis=0) if self.layer == MEAN else last
+        states = self.states(wave)
+        return jnp.mean(states, axis=0) if self.layer == MEAN else states[-1]
+
+    def states(self, wave: Array) -> Array:
+        return Hubert(self.sizes).apply({"params": self.params}, wave)[1]
 
 
 # --- Whisper --------------------------------------------------------------------------------------------------------
@@ -135,8 +142,8 @@ class WhisperTeacher(Teacher):
         audible = jnp.any(wave != 0, axis=-1)[:, None, None]  # Whisper's features of silence are not zero
         return jnp.where(audible, self.finished(self.features(wave)), 0)
 
-    def features(self, wave: Array) -> Array:
-        return Whisper(self.sizes).apply({"params": self.params}, self.spectra(wave))[-1]
+    def states(self, wave: Array) -> Array:
+        return Whisper(self.sizes).apply({"params": self.params}, self.spectra(wave))
 
     def spectra(self, wave: Array) -> Array:
         """Log mel spectra, two per frame: `[b, 2 ceil(t / 320), bands]`, starting 10 ms into the clip.

@@ -118,8 +118,8 @@ def start_codebooks(
 
 
 def open_teacher(config: Config, mesh: Mesh) -> Teacher | None:
-    """The teacher, with its weights on every device; None without guidance or with cached targets."""
-    if not config.loss.guidance or config.data.targets:
+    """The teacher, with its weights on every device; None if the step needs none, as with cached targets."""
+    if not config.loss.perceptual and (not config.loss.guidance or config.data.targets):
         return None
     teacher = load_teacher(config)
     return sharding.spread(teacher, sharding.layout(teacher, mesh))
@@ -141,10 +141,10 @@ def load_teacher(config: Config) -> Teacher:
     elif config.teacher.path:
         teacher = hubert.load(config.teacher.path, config.teacher.layer or HUBERT_LAYER)
     else:
-        raise UserError("loss.guidance needs HuBERT's weights: set teacher.path, or data.targets to targets from "
+        raise UserError("guidance needs HuBERT's weights: set teacher.path, or data.targets to targets from "
                         "launch/cache_targets.py. Or set teacher.kind=whisper (a package brings it) with "
                         "model.semantic=384, or cepstra (no weights) with model.semantic=39, or loss.guidance=0")
-    if teacher.width != config.model.semantic:
+    if config.loss.guidance and teacher.width != config.model.semantic:
         raise UserError(f"model.semantic is {config.model.semantic}; this teacher has {teacher.width} features a frame")
     return teacher
 

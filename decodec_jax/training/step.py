@@ -25,6 +25,7 @@ from decodec_jax.objective.losses import (
     reconstruction_terms,
     weighted_sum,
 )
+from decodec_jax.objective.perceptual import perceptual_distance
 from decodec_jax.objective.teacher import Teacher
 from decodec_jax.training.codebooks import Tallies, move_codebooks
 from decodec_jax.training.generator import Batch, drawn_kinds, generate, reference
@@ -43,7 +44,7 @@ def guiding(batch: Batch, teacher: Teacher | None) -> Array | None:
 
 def judge_output(
     config: Config, mesh: Mesh, adversarial: bool, decoded: Array, kinds: Array, discriminators: dict, norms: dict,
-    batch: Batch, phases_known: Array | None = None,
+    batch: Batch, phases_known: Array | None = None, teacher: Teacher | None = None,
 ) -> tuple[Terms, Array, dict, dict]:  # fmt: skip
     """Loss terms and gradients of the decoded waveforms `[b, k, 2, t]`.
 
@@ -63,6 +64,9 @@ def judge_output(
         output, wanted = (wave.reshape(-1, t) for wave in (decoded, target))
         terms = reconstruction_terms(output, wanted, loss, config.model.sample_rate, per_device(mesh), known)
         terms = {name: count * value for name, value in terms.items()}
+        if loss.perceptual and teacher is not None:
+            # not all waveforms, because the teacher may be larger than the codec
+            terms["perceptual"] = jnp.mean(perceptual_distance(decoded[:, -1, 0], target[:, -1, 0], teacher))
         if adversarial:
             real, fake = judge(discriminators, target), judge(discriminators, decoded)
             terms["adversarial"] = jnp.mean(adversarial_loss(fake, loss.game))
@@ -121,7 +125,7 @@ def losses_and_gradients(
         state.params, has_aux=True,
     )  # fmt: skip
     terms, for_decoded, for_discriminators, norms = judge_output(
-        config, mesh, adversarial, decoded, kinds, state.discriminators, norms, batch, phases_known
+        config, mesh, adversarial, decoded, kinds, state.discriminators, norms, batch, phases_known, teacher
     )
     (gradient,) = pull((for_decoded, jnp.ones_like(latent_loss)))
     metrics = {

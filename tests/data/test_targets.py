@@ -31,7 +31,7 @@ from decodec_jax.data.targets import (
 )
 from decodec_jax.errors import UserError
 from decodec_jax.objective.teacher import CepstraTeacher
-from decodec_jax.training import loop
+from decodec_jax.training import loop, sharding
 from decodec_jax.training.step import guiding
 
 ROOT = Path(__file__).parents[2]
@@ -380,6 +380,8 @@ def test_a_cache_of_another_teacher_is_refused(guided, clicks, tmp_path):
     ours = CepstraTeacher().fingerprint
     assert loop.open_targets(guided).about.teacher == head["teacher"] == ours
     assert loop.open_teacher(guided, None) is None
+    guided_and_heard = dataclasses.replace(guided, loss=dataclasses.replace(guided.loss, perceptual=0.1))
+    assert isinstance(loop.open_teacher(guided_and_heard, sharding.make_mesh(guided.mesh, 2)), CepstraTeacher)
     (tmp_path / RECORDS).write_bytes((clicks / "cache" / RECORDS).read_bytes())
     (tmp_path / HEAD).write_text(json.dumps(head | {"teacher": "feedfeedfeed"}))
     guided.data.targets = str(tmp_path)

@@ -13,6 +13,7 @@ from decodec_jax import testing
 from decodec_jax.codec.model import FAMILIES, DeCodecNetwork, Halves, swap
 from decodec_jax.config import Loss, Mesh
 from decodec_jax.errors import UserError
+from decodec_jax.objective.perceptual import perceptual_distance
 from decodec_jax.objective.teacher import CepstraTeacher
 from decodec_jax.training import sharding, state
 from decodec_jax.training.codebooks import start_codebooks
@@ -49,6 +50,7 @@ def two_steps(family, mesh_config, remat=False):
         config.discriminator = testing.tiny_discriminator(periods=(), rates=(), windows=(), stft_windows=())
         loss.magnitude_windows, loss.magnitude = (64,), 1.0
         loss.own = loss.swap = loss.speech = loss.background = 0.5
+        loss.perceptual = 0.1
     config.data.batch = 8
     config.optim.lr = 3e-5  # Adam makes whole steps of gradients that are nothing but rounding
     config.mesh, config.train.remat = mesh_config, remat
@@ -389,6 +391,20 @@ def test_the_waveform_term_leaves_out_waveforms_that_cannot_be_known(tiny_config
     _, every, _, _ = judge_output(tiny_config, mesh, False, decoded, kinds, {}, {}, batch)
     _, gradient, _, _ = judge_output(tiny_config, mesh, False, decoded, kinds, {}, {}, batch, known)
     np.testing.assert_allclose(gradient, every * known[:, None, :, None], rtol=1e-5)
+
+
+def test_the_perceptual_term_hears_one_clip_of_each_pair_in_its_last_decoding(rng):
+    config = testing.tiny_config(strides=(32, 10), hop=320)
+    config.loss = Loss(wave=0.0, mel=0.0, perceptual=2.0)
+    config.data.seconds = 0.2
+    mesh, batch = sharding.make_mesh(config.mesh, 2), testing.training_batch(config)
+    decoded = jnp.float32(0.1 * rng.standard_normal((2, 2, *batch["mixture"].shape[1:])))
+    kinds, teacher = drawn_kinds(config.loss, 2, jax.random.key(0)), CepstraTeacher()
+    terms, gradient, _, _ = judge_output(config, mesh, False, decoded, kinds, {}, {}, batch, teacher=teacher)
+    expected = perceptual_distance(decoded[:, 1, 0], batch["swapped"][:, 0], teacher)
+    np.testing.assert_allclose(terms["perceptual"], np.mean(expected), rtol=1e-4)
+    heard = np.any(np.asarray(gradient), axis=-1)
+    np.testing.assert_array_equal(heard, np.broadcast_to([[False, False], [True, False]], heard.shape))
 
 
 def test_a_semantic_first_level_alone_has_no_known_waveform():
