@@ -181,7 +181,7 @@ def _tiny() -> Config:
     spectral = config.model.spectral
     spectral.width, spectral.encoder_blocks, spectral.decoder_blocks = 192, 2, 4
     for quantizer in (config.model.speech, config.model.background):
-        quantizer.entries = 256
+        quantizer.entries, quantizer.beam = 256, 1
     _reconstruct_only(config)
     config.loss.wave = 30.0  # phases come first in so short a time
     config.data.batch = 4
