@@ -23,6 +23,8 @@ from jax import Array, lax
 
 from decodec_jax.config import Quantizer
 
+GROUP = 32  # numbers of which `largest` first takes the maximum
+
 # --- one level ------------------------------------------------------------------------------------------------------
 
 
@@ -63,6 +65,17 @@ def nearest(x: Array, entries: Array, normalised: bool) -> Array:
     return jnp.min(jnp.where(greatest, jnp.arange(len(entries)), len(entries) - 1), axis=-1).astype(jnp.int32)
 
 
+def largest(x: Array, count: int) -> tuple[Array, Array]:
+    """`lax.top_k` of `[..., n]`, but three times faster on CPUs: it looks at the groups with the largest maxima only."""
+    if x.shape[-1] % GROUP or x.shape[-1] < GROUP * count:
+        return lax.top_k(x, count)
+    groups = x.reshape(*x.shape[:-1], -1, GROUP)
+    _, chosen = lax.top_k(jnp.max(groups, axis=-1), count)
+    candidates = jnp.take_along_axis(groups, chosen[..., None], axis=-2)
+    values, places = lax.top_k(candidates.reshape(*x.shape[:-1], -1), count)
+    return values, jnp.take_along_axis(chosen, places // GROUP, axis=-1) * GROUP + places % GROUP
+
+
 def search(x: Array, entries: Array, beam: int, last: Array) -> Array:
     """Codes of `[b, f, d]` by all levels together, `[k, n, d]` entries `-> [k, b, f]` int32: a beam search.
 
@@ -77,7 +90,7 @@ def search(x: Array, entries: Array, beam: int, last: Array) -> Array:
         half_norms = 0.5 * jnp.sum(level**2, axis=-1)
         gain = jnp.einsum("...d,nd->...n", residual, level, precision=lax.Precision.HIGHEST) - half_norms
         extended = score[..., None] + gain
-        score, chosen = lax.top_k(extended.reshape(*extended.shape[:2], -1), beam)
+        score, chosen = largest(extended.reshape(*extended.shape[:2], -1), beam)
         before, code = chosen // len(level), chosen % len(level)
         residual = jnp.take_along_axis(residual, before[..., None], axis=2) - level[code]
         return (residual, score + jnp.where(index >= last[:, None, None], best_alone, 0.0)), (before, code)

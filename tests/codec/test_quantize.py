@@ -102,6 +102,13 @@ def test_nearest_equals_brute_force_also_for_close_entries(rng, normalised):
     np.testing.assert_array_equal(ours, np.argmin(np.sum((a[..., None, :] - b) ** 2, -1), -1))
 
 
+@pytest.mark.parametrize(("n", "count"), [(256, 1), (256, 8), (256, 9), (100, 4)])
+def test_largest_equals_top_k(rng, n, count):
+    x = rng.permutation(7 * n).reshape(7, n).astype(np.float32)
+    for ours, theirs in zip(q.largest(x, count), jax.lax.top_k(x, count), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 def test_a_beam_that_keeps_every_sequence_finds_the_nearest_sum(x, rng):
     levels = make_levels(rng, 3)
     codes = q.search(x, levels.entries, ENTRIES**2, jnp.array([2, 2, 2]))
