@@ -66,7 +66,7 @@ def nearest(x: Array, entries: Array, normalised: bool) -> Array:
 
 
 def largest(x: Array, count: int) -> tuple[Array, Array]:
-    """`lax.top_k` of `[..., n]`, but three times faster on CPUs: it looks at the groups with the largest maxima only."""
+    """`lax.top_k` of `[..., n]`, three times faster on CPUs: it looks at the groups with the largest maxima only."""
     if x.shape[-1] % GROUP or x.shape[-1] < GROUP * count:
         return lax.top_k(x, count)
     groups = x.reshape(*x.shape[:-1], -1, GROUP)
