@@ -66,14 +66,27 @@ def nearest(x: Array, entries: Array, normalised: bool) -> Array:
 
 
 def largest(x: Array, count: int) -> tuple[Array, Array]:
-    """`lax.top_k` of `[..., n]`, three times faster on CPUs: it looks at the groups with the largest maxima only."""
+    """The `count` largest of `[..., n]` and their places, `[..., count]` each, as from `lax.top_k`.
+
+    By repeated maxima, because `lax.top_k` gathers a batch that is split over devices. For speed, it first finds the
+    groups with the largest maxima, and then looks only at these.
+    """
     if x.shape[-1] % GROUP or x.shape[-1] < GROUP * count:
-        return lax.top_k(x, count)
+        return _repeated_maxima(x, count)
     groups = x.reshape(*x.shape[:-1], -1, GROUP)
-    _, chosen = lax.top_k(jnp.max(groups, axis=-1), count)
+    _, chosen = _repeated_maxima(jnp.max(groups, axis=-1), count)
     candidates = jnp.take_along_axis(groups, chosen[..., None], axis=-2)
-    values, places = lax.top_k(candidates.reshape(*x.shape[:-1], -1), count)
+    values, places = _repeated_maxima(candidates.reshape(*x.shape[:-1], -1), count)
     return values, jnp.take_along_axis(chosen, places // GROUP, axis=-1) * GROUP + places % GROUP
+
+
+def _repeated_maxima(x: Array, count: int) -> tuple[Array, Array]:
+    every, values, places = jnp.arange(x.shape[-1]), [], []
+    for _ in range(count):
+        values.append(jnp.max(x, axis=-1, keepdims=True))
+        places.append(jnp.min(jnp.where(x == values[-1], every, len(every) - 1), axis=-1, keepdims=True))
+        x = jnp.where(every == places[-1], -jnp.inf, x)
+    return jnp.concatenate(values, axis=-1), jnp.concatenate(places, axis=-1)
 
 
 def search(x: Array, entries: Array, beam: int, last: Array) -> Array:
