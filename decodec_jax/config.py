@@ -172,7 +172,7 @@ class Discriminator:
 
 @dataclass
 class Teacher:
-    """The model that guides the first speech level, if loss.guidance is above 0."""
+    """The model that guides the first speech level and judges decoded speech (loss.guidance, loss.perceptual)."""
 
     kind: str = "hubert"  # or "whisper", or "cepstra", which needs no weights (objective/cepstra.py)
     # HuBERT: its published model.safetensors or pytorch_model.bin, or their folder. Whisper: a folder for CTranslate2

@@ -60,9 +60,7 @@ def nearest(x: Array, entries: Array, normalised: bool) -> Array:
     else:
         half_norms = 0.5 * jnp.sum(entries**2, axis=-1)
     likeness = jnp.einsum("...d,nd->...n", x, entries, precision=lax.Precision.HIGHEST) - half_norms
-    # the first maximum, as from `argmax`, which is several times slower on CPUs
-    greatest = likeness == jnp.max(likeness, axis=-1, keepdims=True)
-    return jnp.min(jnp.where(greatest, jnp.arange(len(entries)), len(entries) - 1), axis=-1).astype(jnp.int32)
+    return _repeated_maxima(likeness, 1)[1][..., 0]
 
 
 def largest(x: Array, count: int) -> tuple[Array, Array]:
@@ -81,7 +79,8 @@ def largest(x: Array, count: int) -> tuple[Array, Array]:
 
 
 def _repeated_maxima(x: Array, count: int) -> tuple[Array, Array]:
-    every, values, places = jnp.arange(x.shape[-1]), [], []
+    """As `largest`. The first maximum is that of `argmax`, which is several times slower on CPUs."""
+    every, values, places = jnp.arange(x.shape[-1], dtype=jnp.int32), [], []
     for _ in range(count):
         values.append(jnp.max(x, axis=-1, keepdims=True))
         places.append(jnp.min(jnp.where(x == values[-1], every, len(every) - 1), axis=-1, keepdims=True))

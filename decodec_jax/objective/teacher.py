@@ -106,8 +106,8 @@ class HubertTeacher(Teacher):
         return self.sizes.width
 
     def features(self, wave: Array) -> Array:
-        states = self.states(wave)
-        return jnp.mean(states, axis=0) if self.layer == MEAN else states[-1]
+        last, states = Hubert(self.sizes).apply({"params": self.params}, wave)
+        return jnp.mean(states, axis=0) if self.layer == MEAN else last
 
     def states(self, wave: Array) -> Array:
         return Hubert(self.sizes).apply({"params": self.params}, wave)[1]

@@ -51,6 +51,7 @@ def judge_output(
     Returns the terms (including "discriminator"), the gradient for the generator's waveforms, the gradient for the
     discriminators' parameters, and the balancer's norms. Reconstruction terms are sums over the k decodings of a
     mixture. Discriminators see waveforms of all kinds. phases_known: `[b, 2]`, see `generate`.
+    teacher: for the perceptual term, which is left out without one.
     """
     loss, count, t = config.loss, decoded.shape[1], decoded.shape[-1]
     known = 1.0 if phases_known is None else jnp.broadcast_to(phases_known[:, None], decoded.shape[:3]).reshape(-1)

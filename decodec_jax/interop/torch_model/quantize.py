@@ -40,8 +40,10 @@ class ResidualQuantizer(nn.Module):
 
     def begins(self) -> list[int]:
         """The first of the dimensions that each level codes."""
-        own = self.runs["first"][2] if "first" in self.runs else 0
-        return [own if run == "rest" else 0 for run, (count, _, _) in self.runs.items() for _ in range(count)]
+        return [self._begin(run) for run, (count, _, _) in self.runs.items() for _ in range(count)]
+
+    def _begin(self, run: str) -> int:
+        return self.runs["first"][2] if run == "rest" else 0
 
     def forward(self, x: Tensor) -> Tensor:
         """Quantize a latent `[b, f, c]` to codes `[b, k, f]`."""
@@ -57,9 +59,8 @@ class ResidualQuantizer(nn.Module):
 
     def _searched(self, x: Tensor, run: str) -> Tensor:
         """The codes of one run of levels, `[b, k, f]`."""
-        entries = getattr(self, f"{run}_entries")
-        begin = self.runs["first"][2] if run == "rest" else 0
-        return search(x[..., begin : begin + entries.shape[-1]], entries, self.beam if len(entries) > 1 else 1)
+        entries, begin = getattr(self, f"{run}_entries"), self._begin(run)
+        return search(x[..., begin : begin + entries.shape[-1]], entries, self.beam)
 
     def of_level(self, codes: Tensor, k: int) -> Tensor:
         """The vectors of the codes of level k, zeros in the dimensions that it does not code: `[...] -> [..., c]`."""
