@@ -81,6 +81,7 @@ class Hubert(nn.Module):
     """
 
     sizes: HubertSizes
+    precision: str = "float32"  # of the layers' products, see codec/product.py
 
     @nn.compact
     def __call__(self, wave: Array) -> tuple[Array, Array]:
@@ -101,5 +102,5 @@ class Hubert(nn.Module):
         bias = self.param("position_bias", nn.initializers.zeros, (sizes.width,))
         embedded = norm(name="input_norm")(x + gelu(grouped_conv(x, kernel, sizes.position_groups) + bias))
 
-        last, each = layers(sizes.layers, sizes.heads, sizes.feed_forward)(embedded, None)
+        last, each = layers(sizes.layers, sizes.heads, sizes.feed_forward, precision=self.precision)(embedded, None)
         return last, jnp.concatenate([embedded[None], each])

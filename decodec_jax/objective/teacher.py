@@ -100,17 +100,18 @@ class HubertTeacher(Teacher):
     sizes: HubertSizes = field(metadata={"static": True})
     layer: int = field(metadata={"static": True})  # 1 is the first layer's output; or MEAN
     fingerprint: str = field(metadata={"static": True})
+    precision: str = field(default="float32", metadata={"static": True})  # of its layers' products
 
     @property
     def width(self) -> int:
         return self.sizes.width
 
     def features(self, wave: Array) -> Array:
-        last, states = Hubert(self.sizes).apply({"params": self.params}, wave)
+        last, states = Hubert(self.sizes, self.precision).apply({"params": self.params}, wave)
         return jnp.mean(states, axis=0) if self.layer == MEAN else last
 
     def states(self, wave: Array) -> Array:
-        return Hubert(self.sizes).apply({"params": self.params}, wave)[1]
+        return Hubert(self.sizes, self.precision).apply({"params": self.params}, wave)[1]
 
 
 # --- Whisper --------------------------------------------------------------------------------------------------------
@@ -129,6 +130,7 @@ class WhisperTeacher(Teacher):
     params: dict
     sizes: WhisperSizes = field(metadata={"static": True})
     fingerprint: str = field(metadata={"static": True})
+    precision: str = field(default="float32", metadata={"static": True})  # of its layers' products
 
     @property
     def width(self) -> int:
@@ -143,7 +145,7 @@ class WhisperTeacher(Teacher):
         return jnp.where(audible, self.finished(self.features(wave)), 0)
 
     def states(self, wave: Array) -> Array:
-        return Whisper(self.sizes).apply({"params": self.params}, self.spectra(wave))
+        return Whisper(self.sizes, self.precision).apply({"params": self.params}, self.spectra(wave))
 
     def spectra(self, wave: Array) -> Array:
         """Log mel spectra, two per frame: `[b, 2 ceil(t / 320), bands]`, starting 10 ms into the clip.

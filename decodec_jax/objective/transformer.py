@@ -1,10 +1,14 @@
 """The transformer layers of the teachers' networks, HuBERT and Whisper."""
 
+import math
+from collections.abc import Callable
 from functools import partial
 
 import jax
 from flax import linen as nn
 from jax import Array
+
+from decodec_jax.codec.product import product
 
 gelu = partial(jax.nn.gelu, approximate=False)
 norm = partial(nn.LayerNorm, epsilon=1e-5, use_fast_variance=False)
@@ -16,19 +20,39 @@ class Layer(nn.Module):
     heads: int
     feed_forward: int
     norm_first: bool  # normalise before each branch; else normalise the sum after it
+    precision: str  # of products, see codec/product.py
 
     @nn.compact
     def __call__(self, x: Array, _: None) -> tuple[Array, Array]:
-        def feed(x: Array) -> Array:
-            return nn.Dense(x.shape[-1], name="contract")(gelu(nn.Dense(self.feed_forward, name="expand")(x)))
+        multiply = dot_general(self.precision)
+        dense = partial(nn.Dense, dot_general=multiply)
 
-        attend = nn.MultiHeadDotProductAttention(self.heads, name="attention")
+        def feed(x: Array) -> Array:
+            return dense(x.shape[-1], name="contract")(gelu(dense(self.feed_forward, name="expand")(x)))
+
+        attend = nn.MultiHeadDotProductAttention(
+            self.heads, qkv_dot_general=multiply, out_dot_general=multiply, name="attention"
+        )
         for branch, normalise in ((attend, norm(name="attention_norm")), (feed, norm(name="feed_forward_norm"))):
             x = x + branch(normalise(x)) if self.norm_first else normalise(x + branch(x))
         return x, x
 
 
-def layers(count: int, heads: int, feed_forward: int, norm_first: bool = False) -> nn.Module:
+def dot_general(precision: str) -> Callable[..., Array]:
+    """`codec.product.product` in the form of `lax.dot_general`, for Flax's dense layers, whose kernels come first axes
+    first."""
+    def multiply(x: Array, kernel: Array, dimensions: tuple, **_) -> Array:
+        count = len(dimensions[0][0])
+        rows = x.reshape(*x.shape[:-count], -1)
+        features = kernel.shape[count:]
+        return product(rows, kernel.reshape(-1, math.prod(features)), precision).reshape(*rows.shape[:-1], *features)
+
+    return multiply
+
+
+def layers(
+    count: int, heads: int, feed_forward: int, norm_first: bool = False, precision: str = "float32"
+) -> nn.Module:  # fmt: skip
     """A stack of `count` layers, parameters stacked as "layers"; returns the last layer's output and every layer's."""
     stack = nn.scan(Layer, variable_axes={"params": 0}, split_rngs={"params": True}, length=count)
-    return stack(heads, feed_forward, norm_first, name="layers")
+    return stack(heads, feed_forward, norm_first, precision, name="layers")

@@ -59,6 +59,7 @@ class Whisper(nn.Module):
     """
 
     sizes: WhisperSizes
+    precision: str = "float32"  # of the layers' products, see codec/product.py
 
     @nn.compact
     def __call__(self, mel: Array) -> Array:
@@ -67,7 +68,7 @@ class Whisper(nn.Module):
         x = gelu(nn.Conv(sizes.width, (3,), 2, padding=1, name="conv2")(x))
         positions = self.param("positions", nn.initializers.normal(0.02), (sizes.positions, sizes.width))
         x = x + positions[: x.shape[1]]
-        last, each = layers(sizes.layers, sizes.heads, sizes.feed_forward, norm_first=True)(x, None)
+        last, each = layers(sizes.layers, sizes.heads, sizes.feed_forward, True, self.precision)(x, None)
         if sizes.final:
             last = norm(name="norm")(last)
         return jnp.concatenate([x[None], each[:-1], last[None]])

@@ -118,10 +118,15 @@ def start_codebooks(
 
 
 def open_teacher(config: Config, mesh: Mesh) -> Teacher | None:
-    """The teacher, with its weights on every device; None if the step needs none, as with cached targets."""
+    """The teacher, with its weights on every device; None if the step needs none, as with cached targets.
+
+    Its products have the precision of the codec's.
+    """
     if not config.loss.perceptual and (not config.loss.guidance or config.data.targets):
         return None
     teacher = load_teacher(config)
+    if not isinstance(teacher, CepstraTeacher):
+        teacher = replace(teacher, precision=config.train.precision)
     return sharding.spread(teacher, sharding.layout(teacher, mesh))
 
 

@@ -2,6 +2,7 @@ import jax
 import numpy as np
 import pytest
 
+from decodec_jax.codec.product import PRECISIONS
 from decodec_jax.objective.perceptual import perceptual_distance
 from decodec_jax.objective.teacher import CepstraTeacher, WhisperTeacher
 from decodec_jax.objective.whisper import Whisper, WhisperSizes
@@ -39,3 +40,14 @@ def test_silence_has_a_finite_gradient(teacher):
     speech, silence = speech_clips(2, 3200), np.zeros((2, 3200), np.float32)
     for output, target in ((speech, silence), (silence, speech), (silence, silence)):
         assert np.all(np.isfinite(gradient(output, target, teacher)))
+
+
+def test_products_in_bfloat16_change_it_by_little():
+    sizes = WhisperSizes(bands=8, width=32, layers=2, heads=2, feed_forward=64)
+    params = random_variables(Whisper(sizes), np.zeros((1, 2, 8), np.float32))["params"]
+    exact, rounded = (WhisperTeacher(params, sizes, "0", precision) for precision in PRECISIONS)
+    output, target = background_clips(2, 6400), speech_clips(2, 6400)
+    np.testing.assert_allclose(distance(output, target, rounded), distance(output, target, exact), rtol=0.02)
+    wanted, found = (np.asarray(gradient(output, target, teacher)).ravel() for teacher in (exact, rounded))
+    assert not np.array_equal(wanted, found)
+    assert np.dot(wanted, found) > 0.99 * np.linalg.norm(wanted) * np.linalg.norm(found)
