@@ -2,11 +2,14 @@
 
     python launch/train.py --config configs/tts.py:small_ar --config.data.tokens=TOKENS --workdir AR
     python launch/train.py --config configs/tts.py:small_nar --config.data.tokens=TOKENS --workdir NAR
+    python launch/train.py --config configs/tts.py:small_parallel --config.data.tokens=TOKENS \
+      --config.data.aligner=RUN_OF_ASR --workdir PARALLEL
 
-A voice needs two models. SIZE_ar writes the first speech level from text, SIZE_nar the other levels from the first.
+A voice needs two models. SIZE_ar or SIZE_parallel writes the first speech level from text, SIZE_nar the other levels
+from the first. The parallel model needs a recogniser (configs/asr.py) that aligns the text, and far less speech.
 Sizes, with the parameters of each model on tokens of the package's codec:
 
-    paper   152 M and 159 M: VALL-E's 12 layers of width 1024 with 16 heads, for thousands of hours.
+    paper   152 M to 159 M: VALL-E's 12 layers of width 1024 with 16 heads, for thousands of hours.
     small   5 M each, for an hour or more of one voice, and small machines.
     tiny    for tests.
 """
@@ -26,7 +29,8 @@ def get_config(variant: str = "paper_ar") -> Config:
 
 def _paper(stage: str) -> Config:
     config = Config()
-    config.model.width, config.model.layers, config.model.heads = 1024, 12, 16
+    config.model.width, config.model.heads = 1024, 16
+    config.model.layers = 8 if stage == "parallel" else 12  # another half as many read its text
     config.data.batch = 64
     optim = config.optim
     optim.lr, optim.betas, optim.weight_decay, optim.clip = 5e-4, (0.9, 0.98), 0.01, 1.0

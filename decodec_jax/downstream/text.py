@@ -5,6 +5,9 @@ dashes become spaces, and punctuation is dropped. Digits are refused, because no
 "1815" may be "eighteen fifteen" or "one eight one five". Other scripts are refused too.
 """
 
+import importlib.util
+import logging
+import os
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -62,13 +65,24 @@ def phones(texts: Sequence[str], language: str = "en-us") -> list[list[str]]:
         if not text.strip():
             raise UserError(f"the text {text!r} has no words")
     phonemizer = package("phonemizer")
-    separator = package("phonemizer.separator").Separator(phone=" ", word=" ", syllable="")
+    separator = package("phonemizer.separator").Separator(phone=" ", word="|", syllable="")
+    quiet = logging.getLogger("decodec_jax.phonemizer")
+    quiet.setLevel(logging.ERROR)  # it warns of contractions, where words and written words differ in number
+    _find_espeak()
     try:
-        spoken = phonemizer.phonemize(list(texts), language, "espeak", separator, strip=True)
+        spoken = phonemizer.phonemize(list(texts), language, "espeak", separator, strip=True, logger=quiet)
     except RuntimeError as error:  # espeak-ng is not there, or does not know the language
-        raise UserError(f"phones need espeak-ng ({str(error).splitlines()[0]}); install the package espeak-ng of your "
-                        "system, or: pip install espeakng-loader, and set PHONEMIZER_ESPEAK_LIBRARY") from None
-    return [each.split() for each in spoken]
+        raise UserError(f"phones need espeak-ng ({str(error).splitlines()[0]}); pip install espeakng-loader, or "
+                        "install the package espeak-ng of your system") from None
+    return [each.replace("|", " ").split() for each in spoken]
+
+
+def _find_espeak() -> None:
+    """Use the espeak-ng that the package espeakng-loader brings, unless the environment names another."""
+    if importlib.util.find_spec("espeakng_loader") and "PHONEMIZER_ESPEAK_LIBRARY" not in os.environ:
+        loader, wrapper = package("espeakng_loader"), package("phonemizer.backend.espeak.wrapper").EspeakWrapper
+        wrapper.set_library(loader.get_library_path())
+        wrapper.set_data_path(loader.get_data_path())
 
 
 def spelled(texts: Sequence[str], kind: str, language: str) -> list[list[str] | UserError]:

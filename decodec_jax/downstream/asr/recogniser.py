@@ -1,5 +1,6 @@
 """`Recogniser`: a trained recogniser and its weights, for tokens, or for waveforms if it hears something else."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 from decodec_jax import audio
 from decodec_jax import config as settings
 from decodec_jax.downstream import corpus
+from decodec_jax.downstream.asr.alignment import best_path, durations
 from decodec_jax.downstream.asr.config import CODES, Config
 from decodec_jax.downstream.asr.decoding import beam, greedy
 from decodec_jax.downstream.asr.model import STREAMS
@@ -36,7 +38,7 @@ class Recogniser:
         self.vocabulary = vocabulary(config.model, card["symbols"])
         self._params, self._frozen = params, vectors(config.model, codec)
         self._network = network(config, len(card["symbols"]), tuple(card["entries"]))
-        self._run = jax.jit(partial(_logs, self._network))
+        self._run = jax.jit(partial(_log_probabilities, self._network))
 
     @classmethod
     def load(cls, run: str | Path, codec: DeCodec | None = None) -> "Recogniser":
@@ -73,14 +75,20 @@ class Recogniser:
         if tokens.fingerprint != self.card["codec"]:
             raise UserError(f"the tokens are of the codec {tokens.fingerprint}; this recogniser hears those of "
                             f"{self.card['codec']}")  # fmt: skip
-        made = {}
-        for stream, there in zip(STREAMS, tokens.levels, strict=True):
-            levels = getattr(self.config.model.features, stream)
-            if levels > there:
-                raise UserError(f"the tokens have {there} levels of {stream}; this recogniser hears {levels}")
-            if levels:
-                made[stream] = corpus.padded([getattr(tokens, stream)], levels, tokens.frames + -tokens.frames % STEP)
-        return self._text(made, tokens.frames, beams)
+        return self._text(self._logs(self._features(tokens.speech, tokens.background), tokens.frames), beams)
+
+    def align(self, speech: np.ndarray, background: np.ndarray, symbols: Sequence[str]) -> np.ndarray:
+        """How many frames each symbol of a known text lasts, `[l]`; speech and background: codes `[k, f]`.
+
+        Raises UserError for symbols that the recogniser does not write, and more of them than fit into the frames.
+        """
+        frames = speech.shape[1]
+        logs = self._logs(self._features(speech, background), frames)
+        try:
+            path = best_path(logs, self.vocabulary.encode(symbols))
+        except ValueError as error:
+            raise UserError(str(error)) from None
+        return durations(path, self.config.model.stack, frames)
 
     def recognise_wave(self, wave: np.ndarray, rate: int, beams: int = 0) -> str:
         """The text of a waveform `[t]` at `rate` Hz, of its spectra, latents or tokens. Otherwise as `recognise`."""
@@ -88,19 +96,34 @@ class Recogniser:
         if kind in CODES:
             return self.recognise(self.codec.encode(wave, rate), beams)
         found = self.codec.embed(wave, rate).speech if kind == "latents" else self._mel(wave, rate)
-        return self._text({kind: corpus.stacked([found], len(found) + -len(found) % STEP)}, len(found), beams)
+        features = {kind: corpus.stacked([found], len(found) + -len(found) % STEP)}
+        return self._text(self._logs(features, len(found)), beams)
+
+    def _features(self, *streams: np.ndarray) -> dict[str, np.ndarray]:
+        """The codes that it hears, of those of both streams `[k, f]`, as a batch of one."""
+        made = {}
+        for stream, codes in zip(STREAMS, streams, strict=True):
+            levels, (there, frames) = getattr(self.config.model.features, stream), codes.shape
+            if levels > there:
+                raise UserError(f"the tokens have {there} levels of {stream}; this recogniser hears {levels}")
+            if levels:
+                made[stream] = corpus.padded([codes], levels, frames + -frames % STEP)
+        return made
 
     def _mel(self, wave: np.ndarray, rate: int) -> np.ndarray:
         own = self.card["sample_rate"]
         return log_mel(audio.resample(wave, rate, own), own, self.card["hop"], self.config.model.features.bands)
 
-    def _text(self, features: dict[str, np.ndarray], frames: int, beams: int) -> str:
+    def _logs(self, features: dict[str, np.ndarray], frames: int) -> np.ndarray:
+        """Log probabilities `[g, n]` of a batch of one that has so many frames."""
         logs, count = self._run(self._params, features | {"frames": np.array([frames], np.int32)}, self._frozen)
-        logs = np.asarray(logs[0])[: int(count[0])]
+        return np.asarray(logs[0])[: int(count[0])]
+
+    def _text(self, logs: np.ndarray, beams: int) -> str:
         return self.vocabulary.decode(beam(logs, beams) if beams else greedy(logs))
 
 
-def _logs(network, params: dict, batch: dict, frozen: dict) -> tuple[jax.Array, jax.Array]:
+def _log_probabilities(network, params: dict, batch: dict, frozen: dict) -> tuple[jax.Array, jax.Array]:
     """Log probabilities `[b, g, n]`, and how many frames of them count."""
     heard = network.apply({"params": params}, batch, frozen)
     return jax.nn.log_softmax(heard.logits.astype(jnp.float32)), heard.frames

@@ -10,7 +10,8 @@ from decodec_jax.errors import UserError
 if TYPE_CHECKING:
     from decodec_jax.downstream.tts.task import Synthesis
 
-STAGES = ("ar", "nar")
+FIRST = ("ar", "parallel")  # stages that write the first speech level
+STAGES = (*FIRST, "nar")
 VECTORS = ("codebook", "learned")
 
 
@@ -18,7 +19,9 @@ VECTORS = ("codebook", "learned")
 class Model:
     """A transformer over the text and the frames of an utterance."""
 
-    stage: str = "ar"  # "ar": text to the first speech level (ar.py); "nar": the other levels from the first (nar.py)
+    # "ar": text to the first speech level, frame by frame (ar.py); "parallel": all frames at once (parallel.py); "nar":
+    # the other levels from the first (nar.py)
+    stage: str = "ar"
     text: str = "characters"  # or "phones", which needs espeak-ng
     language: str = "en-us"  # of phones, as espeak-ng names it
     vectors: str = "codebook"  # of codes: "codebook": the codec's own, frozen; "learned": its own
@@ -35,12 +38,19 @@ class Model:
 
 
 @dataclass
+class Data(shared.Data):
+    """Which tokens, and how they become batches."""
+
+    aligner: str = ""  # run folder of a recogniser that writes the same symbols; tells "parallel" how long each lasts
+
+
+@dataclass
 class Config:
-    """One training run of one of the two models."""
+    """One training run of one of the models."""
 
     variant: str = "paper_ar"
     model: Model = field(default_factory=Model)
-    data: shared.Data = field(default_factory=shared.Data)
+    data: Data = field(default_factory=Data)
     optim: shared.Optim = field(default_factory=shared.Optim)
     mesh: shared.Mesh = field(default_factory=shared.Mesh)
     train: shared.Train = field(default_factory=shared.Train)
@@ -65,6 +75,9 @@ def check(config: Config) -> None:
         if getattr(model, name) not in allowed:
             raise UserError(f"model.{name} is {getattr(model, name)!r}; it must be {' or '.join(allowed)}")
     shared.above_zero(model, "model", ("learned", "width", "layers", "heads", "expansion", "prompt"))
+    if model.stage == "parallel" and not config.data.aligner:
+        raise UserError("data.aligner is empty; the parallel model learns durations from a recogniser, a run of "
+                        "configs/asr.py: --config.data.aligner=RUN")  # fmt: skip
     if model.stage == "nar" and model.levels < 2:
         raise UserError(f"model.levels is {model.levels}; the NAR model needs two levels or more")
     if model.width % (2 * model.heads):

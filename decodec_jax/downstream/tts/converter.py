@@ -24,7 +24,7 @@ class Converter:
     @classmethod
     def load(cls, run: str | Path, codec: DeCodec | None = None) -> "Converter":
         """A run folder of a NAR model. codec: None for the one that its config names."""
-        return cls(load(run, "nar", codec))
+        return cls(load(run, ("nar",), codec))
 
     def convert(
         self, source: ArrayLike, reference: ArrayLike, sample_rate: int, reference_rate: int | None = None,

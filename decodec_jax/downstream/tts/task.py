@@ -1,4 +1,4 @@
-"""The task of training one of the two models of speech synthesis."""
+"""The task of training one of the models of speech synthesis."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -12,17 +12,18 @@ from jax import Array
 from jax.sharding import Mesh
 
 from decodec_jax.downstream import corpus, held_out
+from decodec_jax.downstream.asr.recogniser import Recogniser
 from decodec_jax.downstream.batches import Batch, Batches, Bucket, Make, buckets
 from decodec_jax.downstream.corpus import Corpus, Utterance
 from decodec_jax.downstream.text import CHARACTERS, Vocabulary, spelled
-from decodec_jax.downstream.tts import ar, nar
+from decodec_jax.downstream.tts import ar, nar, parallel
 from decodec_jax.downstream.tts.config import Config, Model
 from decodec_jax.downstream.vectors import codec_of, tables
 from decodec_jax.errors import UserError
 from decodec_jax.inference.codec import DeCodec
 from decodec_jax.training import sharding
 
-STAGES: dict[str, ModuleType] = {"ar": ar, "nar": nar}  # each has a `Network` and its `scores`
+STAGES: dict[str, ModuleType] = {"ar": ar, "parallel": parallel, "nar": nar}  # each has a `Network` and its `scores`
 
 
 class Synthesis:
@@ -37,6 +38,9 @@ class Synthesis:
         self.left_out: Counter[str] = Counter()
         spelt: dict[str, list[str]] = {}
         train, valid = (self._usable(self.corpus.split(data, split), spelt) for split in ("train", "valid"))
+        self._durations: dict[str, np.ndarray] = {}  # of the symbols, in frames
+        if model.stage == "parallel":
+            train, valid = self._aligned(train, spelt), self._aligned(valid, spelt)
         found = tuple(sorted({symbol for each in train for symbol in spelt[each.id]}))
         symbols = CHARACTERS if model.text == "characters" else found
         valid = [each for each in valid if set(spelt[each.id]) <= set(symbols)]
@@ -100,7 +104,7 @@ class Synthesis:
         return STAGES[self.config.model.stage].scores(self.network(), params, frozen, batch, None)
 
     def _wanted(self) -> str:
-        return "with transcripts" if self.config.model.stage == "ar" else "with or without transcripts"
+        return "with or without transcripts" if self.config.model.stage == "nar" else "with transcripts"
 
     def _usable(self, chosen: Sequence[Utterance], spelt: dict[str, list[str]]) -> list[Utterance]:
         """Those of a length that is asked for, whose symbols go into `spelt`; the others are counted."""
@@ -117,6 +121,18 @@ class Synthesis:
                 self.left_out["without a transcript that can be spelled"] += 1
         return kept
 
+    def _aligned(self, chosen: Sequence[Utterance], spelt: dict[str, list[str]]) -> list[Utterance]:
+        """Those whose text the recogniser finds in their tokens, and where; the others are counted."""
+        recogniser, kept = Recogniser.load(self.config.data.aligner, codec_of(self.config.data.codec, self.corpus)), []
+        for each in chosen:
+            try:
+                self._durations[each.id] = recogniser.align(each.speech, each.background, spelt[each.id])
+            except UserError:
+                self.left_out["with text that the recogniser cannot align"] += 1
+            else:
+                kept.append(each)
+        return kept
+
     def _buckets(self, chosen: Sequence[Utterance]) -> list[Bucket]:
         symbols = [len(self._texts[each.id]) for each in chosen]
         return buckets([each.frames for each in chosen], symbols, self.config.data.buckets)
@@ -131,11 +147,16 @@ class Synthesis:
             made = said([self._texts[each.id] for each in some], bucket.symbols)
             made["places"] = np.stack([places(n, each.frames, bucket.symbols)
                                        for n, each in zip(made["symbols"], some, strict=True)])  # fmt: skip
-            levels = 1 if model.stage == "ar" else model.levels
+            levels = model.levels if model.stage == "nar" else 1
             made["codes"] = corpus.padded([each.speech for each in some], levels, bucket.frames)
             made["frames"] = np.array([each.frames for each in some], np.int32)
             if model.stage == "nar":
                 made["prompt"] = np.minimum(longest, made["frames"] // 2)
+            if model.stage == "parallel":
+                lengths = [self._durations[each.id] for each in some]
+                owners, within = zip(*(parallel.spread_out(each, bucket.frames) for each in lengths), strict=True)
+                made |= {"owners": np.stack(owners), "within": np.stack(within)}
+                made["durations"] = corpus.padded([each[None] for each in lengths], 1, bucket.symbols)[:, 0]
             return made
 
         return make
@@ -162,7 +183,7 @@ def network(model: Model, symbols: int, entries: Sequence[int], precision: str =
 def frozen(config: Config, found: Corpus) -> dict[str, np.ndarray]:
     """The codec's vectors of the levels in use, `[k, n, d]`. Raises UserError where there are fewer levels."""
     model = config.model
-    needed = 1 if model.stage == "ar" else model.levels
+    needed = model.levels if model.stage == "nar" else 1
     if needed > found.levels[0]:
         raise UserError(f"model.levels is {needed}; the tokens have {found.levels[0]} levels of speech")
     return vectors(model, codec_of(config.data.codec, found)) if model.vectors == "codebook" else {}
@@ -172,7 +193,7 @@ def vectors(model: Model, codec: DeCodec) -> dict[str, np.ndarray]:
     """The codec's own vectors that a model hears, `[k, n, d]`, scaled to power 1 at the first level."""
     if model.vectors != "codebook":
         return {}
-    table = tables(codec).speech[: 1 if model.stage == "ar" else model.levels]
+    table = tables(codec).speech[: model.levels if model.stage == "nar" else 1]
     return {"speech": table / np.sqrt(np.mean(table[0] ** 2) + 1e-12)}
 
 
@@ -181,4 +202,5 @@ def parameters(network, frozen: dict[str, np.ndarray], key: Array) -> dict:
     levels = network.config.levels if network.config.stage == "nar" else 1
     batch = {"text": jnp.ones((1, 1), jnp.int32), "places": jnp.zeros((1, 1)), "codes": jnp.zeros((1, levels, 1), int)}
     batch |= {name: jnp.ones(1, jnp.int32) for name in ("symbols", "frames", "prompt", "level")}
+    batch |= {"owners": jnp.zeros((1, 1), int), "within": jnp.zeros((1, 1)), "known": jnp.zeros((1, 1), bool)}
     return network.init(key, batch, frozen)["params"]

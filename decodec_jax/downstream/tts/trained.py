@@ -1,5 +1,6 @@
 """Trained models of speech synthesis, read from their run folders."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -46,16 +47,17 @@ class Trained:
         return self.vocabulary.encode(symbols)
 
 
-def load(run: str | Path, stage: str, codec: DeCodec | None = None) -> Trained:
+def load(run: str | Path, stages: Sequence[str], codec: DeCodec | None = None) -> Trained:
     """The newest checkpoint of a run folder of configs/tts.py, averaged weights.
 
-    stage: "ar" or "nar". codec: None for the one that its config names. Raises UserError if there is no such model, or
-    if it was trained on tokens of another codec.
+    stages: those it may be of. codec: None for the one that its config names. Raises UserError if there is no such
+    model, or if it was trained on tokens of another codec.
     """
     run = Path(run)
     card = read_card(run)
-    if card.get("task") != f"tts_{stage}":
-        raise UserError(f"{run} is a run of the task {card.get('task')!r}; name a run of configs/tts.py:..._{stage}")
+    if card.get("task") not in [f"tts_{stage}" for stage in stages]:
+        raise UserError(f"{run} is a run of the task {card.get('task')!r}; name a run of configs/tts.py:..._"
+                        + " or ..._".join(stages))  # fmt: skip
     config = settings.load(run / "config.json", Config)
     codec = DeCodec.load(config.data.codec) if codec is None else codec
     if codec.fingerprint != card["codec"]:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from decodec_jax.downstream.tts import prompts
+from decodec_jax.downstream.tts.config import FIRST
 from decodec_jax.downstream.tts.converter import Converter
 from decodec_jax.downstream.tts.speaker import Speaker
 from decodec_jax.downstream.tts.trained import Trained
@@ -53,8 +54,8 @@ def load(ar: str, nar: str, codecs: Sequence[DeCodec], folder: str, limit: int, 
     """
     if not ar or not nar:
         raise UserError("the suite 'synthesis' measures two runs of configs/tts.py; give --model-ar and --model-nar")
-    first = trained(ar, "ar", conversion.codec_of(ar, codecs))
-    second = trained(nar, "nar", first.codec)
+    first = trained(ar, FIRST, conversion.codec_of(ar, codecs))
+    second = trained(nar, ("nar",), first.codec)
     return Voice(first, second, Speaker(first, second), sentences.load(first, second, folder, limit, voice))
 
 

@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 import token_folders
 
+from decodec_jax.downstream import loop
+from decodec_jax.downstream.tts.parallel import spread_out
+
 
 @pytest.fixture(scope="session")
 def spoken(tmp_path_factory, codec):
@@ -16,11 +19,24 @@ def spoken(tmp_path_factory, codec):
 
 
 @pytest.fixture(scope="session")
-def config_of(tts, spoken, codec_folder):
+def aligner(asr, spoken, codec_folder, tmp_path_factory):
+    """The run folder of a recogniser that hears the first level."""
+    config = asr.get_config("tiny")
+    config.data.tokens, config.data.codec, config.data.buckets = str(spoken), str(codec_folder), 1
+    config.model.features.speech, config.model.stack = 1, 1
+    config.mesh.data, config.train.precision, config.train.valid_every = 1, "float32", 300
+    folder = tmp_path_factory.mktemp("aligners") / "tiny"
+    loop.train(config, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def config_of(tts, spoken, codec_folder, aligner):
     """`config_of("ar")`: the variant tiny_ar on these tokens, on one device."""
     def made(stage, size="tiny"):
         config = tts.get_config(f"{size}_{stage}")
         config.data.tokens, config.data.codec = str(spoken), str(codec_folder)
+        config.data.aligner = str(aligner) if stage == "parallel" else ""
         config.model.levels, config.mesh.data, config.train.precision = 2, 1, "float32"
         return config
 
@@ -33,7 +49,11 @@ def batch_of():
     def made(b, levels, text=7, frames=12, seed=0):
         rng = np.random.default_rng(seed)
         lengths, symbols = rng.integers(frames // 2, frames + 1, b), rng.integers(2, text + 1, b)
+        symbols = np.minimum(symbols, lengths)
+        durations = [np.full(n, f // n) + (np.arange(n) < f % n) for n, f in zip(symbols, lengths, strict=True)]
+        owners, within = zip(*(spread_out(each, frames) for each in durations), strict=True)
         return {
+            "owners": np.stack(owners), "within": np.stack(within), "known": rng.random((b, frames)) < 0.5,
             "text": rng.integers(1, 9, (b, text)).astype(np.int32), "symbols": symbols.astype(np.int32),
             "places": np.sort(rng.uniform(0, frames, (b, text))).astype(np.float32),
             "codes": rng.integers(0, 16, (b, levels, frames)).astype(np.int32), "frames": lengths.astype(np.int32),

@@ -9,7 +9,7 @@ import token_folders
 
 from decodec_jax import config as settings
 from decodec_jax.downstream.step import create, make_train_step
-from decodec_jax.downstream.tts.config import Config
+from decodec_jax.downstream.tts.config import STAGES, Config
 from decodec_jax.downstream.tts.task import Synthesis
 from decodec_jax.errors import UserError
 from decodec_jax.training import sharding
@@ -17,7 +17,7 @@ from decodec_jax.training import sharding
 SIZES = {"tiny": (1e4, 5e4), "small": (3e6, 6e6), "paper": (145e6, 165e6)}
 
 
-@pytest.mark.parametrize("stage", ["ar", "nar"])
+@pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("size", SIZES)
 def test_variant_steps(config_of, size, stage):
     config = config_of(stage, size)
@@ -46,7 +46,7 @@ def after(config):
     return state, float(metrics["loss"])
 
 
-@pytest.mark.parametrize("stage", ["ar", "nar"])
+@pytest.mark.parametrize("stage", STAGES)
 def test_eight_devices_compute_what_one_does(config_of, stage):
     """`paper`, but narrow and with fewer layers, which a scan goes through anyway."""
     config = config_of(stage, "paper")
@@ -67,12 +67,12 @@ def test_eight_devices_compute_what_one_does(config_of, stage):
 def test_saved_and_read_back_a_config_is_the_same(tts):
     config = tts.get_config("small_nar")
     assert settings.from_dict(Config, settings.to_dict(config)) == config
-    with pytest.raises(ValueError, match="no variant 'small'; it has paper_ar, paper_nar"):
+    with pytest.raises(ValueError, match="no variant 'small'; it has paper_ar, paper_parallel, paper_nar"):
         tts.get_config("small")
 
 
 @pytest.mark.parametrize(("name", "value", "reason"), [
-    ("model.stage", "both", "must be ar or nar"), ("model.text", "words", "characters or phones"),
+    ("model.stage", "both", "must be ar or parallel or nar"), ("model.text", "words", "characters or phones"),
     ("model.vectors", "mel", "codebook or learned"), ("model.width", 30, "a multiple of 2 x model.heads, 4"),
     ("model.dropout", 1.0, "from 0 to below 1"), ("model.hidden", 2.0, "from 0 to 1"), ("model.prompt", 0, "above 0"),
     ("model.levels", 1, "two levels or more"), ("data.tokens", "", "--config.data.tokens=TOKENS"),
@@ -84,6 +84,30 @@ def test_a_value_no_run_can_use_is_refused(config_of, name, value, reason):
     setattr(getattr(config, section), field, value)
     with pytest.raises(UserError, match=reason):
         config.check()
+
+
+def test_a_parallel_model_needs_a_recogniser_of_its_codec_that_writes_its_symbols(config_of, tmp_path):
+    config = config_of("parallel")
+    config.data.aligner = ""
+    with pytest.raises(UserError, match=r"durations from a recogniser.*--config.data.aligner=RUN"):
+        config.check()
+    config.data.aligner = str(tmp_path)
+    with pytest.raises(UserError, match="is not a run on tokens"):
+        config.task()
+
+
+def test_the_recogniser_finds_how_long_symbols_last(config_of, tmp_path, codec):
+    """Five frames a letter."""
+    config = config_of("parallel")
+    batch = next(config.task().batches())
+    inside = batch["durations"][batch["durations"] > 0]
+    assert np.mean(np.abs(inside - 5) <= 1) > 0.9
+    np.testing.assert_array_equal(batch["durations"].sum(axis=1), batch["frames"])
+    counts = [np.bincount(row[:f]) for row, f in zip(batch["owners"], batch["frames"], strict=True)]
+    assert all(np.array_equal(n, long[: len(n)]) for n, long in zip(counts, batch["durations"], strict=True))
+    rows = [*token_folders.utterances(40), token_folders.row("long", "abcdef", "a" * 40)]
+    config.data.tokens = str(token_folders.write(tmp_path / "t", rows, codec.fingerprint))
+    assert "with text that the recogniser cannot align" in config.task().describe()
 
 
 def test_which_utterances_are_used(config_of, tmp_path, codec):

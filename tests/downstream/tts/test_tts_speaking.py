@@ -13,6 +13,7 @@ from decodec_jax.corpora import shards
 from decodec_jax.downstream import loop
 from decodec_jax.downstream.tts import prompts
 from decodec_jax.downstream.tts.completion import Completion
+from decodec_jax.downstream.tts.config import STAGES
 from decodec_jax.downstream.tts.converter import Converter
 from decodec_jax.downstream.tts.sampling import Sampling
 from decodec_jax.downstream.tts.speaker import Speaker
@@ -29,8 +30,8 @@ LIKELIEST = Sampling(temperature=0.0)
 
 @pytest.fixture(scope="module")
 def runs(config_of, tmp_path_factory):
-    """The folders of whole runs of both models."""
-    folders = {stage: tmp_path_factory.mktemp("runs") / stage for stage in ("ar", "nar")}
+    """The folders of whole runs of all models."""
+    folders = {stage: tmp_path_factory.mktemp("runs") / stage for stage in STAGES}
     for stage, folder in folders.items():
         loop.train(config_of(stage), folder)
     return folders
@@ -57,7 +58,7 @@ def codes_of(text):
     return token_folders.row("x", text)["speech"][0]
 
 
-def test_both_models_learn(runs, codec):
+def test_the_models_learn(runs, codec):
     assert last_row(runs["ar"])["valid/right"] > 0.9 and last_row(runs["nar"])["valid/right"] > 0.5
     card = json.loads((runs["nar"] / "card.json").read_text())
     assert card["codec"] == codec.fingerprint and card["task"] == "tts_nar" and card["pace"] == 5.0
@@ -72,13 +73,25 @@ def test_the_first_level_spells_the_text(speaker, codec, voice):
     assert np.mean(found[: len(codes_of("cab jig"))] == codes_of("cab jig")[: len(found)]) > 0.8
 
 
+def test_the_parallel_model_spells_it_too_and_as_long_as_it_should_be(runs, codec, voice):
+    speaker, prompt = Speaker.load(runs["parallel"], runs["nar"], codec), prompts.read(codec, str(voice))
+    found = speaker.first_level("cab jig", prompt, LIKELIEST, 0)
+    assert len(found) == pytest.approx(len(codes_of("cab jig")), abs=3)
+    runs_of_codes = found[np.flatnonzero(np.diff(found, prepend=-1))]
+    assert "".join(token_folders.LETTERS[code] for code in runs_of_codes if code != token_folders.PAUSE) == "cab jig"
+    tokens = speaker.speak("cab jig", prompt, "keep")
+    assert tokens.levels == (2, 2) and tokens.frames == len(found)
+    with pytest.raises(UserError, match="at once"):
+        speaker.speak("abcdefghij " * 40, prompt)
+
+
 def _with_first(tokens, first):
     tokens = tokens.cut(0, len(first))
     return dataclasses.replace(tokens, speech=np.concatenate([first[None], tokens.speech[1:]]))
 
 
 def test_the_prompt_says_whose_voice_it_is(runs, codec, spoken):
-    complete, right = Completion(load(runs["nar"], "nar", codec)), []
+    complete, right = Completion(load(runs["nar"], ("nar",), codec)), []
     rows = [row for row, _ in shards.read(spoken) if row["split"] == "valid"]
     for row in rows[:8]:
         speech, half = row["speech"].astype(np.int32), row["speech"].shape[1] // 2
@@ -173,12 +186,12 @@ def test_a_prompt_of_no_use_is_refused(codec, wave, text, reason):
 def test_models_that_do_not_fit_are_refused(runs, codec, speaker, voice, tmp_path):
     other = SimpleNamespace(fingerprint="f" * 16)
     with pytest.raises(UserError, match="and this one is ffffffffffffffff; give it its own codec"):
-        load(runs["ar"], "ar", other)
+        load(runs["ar"], ("ar",), other)
     with pytest.raises(UserError, match=r"a run of the task 'tts_ar'; name a run of configs/tts.py:..._nar"):
-        load(runs["ar"], "nar", codec)
+        load(runs["ar"], ("nar",), codec)
     with pytest.raises(UserError, match=r"is not a run on tokens: card.json cannot be read"):
-        load(tmp_path, "ar", codec)
-    ar, nar = load(runs["ar"], "ar", codec), load(runs["nar"], "nar", codec)
+        load(tmp_path, ("ar",), codec)
+    ar, nar = load(runs["ar"], ("ar",), codec), load(runs["nar"], ("nar",), codec)
     with pytest.raises(UserError, match="train both on the same tokens"):
         Speaker(ar, dataclasses.replace(nar, card=nar.card | {"codec": "f" * 16}))
     prompt = prompts.read(codec, str(voice))

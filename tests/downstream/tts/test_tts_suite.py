@@ -67,7 +67,7 @@ def write(path, wave):
 
 @pytest.fixture(scope="module")
 def models(runs, codec):
-    return load(runs["ar"], "ar", codec), load(runs["nar"], "nar", codec)
+    return load(runs["ar"], ("ar",), codec), load(runs["nar"], ("nar",), codec)
 
 
 @pytest.fixture
