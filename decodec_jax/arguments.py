@@ -118,7 +118,7 @@ def parser() -> argparse.ArgumentParser:
             options[name]("--overwrite", action="store_true", help="replace files that exist in the folder OUT")
         options[name]("--json", action="store_true", help="report the result as JSON (on standard error if OUT is -)")
     for name in ("enhance", "background", "reconstruct", "encode", "tokenize"):
-        options[name]("--levels", type=_levels, metavar="S,N",
+        options[name]("--levels", type=_pair, metavar="S,N",
                       help="levels of speech and background to use; fewer levels, lower bitrate")  # fmt: skip
     for name in ("enhance", "background", "reconstruct"):
         options[name]("--continuous", action="store_true", help="bypass the quantizers: better sound, no tokens")
@@ -146,6 +146,9 @@ def parser() -> argparse.ArgumentParser:
     options["export"]("run", metavar="RUN", help="run folder or bundle")
     options["export"]("output", metavar="OUT", help="folder to write; a README.md that you wrote there is kept")
     options["export"]("--half", action="store_true", help="store weights in half precision: half the size")
+    options["export"]("--beam", type=_pair, metavar="S,N",
+                      help="sequences of codes that the search over levels of speech and background keeps "
+                      "(default: as trained); 1,1 is fastest, more sound better")  # fmt: skip
     options["export"]("--onnx", action="store_true", help="also write ONNX graphs, and check that they give what JAX "
                       "gives (needs the extra [onnx])")  # fmt: skip
     options["export"]("--int8", action="store_true", help="weights of the ONNX graphs in 8 bits: 14 MB in place of "
@@ -254,7 +257,7 @@ def _measuring(evaluate, page) -> None:
          "here, and play what the suite synthesis said")  # fmt: skip
 
 
-def _levels(text: str) -> tuple[int, int]:
+def _pair(text: str) -> tuple[int, int]:
     try:
         speech, background = map(int, text.split(","))
     except ValueError:

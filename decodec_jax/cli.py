@@ -72,7 +72,7 @@ def _export(arguments: argparse.Namespace) -> tuple[dict, list[str]]:
                             "pip install 'decodec_jax[onnx]'") from None  # fmt: skip
     for name in arguments.check:
         audio.info(name)
-    facts, errors = export.export(arguments.run, arguments.output, arguments.half), []
+    facts, errors = export.export(arguments.run, arguments.output, arguments.half, arguments.beam), []
     _say(f"{arguments.output} holds the model {facts['fingerprint']}, after {facts['training_steps']} steps")
     if arguments.check:
         found = agreement.compare_files(arguments.output, arguments.check)

@@ -271,6 +271,15 @@ def load(path: Path, cls: type[C] = Config) -> C:
         raise UserError(f"{path} is not valid JSON: {error}") from None
 
 
+def check_beam(stream: str, quantizer: Quantizer) -> None:
+    """Raise a UserError if the quantizer of a stream cannot search with its `beam`."""
+    if quantizer.beam < 1:
+        raise UserError(f"model.{stream}.beam is {quantizer.beam}; it must be above 0")
+    if quantizer.beam > 1 and (quantizer.kind != "ema" or quantizer.dim):
+        raise UserError(f"model.{stream}.beam is {quantizer.beam}; above 1, the quantizer must be of kind ema with "
+                        "dim at 0")
+
+
 def check(config: Config) -> None:
     """Raise a UserError that names the setting, if no run can use its value."""
     model, data, loss = config.model, config.data, config.loss
@@ -297,8 +306,6 @@ def check(config: Config) -> None:
         "model.spectral.kernel": model.spectral.kernel,
         "model.speech.levels": model.speech.levels,
         "model.background.levels": model.background.levels,
-        "model.speech.beam": model.speech.beam,
-        "model.background.beam": model.background.beam,
         "data.batch": data.batch,
         "data.seconds": data.seconds,
         "train.steps": config.train.steps,
@@ -323,9 +330,7 @@ def check(config: Config) -> None:
         if quantizer.first_dim and not (0 < quantizer.first_dim < model.half and quantizer.levels > 1):
             raise UserError(f"model.{name}.first_dim is {quantizer.first_dim}; it must be 0, or below the width of "
                             f"a half, {model.half}, with two levels or more")
-        if quantizer.beam > 1 and (quantizer.kind != "ema" or quantizer.dim):
-            raise UserError(f"model.{name}.beam is {quantizer.beam}; above 1, the quantizer must be of kind ema with "
-                            "dim at 0")
+        check_beam(name, quantizer)
     if model.projection == "exact" and loss.perp:
         raise UserError(f"loss.perp is {loss.perp:g}, but the parts of the exact projection are always orthogonal; "
                         "set it to 0")

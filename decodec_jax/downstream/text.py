@@ -72,8 +72,8 @@ def phones(texts: Sequence[str], language: str = "en-us") -> list[list[str]]:
     try:
         spoken = phonemizer.phonemize(list(texts), language, "espeak", separator, strip=True, logger=quiet)
     except RuntimeError as error:  # espeak-ng is not there, or does not know the language
-        raise UserError(f"phones need espeak-ng ({str(error).splitlines()[0]}); pip install espeakng-loader, or "
-                        "install the package espeak-ng of your system") from None
+        raise UserError(f"phones need espeak-ng ({str(error).splitlines()[0]}); pip install "
+                        "espeakng-loader, or install the package espeak-ng of your system") from None
     return [each.replace("|", " ").split() for each in spoken]
 
 

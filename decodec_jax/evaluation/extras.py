@@ -16,7 +16,7 @@ INSTALL = {  # all others come with the extra `eval`
     "faster_whisper": _JUDGES,
     "resemblyzer": "pip install --no-deps Resemblyzer",  # without webrtcvad, which needs a compiler
     "sentencepiece": "pip install 'decodec_jax[downstream]'",
-    "phonemizer": "pip install phonemizer, and espeak-ng",
+    "phonemizer": "pip install 'decodec_jax[phones]'",
     "torch": _PEERS,
     "transformers": _PEERS,
     "speechtokenizer": "pip install speechtokenizer beartype",

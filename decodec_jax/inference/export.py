@@ -3,11 +3,13 @@
 import importlib.metadata
 import json
 import platform
+from dataclasses import replace
 from pathlib import Path
 
 import jax
 
 from decodec_jax import __version__, audio
+from decodec_jax.config import check_beam
 from decodec_jax.errors import UserError
 from decodec_jax.inference import bundle, container
 from decodec_jax.inference.codec import DeCodec
@@ -64,17 +66,24 @@ def describe(path: str) -> dict:
     return {"seconds": info.seconds, "sample_rate": info.rate, "channels": info.channels, "samples": info.frames}
 
 
-def export(run: str | Path, out: str | Path, half: bool = False) -> dict:
+def export(run: str | Path, out: str | Path, half: bool = False, beam: tuple[int, int] | None = None) -> dict:
     """Write a run's averaged weights as a bundle with a model card; returns the facts of `describe`.
 
-    half: in float16, see `bundle.save`. A README.md that does not name `decodec export` as its maker is kept, because a
+    half: in float16, see `bundle.save`. beam: how many sequences of codes the search keeps in the levels of speech and
+    of the background; None: as trained. A README.md that does not name `decodec export` as its maker is kept, because a
     person wrote it.
 
-    Raises UserError if there is nothing to export, if it has no codes yet, or if it cannot be written.
+    Raises UserError if there is nothing to export, if it has no codes yet, if its quantizers cannot search with such a
+    beam, or if it cannot be written.
     """
     codec = DeCodec.load(run)
     if not codec.quantized:
         raise UserError(f"{run} has no codes yet: its codebooks have not started; train it longer")
+    if beam is not None:
+        codec.config = replace(codec.config, speech=replace(codec.config.speech, beam=beam[0]),
+                               background=replace(codec.config.background, beam=beam[1]))  # fmt: skip
+        for stream in ("speech", "background"):
+            check_beam(stream, getattr(codec.config, stream))
     saved = bundle.save(out, codec.config, codec.params, codec.codebook, codec.step, half)
     facts = _of_model(codec) | {"fingerprint": saved.fingerprint}  # rounding changes it
     readme = Path(out) / "README.md"

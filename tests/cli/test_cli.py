@@ -166,6 +166,15 @@ def test_export_is_the_model_and_a_card(decodec, codec, model, folder):
     assert codec.fingerprint in card and "at step 5" in card and "| si_sdr/speech | 3.14 |" in card
 
 
+def test_export_with_another_beam_searches_with_it(decodec, model, folder):
+    assert decodec("export", model, folder / "wide", "--beam", "3,1")[0] == 0
+    wide, asis = bundle.load(folder / "wide"), bundle.load(model)
+    assert (wide.config.speech.beam, wide.config.background.beam) == (3, 1) and wide.fingerprint == asis.fingerprint
+    code, _, errors = decodec("export", model, folder / "none", "--beam", "0,1")
+    assert code == 2 and "model.speech.beam is 0; it must be above 0" in errors[0]
+    assert not (folder / "none").exists()
+
+
 def test_export_in_half_precision_keeps_a_card_that_people_wrote(decodec, codec, model, folder):
     (folder / "ours").mkdir()
     (folder / "ours/README.md").write_text("# Our model\n")
