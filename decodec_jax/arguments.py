@@ -31,7 +31,7 @@ COMBINE = {
 }
 SPEAK = {
     "speak": Command("a text in the voice of a recording, by models that you train on tokens",
-                     "Hello hi.wav --voice me.wav --model-ar runs/ar --model-nar runs/nar"),
+                     "Hello hi.wav --voice me.wav --model-first runs/ar --model-nar runs/nar"),
 }
 MODELS = {
     "info": Command("facts about .dcc files, recordings, models or this installation", "talk.dcc"),
@@ -178,7 +178,7 @@ def _speaking(speak) -> None:
           "that ends in .txt, if there is one. With it, the models go on as the prompt began")  # fmt: skip
     speak("--background", default="drop", choices=("drop", "keep"), help="drop the prompt's background (default), or "
           "keep it, repeated as long as the speech")  # fmt: skip
-    speak("--model-ar", required=True, metavar="RUN", help="a run of configs/tts.py:..._ar")
+    speak("--model-first", required=True, metavar="RUN", help="a run of configs/tts.py:..._ar or ..._parallel")
     speak("--model-nar", required=True, metavar="RUN", help="a run of configs/tts.py:..._nar")
     speak("--model", help="their codec, a bundle or run folder; default: the one that they were trained with")
     speak("--seed", type=int, default=0, help="another one gives another reading (default 0)")
@@ -239,8 +239,8 @@ def _measuring(evaluate, page) -> None:
         option("--seconds", type=float, default=4.0, help="length of a mixture, seconds (default 4)")
         option("--continuous", action="store_true", help="measure every model a second time, its quantizers bypassed")
         option("--model-nar", default="", metavar="RUN", help="a run of configs/tts.py:..._nar, to convert voices too")
-    evaluate("--model-ar", default="", metavar="RUN", help="a run of configs/tts.py:..._ar, for the suite synthesis, "
-             "which needs both")  # fmt: skip
+    evaluate("--model-first", default="", metavar="RUN", help="a run of configs/tts.py:..._ar or ..._parallel, for "
+             "the suite synthesis, which needs both")  # fmt: skip
     evaluate("--voice", default="", metavar="FILE", help="the prompt of the suite synthesis; default: for each "
              "sentence another recording of its speaker")  # fmt: skip
     evaluate("--limit", type=int, metavar="N",

@@ -117,7 +117,7 @@ def _evaluate(arguments: argparse.Namespace) -> tuple[dict, list[str]]:
     tables = commands.evaluate(
         arguments.suite, arguments.data, arguments.out, arguments.model, arguments.baselines, arguments.limit,
         arguments.seconds, arguments.whisper, arguments.speaker, arguments.continuous, arguments.recogniser,
-        arguments.model_nar, arguments.model_ar, arguments.voice,
+        arguments.model_nar, arguments.model_first, arguments.voice,
     )  # fmt: skip
     if not arguments.json:
         for heading, table in ((heading, table) for suite in tables.values() for heading, table in suite.items()):
@@ -175,7 +175,7 @@ def _speak(arguments: argparse.Namespace) -> tuple[dict, list[str]]:
 
     audio.check_writable(arguments.output)
     codec = DeCodec.load(arguments.model) if arguments.model else None
-    speaker = Speaker.load(arguments.model_ar, arguments.model_nar, codec)
+    speaker = Speaker.load(arguments.model_first, arguments.model_nar, codec)
     prompt = prompts.read(speaker.codec, arguments.voice, arguments.prompt_text)
     sampling = Sampling(arguments.temperature, arguments.top_p)
     tokens = speaker.speak(arguments.text, prompt, arguments.background, sampling, arguments.seed)

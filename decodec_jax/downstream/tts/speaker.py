@@ -30,10 +30,10 @@ class Speaker:
         self.first_level, self._completed = writer(first), Completion(nar)
 
     @classmethod
-    def load(cls, ar: str | Path, nar: str | Path, codec: DeCodec | None = None) -> "Speaker":
+    def load(cls, first: str | Path, nar: str | Path, codec: DeCodec | None = None) -> "Speaker":
         """Both models from their run folders. codec: None for the one that the first model's config names."""
-        first = load(ar, FIRST, codec)
-        return cls(first, load(nar, ("nar",), first.codec))
+        one = load(first, FIRST, codec)
+        return cls(one, load(nar, ("nar",), one.codec))
 
     def speak(
         self, text: str, prompt: Prompt, background: str = "drop", sampling: Sampling | None = None, seed: int = 0

@@ -45,7 +45,7 @@ class Sentences(NamedTuple):
         return [item for each in self.read for item in each] + list(self.sources)
 
 
-def load(ar: Trained, nar: Trained, folder: str, limit: int, voice: str = "") -> Sentences:
+def load(first: Trained, nar: Trained, folder: str, limit: int, voice: str = "") -> Sentences:
     """At most `limit` sentences, of the folder that was tokenized. voice: the prompt of all; "": of each speaker's own.
 
     The backgrounds and the sources are of the split "test". Raises UserError if there is no sentence or no prompt.
@@ -54,12 +54,12 @@ def load(ar: Trained, nar: Trained, folder: str, limit: int, voice: str = "") ->
         raise UserError(f"the limit is {limit}; it must be above 0")
     if not folder:
         raise UserError("synthetic clips have no transcripts; give --data the folder that you tokenized")
-    rate = ar.codec.config.sample_rate
+    rate = first.codec.config.sample_rate
     files = Files(Path(folder), rate, list_clips(Path(folder)))
     test = select(files.clips, Data(), "test")
     noises = spread(files.present(clip for clip in test if clip.kind == "background"), limit)
     read = []
-    for n, (clip, prompt) in enumerate(spread(chosen(files, ar, nar, bool(voice)), limit)):
+    for n, (clip, prompt) in enumerate(spread(chosen(files, first, nar, bool(voice)), limit)):
         wave = audio.mono(audio.read(voice, rate, 0.0, LONGEST)[0]) if prompt is None else _wave(files, prompt)
         noise = _wave(files, noises[n % len(noises)]) if noises else None
         speaker = Path(voice).stem if prompt is None else prompt.speaker
@@ -68,11 +68,12 @@ def load(ar: Trained, nar: Trained, folder: str, limit: int, voice: str = "") ->
     return Sentences(read, _sources(files, test, [each.prompt.speaker for each in read]))
 
 
-def chosen(files: Files, ar: Trained, nar: Trained, given: bool) -> list[tuple[Clip, Clip | None]]:
+def chosen(files: Files, first: Trained, nar: Trained, given: bool) -> list[tuple[Clip, Clip | None]]:
     """All recordings to say, each with its prompt, or None if a prompt is given. Raises UserError if there are none."""
-    spoken = [clip for clip in files.present(unseen(files.clips, ar, nar)) if _fits(ar, clip) and _fits(nar, clip)]
+    clips = files.present(unseen(files.clips, first, nar))
+    spoken = [clip for clip in clips if _fits(first, clip) and _fits(nar, clip)]
     if not spoken:
-        raise UserError(f"{files.root} has no transcript that the models can say, by the AR model's speakers, in a "
+        raise UserError(f"{files.root} has no transcript that the models can say, by the first model's speakers, in a "
                         "recording that neither model was trained on; give the folder that you tokenized")  # fmt: skip
     if given:
         return [(clip, None) for clip in spoken]
@@ -82,11 +83,11 @@ def chosen(files: Files, ar: Trained, nar: Trained, given: bool) -> list[tuple[C
     return pairs
 
 
-def unseen(clips: Sequence[Clip], ar: Trained, nar: Trained) -> list[Clip]:
-    """The recordings with transcripts, by the speakers of the AR model, that neither model was trained on."""
+def unseen(clips: Sequence[Clip], first: Trained, nar: Trained) -> list[Clip]:
+    """The recordings with transcripts, by the speakers of the first model, that neither model was trained on."""
     speech = [clip for clip in clips if clip.kind == "speech"]
-    seen = set().union(*(selected(speech, each.config.data, "train") for each in (ar, nar)))
-    speakers = ar.config.data.speakers
+    seen = set().union(*(selected(speech, each.config.data, "train") for each in (first, nar)))
+    speakers = first.config.data.speakers
     return [clip for clip in speech
             if clip.transcript and clip.name not in seen and (not speakers or clip.speaker in speakers)]  # fmt: skip
 

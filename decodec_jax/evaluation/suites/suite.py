@@ -97,7 +97,7 @@ def run(suite: str, systems: Sequence[System], items: Sequence[Item], out: Path,
     if suite == "recognition" and not recognisers:
         raise UserError("the suite 'recognition' measures runs of configs/asr.py; give some: --recogniser NAME=RUN")
     if suite == "synthesis" and voice is None:
-        raise UserError("the suite 'synthesis' measures two runs of configs/tts.py; give --model-ar and --model-nar")
+        raise UserError("the suite 'synthesis' measures two runs of configs/tts.py; give --model-first and --model-nar")
     if suite != "recognition" and not (systems if suite in OF_SYSTEMS else models):
         raise UserError(f"the suite {suite!r} has nothing to measure; give it a model")
     tools = scoring.tools() if tools is None else tools

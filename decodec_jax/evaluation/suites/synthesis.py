@@ -1,7 +1,7 @@
 """How well models on tokens speak: words, voice and sound, and what they do with the background of the prompt.
 
-The text of a prompt is never given. So the AR model reads a sentence in the same way whether or not there is noise in
-the prompt, and the pauses of the reading in quiet are those of the others: no threshold decides twice.
+The text of a prompt is never given. So the first model reads a sentence in the same way whether or not there is noise
+in the prompt, and the pauses of the reading in quiet are those of the others: no threshold decides twice.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ HEARD = 5  # sentences for the listening page
 class Voice(NamedTuple):
     """Two trained models, and what they are to say."""
 
-    ar: Trained
+    first: Trained
     nar: Trained
     speaker: Speaker
     sentences: Sentences
@@ -46,17 +46,17 @@ class Spoken(NamedTuple):
     dropped: np.ndarray  # from the noisy prompt, without a background
 
 
-def load(ar: str, nar: str, codecs: Sequence[DeCodec], folder: str, limit: int, voice: str = "") -> Voice:
+def load(first: str, nar: str, codecs: Sequence[DeCodec], folder: str, limit: int, voice: str = "") -> Voice:
     """The models in two run folders, with the one of these codecs that they were trained on.
 
     folder, limit, voice: as for `sentences.load`. Raises UserError if a model is missing or of another codec, and if
     there is nothing to say.
     """
-    if not ar or not nar:
-        raise UserError("the suite 'synthesis' measures two runs of configs/tts.py; give --model-ar and --model-nar")
-    first = trained(ar, FIRST, conversion.codec_of(ar, codecs))
-    second = trained(nar, ("nar",), first.codec)
-    return Voice(first, second, Speaker(first, second), sentences.load(first, second, folder, limit, voice))
+    if not first or not nar:
+        raise UserError("the suite 'synthesis' measures two runs of configs/tts.py; give --model-first and --model-nar")
+    one = trained(first, FIRST, conversion.codec_of(first, codecs))
+    two = trained(nar, ("nar",), one.codec)
+    return Voice(one, two, Speaker(one, two), sentences.load(one, two, folder, limit, voice))
 
 
 def spoken_by(speaker: Speaker, sentence: Sentence) -> Spoken:
@@ -110,7 +110,8 @@ def scores(wave: np.ndarray, sentence: Sentence, tools: Tools) -> Scores:
 def notes(voice: Voice) -> list[str]:
     """What the tables do not say, in lines."""
     told = [f"The {stage} model: step {each.step}, trained on {each.card['data']['minutes']:g} min of tokens of the "
-            f"codec {each.card['codec']}." for stage, each in (("AR", voice.ar), ("NAR", voice.nar))]  # fmt: skip
+            f"codec {each.card['codec']}." for each in (voice.first, voice.nar)
+            for stage in (each.config.model.stage.upper(),)]  # fmt: skip
     if all(each.prompt.background is None for each in voice.sentences.read):
         return [*told, "Not measured: the background (the folder has no background of the split test)."]
     return [*told, f"The noisy prompts have an SNR of {sentences.SNR:g} dB."]

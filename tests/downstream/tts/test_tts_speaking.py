@@ -132,7 +132,7 @@ def decodec(codec, codec_folder, monkeypatch, capsys):
 
 
 def test_the_command_speaks(decodec, runs, voice, tmp_path):
-    models = "--model-ar", runs["ar"], "--model-nar", runs["nar"]
+    models = "--model-first", runs["ar"], "--model-nar", runs["nar"]
     out = tmp_path / "out.wav"
     assert decodec("speak", "A cab!", out, "--voice", voice, *models, "--background", "keep") == (0, [])
     first, rate = audio.read(out)
@@ -168,7 +168,7 @@ def test_the_conversion_suite_has_a_row_for_the_model(runs, codec, monkeypatch):
     ("in 1815", "the number 1815; write numbers out in words"), ("abc " * 400, "takes about 160 s to say"),
 ])  # fmt: skip
 def test_text_that_cannot_be_said_is_refused(decodec, runs, voice, tmp_path, text, reason):
-    code, errors = decodec("speak", text, tmp_path / "out.wav", "--voice", voice, "--model-ar", runs["ar"],
+    code, errors = decodec("speak", text, tmp_path / "out.wav", "--voice", voice, "--model-first", runs["ar"],
                            "--model-nar", runs["nar"])  # fmt: skip
     assert code == 2 and len(errors) == 1 and reason in errors[0]
     assert not (tmp_path / "out.wav").exists()

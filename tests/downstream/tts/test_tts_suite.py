@@ -116,7 +116,7 @@ def test_prompts_are_by_the_same_speaker_and_not_the_sentence(recorded, models):
 
 def test_the_suite_has_its_tables_and_sounds(evaluate, runs, tmp_path, monkeypatch):
     monkeypatch.setattr(suite.charts, "draw", lambda found, out: None)
-    assert evaluate("--model-ar", runs["ar"], "--model-nar", runs["nar"], "--limit", 2) == (0, [])
+    assert evaluate("--model-first", runs["ar"], "--model-nar", runs["nar"], "--limit", 2) == (0, [])
     out = tmp_path / "out/synthesis"
     found = json.loads((out / "tables.json").read_text())
     columns = found["figures"]["sentences"]
@@ -153,15 +153,15 @@ def test_one_voice_reads_all_and_a_background_may_be_missing(models, recorded, c
 
 
 @pytest.mark.parametrize(("changes", "reason"), [
-    ({"--model-ar": ""}, "measures two runs of configs/tts.py; give --model-ar and --model-nar"),
-    ({"--model-nar": ""}, "measures two runs of configs/tts.py; give --model-ar and --model-nar"),
-    ({"--model-ar": "nowhere"}, "nowhere is not a run on tokens"),
+    ({"--model-first": ""}, "measures two runs of configs/tts.py; give --model-first and --model-nar"),
+    ({"--model-nar": ""}, "measures two runs of configs/tts.py; give --model-first and --model-nar"),
+    ({"--model-first": "nowhere"}, "nowhere is not a run on tokens"),
     ({"--limit": "0"}, "the limit is 0; it must be above 0"),
     ({"--data": ""}, "synthetic clips have no transcripts; give --data the folder that you tokenized"),
     ({"--data": "nowhere"}, "nowhere has no manifest.csv"), ({"--voice": "nobody.wav"}, "nobody.wav"),
 ])  # fmt: skip
 def test_each_mistake_is_one_line(evaluate, runs, recorded, tmp_path, changes, reason):
-    given = {"--model-ar": runs["ar"], "--model-nar": runs["nar"], "--data": recorded} | changes
+    given = {"--model-first": runs["ar"], "--model-nar": runs["nar"], "--data": recorded} | changes
     data = given.pop("--data")
     code, errors = evaluate(*(word for pair in given.items() for word in pair), data=data)
     assert (code, len(errors)) == (2, 1) and reason in errors[0] and not (tmp_path / "out").exists()
@@ -174,7 +174,7 @@ def test_models_of_another_codec_and_folders_without_transcripts_are_refused(run
         synthesis.load(ar, nar, [other], str(recorded), 1)
     with pytest.raises(UserError, match=r"a run of the task 'tts_nar'; name a run of configs/tts.py:..._ar"):
         synthesis.load(nar, nar, [codec], str(recorded), 1)
-    with pytest.raises(UserError, match="give --model-ar and --model-nar"):
+    with pytest.raises(UserError, match="give --model-first and --model-nar"):
         suite.run("synthesis", [], [], tmp_path, [Loaded("mine", tmp_path, codec)], TOOLS)
     lines = (recorded / "manifest.csv").read_text().splitlines()
     told = [line.replace("a bad cab", "") for line in lines if ",valid," not in line]
