@@ -14,8 +14,8 @@ from decodec_jax.errors import UserError
 from decodec_jax.training import sharding
 
 
-@pytest.mark.parametrize(("variant", "least", "most"), [("tiny", 1e4, 5e4), ("small", 1.5e6, 2.5e6),
-                                                        ("paper", 5e6, 15e6)])  # fmt: skip
+@pytest.mark.parametrize(("variant", "least", "most"), [("tiny", 1e4, 5e4), ("mini", 5e5, 1e6),
+                                                        ("small", 1.5e6, 2.5e6), ("paper", 5e6, 15e6)])  # fmt: skip
 def test_variant_steps(asr, tokens, codec_folder, variant, least, most):
     config = asr.get_config(variant)
     config.data.tokens, config.data.codec = str(tokens), str(codec_folder)
