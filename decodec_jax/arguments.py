@@ -31,7 +31,7 @@ COMBINE = {
 }
 SPEAK = {
     "speak": Command("a text in the voice of a recording, by models that you train on tokens",
-                     "Hello hi.wav --voice me.wav --model-first runs/ar --model-nar runs/nar"),
+                     "Hello hi.wav --voice me.wav --model-first ar --model-nar nar"),
 }
 MODELS = {
     "info": Command("facts about .dcc files, recordings, models or this installation", "talk.dcc"),
