@@ -79,12 +79,12 @@ def export(run: str | Path, out: str | Path, half: bool = False, beam: tuple[int
     codec = DeCodec.load(run)
     if not codec.quantized:
         raise UserError(f"{run} has no codes yet: its codebooks have not started; train it longer")
-    if beam is not None:
-        codec.config = replace(codec.config, speech=replace(codec.config.speech, beam=beam[0]),
-                               background=replace(codec.config.background, beam=beam[1]))  # fmt: skip
-        for stream in ("speech", "background"):
-            check_beam(stream, getattr(codec.config, stream))
-    saved = bundle.save(out, codec.config, codec.params, codec.codebook, codec.step, half)
+    config = codec.config
+    for stream, width in zip(("speech", "background"), beam or (), strict=False):
+        quantizer = replace(getattr(config, stream), beam=width)
+        check_beam(stream, quantizer)
+        config = replace(config, **{stream: quantizer})
+    saved = bundle.save(out, config, codec.params, codec.codebook, codec.step, half)
     facts = _of_model(codec) | {"fingerprint": saved.fingerprint}  # rounding changes it
     readme = Path(out) / "README.md"
     if readme.is_file() and SIGNED not in readme.read_text(errors="replace"):

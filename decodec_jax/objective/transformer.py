@@ -39,8 +39,7 @@ class Layer(nn.Module):
 
 
 def dot_general(precision: str) -> Callable[..., Array]:
-    """`codec.product.product` in the form of `lax.dot_general`, for Flax's dense layers, whose kernels come first axes
-    first."""
+    """`codec.product.product` as Flax's dense layers call `lax.dot_general`: over the kernel's first axes."""
     def multiply(x: Array, kernel: Array, dimensions: tuple, **_) -> Array:
         count = len(dimensions[0][0])
         rows = x.reshape(*x.shape[:-count], -1)

@@ -13,24 +13,17 @@ from flax import linen as nn
 from jax import Array
 
 from decodec_jax.codec.layers import Dense
-from decodec_jax.downstream.tts.config import Model
-from decodec_jax.downstream.tts.transformer import Cache, Frames, Transformer, empty_cache
+from decodec_jax.downstream.tts.transformer import Cache, Frames, TextNetwork, Transformer, empty_cache
 
 Batch = dict[str, Array]
 
 
-class Network(nn.Module):
-    """Scores of the next code. Symbol 0 pads the text; the code `entries` is the end."""
-
-    config: Model
-    symbols: int
-    entries: int
-    precision: str = "float32"
+class Network(TextNetwork):
+    """Scores of the next code; the code `entries` is the end."""
 
     def setup(self):
-        width = self.config.width
-        self.text_vectors = self.param("text_vectors", nn.initializers.normal(1.0), (self.symbols + 1, width))
-        self.start = self.param("start", nn.initializers.normal(1.0), (1, 1, width))
+        super().setup()
+        self.start = self.param("start", nn.initializers.normal(1.0), (1, 1, self.config.width))
         self.frames = Frames(self.config, 1, self.entries, self.precision)
         self.transformer = Transformer(self.config, 0, self.precision)
         self.head = Dense(self.entries + 1, self.precision)

@@ -17,6 +17,7 @@ from decodec_jax.downstream.tts.trained import Trained
 from decodec_jax.errors import UserError
 
 LONGEST = 30.0  # s of speech at once
+LONGEST_SYMBOL = 100  # frames
 
 
 def writer(trained: Trained) -> "Autoregressive | Parallel":
@@ -84,7 +85,7 @@ class Parallel:
         trained, symbols = self._trained, self._trained.spell(text)
         batch = said([symbols], rounded_up(len(symbols), SYMBOLS))
         lengths = np.asarray(self._read({"params": trained.params}, batch)[1][0, : len(symbols)])
-        durations = np.maximum(1, np.round(np.exp(np.minimum(lengths, 6.0)))).astype(int)
+        durations = np.clip(np.round(np.exp(lengths)), 1, LONGEST_SYMBOL).astype(int)
         f = int(durations.sum())
         require_short(trained, f)
         size = rounded_up(f, FRAMES)

@@ -10,24 +10,18 @@ import optax
 from flax import linen as nn
 from jax import Array
 
-from decodec_jax.downstream.tts.config import Model
-from decodec_jax.downstream.tts.transformer import Frames, Transformer
+from decodec_jax.downstream.tts.transformer import Frames, TextNetwork, Transformer
 
 Batch = dict[str, Array]
 
 
-class Network(nn.Module):
-    """Scores of the codes of one level. Symbol 0 pads the text."""
-
-    config: Model
-    symbols: int
-    entries: int
-    precision: str = "float32"
+class Network(TextNetwork):
+    """Scores of the codes of one level."""
 
     def setup(self):
+        super().setup()
         width, levels = self.config.width, self.config.levels
         normal, heads = nn.initializers.normal(1.0), nn.initializers.lecun_normal(batch_axis=0)
-        self.text_vectors = self.param("text_vectors", normal, (self.symbols + 1, width))
         self.prompt_vector = self.param("prompt_vector", normal, (width,))
         self.frames = Frames(self.config, levels, self.entries, self.precision)
         self.transformer = Transformer(self.config, levels, self.precision)

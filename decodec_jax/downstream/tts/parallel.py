@@ -17,9 +17,8 @@ from flax import linen as nn
 from jax import Array
 
 from decodec_jax.codec.layers import Dense
-from decodec_jax.downstream.tts.config import Model
 from decodec_jax.downstream.tts.sampling import Sampling, nucleus
-from decodec_jax.downstream.tts.transformer import Frames, Transformer
+from decodec_jax.downstream.tts.transformer import Frames, TextNetwork, Transformer
 
 Batch = dict[str, Array]
 
@@ -27,21 +26,16 @@ ROUNDS = 12  # in which codes are filled in
 LENGTHS = 0.1  # weight of the durations' squared error
 
 
-class Network(nn.Module):
-    """Scores of the codes, and the logarithms of durations. Symbol 0 pads the text."""
-
-    config: Model
-    symbols: int
-    entries: int
-    precision: str = "float32"
+class Network(TextNetwork):
+    """Scores of the codes, and the logarithms of durations."""
 
     def setup(self):
-        config, normal = self.config, nn.initializers.normal(1.0)
-        self.text_vectors = self.param("text_vectors", normal, (self.symbols + 1, config.width))
+        super().setup()
+        config = self.config
         self.reader = Transformer(replace(config, layers=max(1, config.layers // 2)), 0, self.precision)
         self.duration = Dense(1, self.precision)
         self.place = Dense(config.width, self.precision)
-        self.unknown = self.param("unknown", normal, (config.width,))
+        self.unknown = self.param("unknown", nn.initializers.normal(1.0), (config.width,))
         self.frames = Frames(config, 1, self.entries, self.precision)
         self.transformer = Transformer(config, 0, self.precision)
         self.head = Dense(self.entries, self.precision)
@@ -116,7 +110,7 @@ def fill_in(
     f = batch["owners"].shape[1]
     frames, temperature = batch["frames"][0], sampling.temperature
 
-    def round_(number: int, state: tuple[Array, Array]) -> tuple[Array, Array]:
+    def one_round(number: int, state: tuple[Array, Array]) -> tuple[Array, Array]:
         codes, known = state
         shown = batch | {"codes": codes[None, None], "known": known[None]}
         logits, _ = network.apply({"params": params}, shown, frozen)
@@ -133,4 +127,4 @@ def fill_in(
         return codes, jnp.argsort(jnp.argsort(-sure)) < count
 
     start = jnp.zeros(f, jnp.int32), jnp.zeros(f, bool)
-    return jax.lax.fori_loop(0, ROUNDS, round_, start)[0]
+    return jax.lax.fori_loop(0, ROUNDS, one_round, start)[0]

@@ -40,7 +40,8 @@ class Synthesis:
         train, valid = (self._usable(self.corpus.split(data, split), spelt) for split in ("train", "valid"))
         self._durations: dict[str, np.ndarray] = {}  # of the symbols, in frames
         if model.stage == "parallel":
-            train, valid = self._aligned(train, spelt), self._aligned(valid, spelt)
+            recogniser = Recogniser.load(data.aligner, codec_of(data.codec, self.corpus))
+            train, valid = (self._aligned(chosen, spelt, recogniser) for chosen in (train, valid))
         found = tuple(sorted({symbol for each in train for symbol in spelt[each.id]}))
         symbols = CHARACTERS if model.text == "characters" else found
         valid = [each for each in valid if set(spelt[each.id]) <= set(symbols)]
@@ -121,9 +122,11 @@ class Synthesis:
                 self.left_out["without a transcript that can be spelled"] += 1
         return kept
 
-    def _aligned(self, chosen: Sequence[Utterance], spelt: dict[str, list[str]]) -> list[Utterance]:
+    def _aligned(
+        self, chosen: Sequence[Utterance], spelt: dict[str, list[str]], recogniser: Recogniser
+    ) -> list[Utterance]:  # fmt: skip
         """Those whose text the recogniser finds in their tokens, and where; the others are counted."""
-        recogniser, kept = Recogniser.load(self.config.data.aligner, codec_of(self.config.data.codec, self.corpus)), []
+        kept = []
         for each in chosen:
             try:
                 self._durations[each.id] = recogniser.align(each.speech, each.background, spelt[each.id])

@@ -26,6 +26,19 @@ def empty_cache(config: Model, b: int, places: int) -> Cache:
     return Cache(jnp.zeros(shape), jnp.zeros(shape))
 
 
+class TextNetwork(nn.Module):
+    """What the networks of all stages begin with: vectors of the text's symbols. Symbol 0 pads the text."""
+
+    config: Model
+    symbols: int
+    entries: int  # of a level's codebook
+    precision: str = "float32"
+
+    def setup(self):
+        self.text_vectors = self.param("text_vectors", nn.initializers.normal(1.0),
+                                       (self.symbols + 1, self.config.width))  # fmt: skip
+
+
 class Transformer(nn.Module):
     """`config.layers` blocks and a norm. Dropout applies where a key "dropout" is given."""
 

@@ -109,9 +109,8 @@ def scores(wave: np.ndarray, sentence: Sentence, tools: Tools) -> Scores:
 
 def notes(voice: Voice) -> list[str]:
     """What the tables do not say, in lines."""
-    told = [f"The {stage} model: step {each.step}, trained on {each.card['data']['minutes']:g} min of tokens of the "
-            f"codec {each.card['codec']}." for each in (voice.first, voice.nar)
-            for stage in (each.config.model.stage.upper(),)]  # fmt: skip
+    told = [f"The model {each.config.variant}: step {each.step}, trained on {each.card['data']['minutes']:g} min of "
+            f"tokens of the codec {each.card['codec']}." for each in (voice.first, voice.nar)]  # fmt: skip
     if all(each.prompt.background is None for each in voice.sentences.read):
         return [*told, "Not measured: the background (the folder has no background of the split test)."]
     return [*told, f"The noisy prompts have an SNR of {sentences.SNR:g} dB."]

@@ -129,7 +129,7 @@ def test_the_suite_has_its_tables_and_sounds(evaluate, runs, tmp_path, monkeypat
     assert between == {"prompts without noise", "noisy prompts", "mine, reconstructed", "mine, background kept",
                        "mine, background dropped"}
     text = (out / "tables.md").read_text()
-    assert "The AR model: step 2, trained on" in text and "The noisy prompts have an SNR of 0 dB." in text
+    assert "The model tiny_ar: step 2, trained on" in text and "The noisy prompts have an SNR of 0 dB." in text
     first, second, converted = sounds.read(tmp_path / "out")
     assert [first.task, second.task, converted.task] == ["speak", "speak", "convert"]
     assert first.transcript and [each.note for each in first.made] == ["background kept", "background removed"]
