@@ -42,7 +42,7 @@ class Layer(nn.Module):
 
 
 def attention(query: Array, key: Array, value: Array, **_) -> Array:
-    """Scaled dot-product attention as Flax's layer calls it: `[b, f, heads, w]` three times `-> [b, f, heads, w]`.
+    """Attention without a mask, as Flax's layer calls it: `[b, f, heads, w]` three times `-> [b, f, heads, w]`.
 
     Over 30 s, one head at a time takes a third of the time on a CPU, because its scores are one large product.
     """
