@@ -157,7 +157,7 @@ def _light() -> Config:
     loss.adversarial, loss.feature, loss.relative_features = 0.15, 0.5, True
 
     optim = config.optim
-    optim.lr, optim.weight_decay, optim.clip, optim.warmup = 8e-4, 0.01, 3.0, 200
+    optim.kind, optim.lr, optim.weight_decay, optim.clip, optim.warmup = "muon", 8e-4, 0.01, 3.0, 200
     optim.decay_from, optim.decay_steps = 65_000, 75_000
 
     train = config.train
@@ -186,8 +186,8 @@ def _tiny() -> Config:
     config.loss.wave = 30.0  # phases come first in so short a time
     config.data.batch = 4
     config.optim.lr = 1.5e-3
-    config.optim.warmup, config.optim.decay_from, config.optim.decay_steps = 50, 1700, 2500
-    config.train.steps, config.train.continuous_steps = 2500, 400
+    config.optim.warmup, config.optim.decay_from, config.optim.decay_steps = 50, 1000, 1500
+    config.train.steps, config.train.continuous_steps = 1500, 300
     config.train.valid_every = config.train.save_every = 500
     return config
 

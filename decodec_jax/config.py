@@ -181,12 +181,17 @@ class Teacher:
     layer: int = 0  # 0: HuBERT's layer 9 (the paper's), or Whisper's last; -1: the mean of all HuBERT layers
 
 
+OPTIMIZERS = ("adamw", "muon")
+
+
 @dataclass
 class Optim:
-    """AdamW: linear warm-up, a constant rate, then a cosine from `decay_from` down to `final` x lr at `decay_steps`."""
+    """The rate: linear warm-up, constant, then a cosine from `decay_from` down to `final` x lr at `decay_steps`."""
 
+    kind: str = "adamw"  # or "muon": that for the kernels of dense layers, AdamW for the rest (training/muon.py)
     lr: float = 3e-4
-    betas: tuple[float, float] = (0.8, 0.99)
+    betas: tuple[float, float] = (0.8, 0.99)  # of AdamW
+    momentum: float = 0.95  # of Muon
     weight_decay: float = 0.0
     warmup: int = 500
     decay_from: int = 0
@@ -291,6 +296,7 @@ def check(config: Config) -> None:
         "train.precision": (config.train.precision, ("auto", "float32", "bfloat16")),
         "teacher.kind": (config.teacher.kind, ("hubert", "whisper", "cepstra")),
         "loss.guidance_form": (loss.guidance_form, ("time", "features", "cosine", "relations")),
+        "optim.kind": (config.optim.kind, OPTIMIZERS),
         "loss.game": (loss.game, ("lsgan", "hinge")),
     }
     for name, (value, allowed) in choices.items():

@@ -40,11 +40,13 @@ class Train:
     keep: int = 3  # number of newest checkpoints to keep
 
 
-def check(data: Data, train: Train) -> None:
+def check(data: Data, optim: settings.Optim, train: Train) -> None:
     """Raise a UserError that names the setting, if no run can use its value."""
     if not data.tokens:
         raise UserError("data.tokens is empty; name the folder that `decodec tokenize` wrote: "
                         "--config.data.tokens=TOKENS")
+    if optim.kind not in settings.OPTIMIZERS:
+        raise UserError(f"optim.kind is {optim.kind!r}; it must be one of {', '.join(settings.OPTIMIZERS)}")
     if train.precision not in ("auto", "float32", "bfloat16"):
         raise UserError(f"train.precision is {train.precision!r}; it must be auto, float32 or bfloat16")
     if isinstance(data.train_splits, str) or not data.train_splits:

@@ -20,17 +20,18 @@ def open_run_folder(config: C, workdir: Path, host: int = 0) -> list[str]:
     """Create or reopen a run folder; the first host saves the configuration in it.
 
     Returns the settings that changed since the folder's last run, as "name is new (was old)". Raises UserError if the
-    model has changed, because its checkpoints would not fit, and if the codec's codebooks would never start.
+    model or the optimizer has changed, because the checkpoints would not fit, and if the codec's codebooks would never
+    start.
     """
     path = workdir / "config.json"
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         before = settings.load(path, type(config)) if path.exists() else config
         changes = differences(settings.to_dict(before), settings.to_dict(config))
-        other_model = [change for change in changes if change.startswith("model.")]
-        if other_model:
-            raise UserError(f"{workdir} holds a run of another model: {other_model[0]}; "
-                            "give another --workdir, or the settings of that run")  # fmt: skip
+        for kind, prefix in (("model", "model."), ("optimizer", "optim.kind ")):
+            if other := [change for change in changes if change.startswith(prefix)]:
+                raise UserError(f"{workdir} holds a run of another {kind}: {other[0]}; "
+                                "give another --workdir, or the settings of that run")
         if isinstance(config, Config):
             _check_start(before, config, workdir)
         if host == 0:

@@ -1,5 +1,7 @@
 """Everything that training changes, as one pytree, and the optimizers."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -12,6 +14,7 @@ from decodec_jax.config import Config, Optim
 from decodec_jax.objective import balancer
 from decodec_jax.objective.discriminators import Discriminators, shortest
 from decodec_jax.objective.losses import is_adversarial, output_names
+from decodec_jax.training.muon import kinds, muon
 from decodec_jax.training.sharding import put_together
 
 
@@ -42,19 +45,25 @@ def learning_rate(config: Optim, peak: float) -> optax.Schedule:
     return optax.join_schedules([warm_up, decay], [begins])
 
 
-def make_optimizer(config: Optim, peak: float, clip: float) -> optax.GradientTransformation:
-    """AdamW after clipping by the global norm."""
-    return optax.chain(
-        optax.clip_by_global_norm(clip),
-        optax.adamw(learning_rate(config, peak), *config.betas, weight_decay=config.weight_decay),
-    )
+def make_optimizer(
+    config: Optim, peak: float, clip: float, precision: str = "float32"
+) -> optax.GradientTransformation:
+    """The optimizer of `optim.kind`, after clipping by the global norm. precision: of Muon's products."""
+    rate = learning_rate(config, peak)
+    optimizer = optax.adamw(rate, *config.betas, weight_decay=config.weight_decay)
+    if config.kind == "muon":
+        matrices = muon(rate, config.momentum, config.weight_decay, precision)
+        optimizer = optax.partition({"muon": matrices, "adamw": optimizer}, kinds)
+    return optax.chain(optax.clip_by_global_norm(clip), optimizer)
 
 
-def make_optimizers(config: Config) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
-    """The optimizers of the generator and of the discriminators."""
+def make_optimizers(
+    config: Config, precision: str = "float32"
+) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
+    """The optimizers of the generator and of the discriminators; the latter is always AdamW."""
     return (
-        make_optimizer(config.optim, config.optim.lr, config.optim.clip),
-        make_optimizer(config.optim, config.discriminator.lr, config.discriminator.clip),
+        make_optimizer(config.optim, config.optim.lr, config.optim.clip, precision),
+        make_optimizer(replace(config.optim, kind="adamw"), config.discriminator.lr, config.discriminator.clip),
     )
 
 

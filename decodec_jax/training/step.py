@@ -174,7 +174,7 @@ def make_train_step(config: Config, mesh: Mesh, adversarial: bool = True) -> Tra
     adversarial: False before the discriminators start. Ignored if the objective has no adversarial terms.
     """
     config = replace(config, train=replace(config.train, precision=product.resolve(config.train.precision)))
-    optimizer, discriminator_optimizer = make_optimizers(config)
+    optimizer, discriminator_optimizer = make_optimizers(config, config.train.precision)
     rate = learning_rate(config.optim, config.optim.lr)
     adversarial = adversarial and is_adversarial(config.loss)
 

@@ -80,7 +80,7 @@ class Config:
 
 def check(config: Config) -> None:
     """Raise a UserError that names the setting, if no run can use its value."""
-    shared.check(config.data, config.train)
+    shared.check(config.data, config.optim, config.train)
     model, features = config.model, config.model.features
     if features.kind not in CODES + FRAMES:
         raise UserError(f"model.features.kind is {features.kind!r}; it must be one of {', '.join(CODES + FRAMES)}")

@@ -68,7 +68,7 @@ class Config:
 
 def check(config: Config) -> None:
     """Raise a UserError that names the setting, if no run can use its value."""
-    shared.check(config.data, config.train)
+    shared.check(config.data, config.optim, config.train)
     model = config.model
     choices = {"stage": STAGES, "text": ("characters", "phones"), "vectors": VECTORS}
     for name, allowed in choices.items():

@@ -67,6 +67,7 @@ def test_saved_and_read_back_a_config_is_the_same(asr):
     ("data.tokens", "", "--config.data.tokens=TOKENS"), ("data.longest", 0.1, "0 < shortest"),
     ("data.train_splits", "train", "a tuple such as"), ("train.valid_items", 0, "valid_items is 0"),
     ("train.precision", "half", "must be auto"),
+    ("optim.kind", "sgd", "must be one of adamw, muon"),
 ])  # fmt: skip
 def test_a_value_no_run_can_use_is_refused(config, name, value, reason):
     *sections, field = name.split(".")
