@@ -4,6 +4,9 @@ Measures a bundle, or the newest checkpoint of a run folder, on a small fixed se
 and mixtures. The metrics are of the speech decoded from the speech tokens alone. Word error rates of clean speech
 compare what Whisper hears in it with what Whisper hears in the original. Appends a row to the table and plots the table
 in a png next to it. Run it every 100,000 mixture-seconds or so.
+
+`python launch/sentinel.py RUN --data FOLDER --against OTHER` compares two models on the same clips, five times as many.
+It prints the mean difference of each metric and its standard error. Small steps of training need this.
 """
 
 import argparse
@@ -26,6 +29,7 @@ from decodec_jax.inference.codec import DeCodec
 from decodec_jax.launching import one_line
 
 CLEAN, MIXTURES = 12, 2  # numbers of clean clips, and of mixtures at each SNR
+MORE_CLEAN, MORE_MIXTURES = 60, 8  # the same for comparisons
 SECONDS = 8.0
 FIGURES = ("PESQ", "ESTOI", "log mel", "OVRL")
 WORDS = ("WER", "WER of level 1")  # decoded from all speech levels, and from the first alone
@@ -35,15 +39,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("model", help="run folder or bundle")
     parser.add_argument("--data", required=True, help="folder of the training data")
-    parser.add_argument("--table", type=Path, required=True, help="csv file to append to; the plot goes next to it")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--table", type=Path, help="csv file to append to; the plot goes next to it")
+    what.add_argument("--against", help="print how much better the model is than this run, bundle or built-in")
     parser.add_argument("--run", help="name of the run in the table (default: the folder's name)")
     parser.add_argument("--seen", type=float, help="mixture-seconds of training (needed for a bundle)")
     arguments = parser.parse_args()
     codec = DeCodec.load(arguments.model)
     if not codec.quantized:
         raise UserError(f"{arguments.model} has no codes yet; measure it once its codebooks have started")
-    seen = arguments.seen if arguments.seen is not None else seconds_seen(Path(arguments.model), codec.step)
     source = sources.open_source(Data(root=arguments.data, cache_mb=0), codec.config.sample_rate, "valid")
+    if arguments.against:
+        compare(codec, DeCodec.load(arguments.against), source)
+        return
+    seen = arguments.seen if arguments.seen is not None else seconds_seen(Path(arguments.model), codec.step)
     row = {"run": arguments.run or Path(arguments.model).name, "mixture-seconds": round(seen)}
     row |= {"step": codec.step, "weights": codec.fingerprint}
     row |= {f"clean {name}": value for name, value in measured(codec, items.clean(source, CLEAN)).items()}
@@ -64,6 +73,12 @@ def seconds_seen(run: Path, step: int) -> float:
 
 def measured(codec: DeCodec, chosen: Sequence[Item]) -> dict[str, float]:
     """Mean metrics of the speech decoded from speech tokens, against the true speech."""
+    means = np.nanmean(clip_by_clip(codec, chosen), axis=0)
+    return {name: round(float(value), 3) for name, value in zip(FIGURES, means, strict=True)}
+
+
+def clip_by_clip(codec: DeCodec, chosen: Sequence[Item]) -> np.ndarray:
+    """The metrics of each clip, `[clips, metrics]`."""
     rows = []
     for item in chosen:
         t = round(SECONDS * item.rate)
@@ -72,7 +87,18 @@ def measured(codec: DeCodec, chosen: Sequence[Item]) -> dict[str, float]:
             metrics.pesq(heard, speech, item.rate), metrics.estoi(heard, speech, item.rate),
             float(metrics.log_mel_distance(heard, speech, item.rate)), judges.dnsmos(heard, item.rate)["dnsmos/ovrl"],
         ))  # fmt: skip
-    return {name: round(float(value), 3) for name, value in zip(FIGURES, np.nanmean(rows, axis=0), strict=True)}
+    return np.array(rows)
+
+
+def compare(codec: DeCodec, other: DeCodec, source: sources.ClipSource) -> None:
+    """Print the mean difference of each metric, codec less other, and its standard error over the clips."""
+    groups = {"clean": items.clean(source, MORE_CLEAN), "mixtures": items.mixtures(source, MORE_MIXTURES)}
+    for group, chosen in groups.items():
+        better = clip_by_clip(codec, chosen) - clip_by_clip(other, chosen)
+        clips = np.sum(np.isfinite(better), axis=0)
+        means, errors = np.nanmean(better, axis=0), np.nanstd(better, axis=0, ddof=1) / clips**0.5
+        columns = (f"{name} {mean:+.3f} ({se:.3f})" for name, mean, se in zip(FIGURES, means, errors, strict=True))
+        print(f"{group}, {len(chosen)} clips: {', '.join(columns)}")
 
 
 def word_errors(
