@@ -121,7 +121,7 @@ def append(table: Path, row: dict) -> None:
     """Add a row to the table; a new table gets a header."""
     new = not table.exists()
     with table.open("a", newline="") as file:
-        writer = csv.DictWriter(file, list(row))
+        writer = csv.DictWriter(file, list(row), lineterminator="\n")
         if new:
             writer.writeheader()
         writer.writerow(row)
