@@ -51,6 +51,7 @@ def two_steps(family, mesh_config, remat=False):
         loss.magnitude_windows, loss.magnitude = (64,), 1.0
         loss.own = loss.swap = loss.speech = loss.background = 0.5
         loss.perceptual = 0.1
+        config.optim.kind = "muon"
     config.data.batch = 8
     config.optim.lr = 3e-5  # Adam makes whole steps of gradients that are nothing but rounding
     config.mesh, config.train.remat = mesh_config, remat
@@ -104,7 +105,7 @@ def test_eight_devices_do_what_one_does_and_gather_no_activations(family, config
     (alone, alone_metrics), (split, split_metrics) = on_one_device(family), (current, metrics)
     assert_but_for_rounding((alone.replace(**moments), alone_metrics), (split.replace(**moments), split_metrics))
     for name in moments:  # gradients pass the logarithms of mel bands, which magnify rounding
-        assert_but_for_rounding(getattr(alone, name), getattr(split, name), to=3e-5)
+        assert_but_for_rounding(getattr(alone, name), getattr(split, name), to=1e-4)
     mesh = sharding.make_mesh(config, 8)
     at_rest, in_use = (sharding.layout(current, mesh, *least) for least in ((config.fsdp_from,), ()))
     assert {axis for lay in jax.tree.leaves(at_rest) for axis in lay.spec if axis} == splitting
