@@ -2,7 +2,7 @@
 
 Every direction of a matrix then learns at the same speed, also those that its gradients seldom point to. Arrays that
 are not matrices of products stay with AdamW. optax.contrib.muon does the same, but computes its products in batches,
-which takes CPUs four times as long.
+which takes CPUs two to three times as long.
 """
 
 import re

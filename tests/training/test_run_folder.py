@@ -27,6 +27,15 @@ def test_codebooks_that_have_started_do_not_mind(tmp_path):
     assert opened(tmp_path, 50) == ["train.continuous_steps is 50 (was 100)"]
 
 
+def test_a_run_of_another_optimizer_is_left_alone(tmp_path):
+    config = Config()
+    open_run_folder(config, tmp_path)
+    config.optim.kind = "muon"
+    with pytest.raises(UserError, match=r"a run of another optimizer: optim.kind is muon \(was adamw\); give another"):
+        open_run_folder(config, tmp_path)
+    assert opened(tmp_path, config.train.continuous_steps) == []  # nothing was written
+
+
 def test_a_resumed_run_keeps_its_precision_unless_the_other_is_far_faster(tmp_path, monkeypatch):
     def on_a_machine(bfloat16):
         monkeypatch.setattr(product, "measured", lambda: {"float32": 1.0, "bfloat16": bfloat16})

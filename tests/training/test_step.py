@@ -105,7 +105,8 @@ def test_eight_devices_do_what_one_does_and_gather_no_activations(family, config
     (alone, alone_metrics), (split, split_metrics) = on_one_device(family), (current, metrics)
     assert_but_for_rounding((alone.replace(**moments), alone_metrics), (split.replace(**moments), split_metrics))
     for name in moments:  # gradients pass the logarithms of mel bands, which magnify rounding
-        assert_but_for_rounding(getattr(alone, name), getattr(split, name), to=1e-4)
+        summed = family == "spectral" and name == "optimizer"  # Muon's momentum is five times AdamW's average by now
+        assert_but_for_rounding(getattr(alone, name), getattr(split, name), to=1e-4 if summed else 3e-5)
     mesh = sharding.make_mesh(config, 8)
     at_rest, in_use = (sharding.layout(current, mesh, *least) for least in ((config.fsdp_from,), ()))
     assert {axis for lay in jax.tree.leaves(at_rest) for axis in lay.spec if axis} == splitting
