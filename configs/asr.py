@@ -65,9 +65,9 @@ def _tiny() -> Config:
     config.model.expansion, config.model.dropout = 2, 0.0
     config.masks.times = config.masks.channels = 0
     config.data.batch, config.data.buckets = 8, 2
-    config.optim.lr, config.optim.warmup, config.optim.ema = 5e-3, 20, 0.9
-    config.optim.decay_from, config.optim.decay_steps = 200, 300
-    config.train.steps, config.train.valid_every, config.train.save_every = 300, 100, 100
+    config.optim.kind, config.optim.lr, config.optim.warmup, config.optim.ema = "muon", 1e-2, 10, 0.9
+    config.optim.decay_from, config.optim.decay_steps = 80, 120
+    config.train.steps, config.train.valid_every, config.train.save_every = 120, 40, 40
     return config
 
 

@@ -18,7 +18,7 @@ Sizes
 
 Recipes, with the paper's row each answers to ("Ablation, noisy set"; "8 kbps" counts both streams)
     causal            DeCodec-c: causal in convolutions and LSTM alike (the paper names the LSTM only).
-    ablation1         SOP alone: no swapped reconstruction, no guidance, causal.
+    ablation1         SOP alone: every mixture is decoded whole, no guidance, causal.
     ablation2         RST alone: both halves are the whole embedding, no guidance, causal.
     ablation3         SOP and RST without guidance, causal.
     no_guidance       DeCodec without guidance; the paper has this row for the causal network only (ablation3).
@@ -39,7 +39,8 @@ def _causal(config: Config):
 
 
 def _ablation1(config: Config):
-    config.loss.own, config.loss.swap = 1.0, 0.0
+    loss = config.loss
+    loss.own, loss.swap, loss.speech, loss.background = 1.0, 0.0, 0.0, 0.0
     _ablation3(config)
 
 

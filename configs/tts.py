@@ -56,9 +56,10 @@ def _tiny(stage: str) -> Config:
     config.model.width, config.model.layers, config.model.heads, config.model.expansion = 32, 2, 2, 2
     config.model.dropout = config.model.corrupted = 0.0
     config.data.batch, config.data.buckets = 8, 1
-    config.optim.lr, config.optim.warmup, config.optim.ema, config.optim.weight_decay = 5e-3, 20, 0.9, 0.01
-    config.optim.decay_from, config.optim.decay_steps = 200, 300
-    config.train.steps, config.train.valid_every, config.train.save_every = 300, 100, 100
+    optim = config.optim
+    optim.kind, optim.lr, optim.warmup, optim.ema, optim.weight_decay = "muon", 1e-2, 10, 0.9, 0.01
+    optim.decay_from, optim.decay_steps = 80, 120
+    config.train.steps, config.train.valid_every, config.train.save_every = 120, 40, 40
     return config
 
 

@@ -20,9 +20,11 @@ ROOT = Path(__file__).parents[1]
 
 
 def train(workdir, *flags, config="tiny"):
-    small = [
+    small = [  # soon compiled
         "--config.data.batch=2", "--config.data.seconds=0.2", "--config.mesh.data=1", "--config.train.valid_clips=2",
-        "--config.train.kmeans_batches=2",
+        "--config.train.kmeans_batches=2", "--config.model.spectral.encoder_blocks=1",
+        "--config.model.spectral.decoder_blocks=1", "--config.loss.mel_windows=512", "--config.loss.mel_bands=40",
+        "--config.loss.magnitude_windows=512",
     ]  # fmt: skip
     command = [sys.executable, "launch/train.py", "--config", f"configs/decodec.py:{config}", "--workdir", str(workdir)]
     environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
@@ -109,13 +111,9 @@ def test_a_run_becomes_a_bundle(run, tmp_path):
 
 
 def test_mistakes_in_training_are_one_line_each(run, tmp_path):
-    (tmp_path / "empty").mkdir()
     mistakes = {
         "--config.optim.learning_rate=1": "learning_rate",
         f"--config.data.root={tmp_path / 'missing'}": "missing",
-        f"--config.data.root={tmp_path / 'empty'}": "empty",
-        "--config.data.seconds=-1": "data.seconds",
-        "--config.mesh.data=3": "mesh.data",
     }
     for flag, named in mistakes.items():
         outcome = train(tmp_path / "run", flag)

@@ -1,5 +1,6 @@
 """What a stranger meets first: the import, the names, the types and the examples in docstrings."""
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,13 @@ def test_importing_is_quick_and_starts_nothing():
         "assert 'jax' not in sys.modules\n"
         "assert decodec_jax.DeCodec.load.__doc__"
     )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_training_imports_no_torch_and_does_not_keep_others_from_it():
+    code = "import sys, decodec_jax.training.loop; assert 'torch' not in sys.modules\n"
+    if importlib.util.find_spec("torch"):
+        code += "import torch"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -292,21 +292,22 @@ def start(stack: Stack, x: Array, normalised: bool, key: Array) -> tuple[Stack, 
     If a level is narrower than the latent, its projections become the principal directions of the residual. Training
     from random codebooks instead is many times slower.
     """
-    started, averages, index, residual = {}, {}, 0, x
+
+    def start_level(residual: Array, inputs: tuple[Levels, Array]) -> tuple[Array, tuple[Levels, Averages]]:
+        level, index = inputs
+        if level.into is not None:
+            level = level._replace(**_principal(residual, level.entries.shape[-1]))
+        z = residual if level.into is None else level.into(residual)
+        centres, counts = kmeans(z, level.entries.shape[0], jax.random.fold_in(key, index))
+        level = level._replace(entries=centres)
+        averages = Averages(centres, counts, centres * counts[:, None])
+        return residual - lookup(nearest(z, centres, normalised), level), (level, averages)
+
+    started, averages, first, residual = {}, {}, 0, x
     for name, run in stack.items():
-        levels, moments = [], []
-        for level in unstack({name: run}):
-            if level.into is not None:
-                level = level._replace(**_principal(residual, level.entries.shape[-1]))
-            z = residual if level.into is None else level.into(residual)
-            centres, counts = kmeans(z, level.entries.shape[0], jax.random.fold_in(key, index))
-            level = level._replace(entries=centres)
-            residual = residual - lookup(nearest(z, centres, normalised), level)
-            levels.append(level)
-            moments.append(Averages(centres, counts, centres * counts[:, None]))
-            index += 1
-        started[name] = jax.tree.map(lambda *a: jnp.stack(a), *levels)
-        averages[name] = jax.tree.map(lambda *a: jnp.stack(a), *moments)
+        numbers = first + jnp.arange(run.entries.shape[0])
+        residual, (started[name], averages[name]) = lax.scan(start_level, residual, (run, numbers))
+        first += len(numbers)
     return started, averages
 
 

@@ -8,7 +8,6 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.random import Generator
-from scipy.signal import oaconvolve
 
 ROOMS = 200  # simulated rooms; each process computes a room once, at its first use
 SOUND = 343.0  # m/s
@@ -24,6 +23,8 @@ def equalised(wave: np.ndarray, extent: float, rng: Generator) -> np.ndarray:
 
 def in_room(wave: np.ndarray, response: np.ndarray) -> np.ndarray:
     """[t] -> [t] in a room with this impulse response; the direct sound keeps its time and level."""
+    from scipy.signal import oaconvolve  # takes a second to import, and not every run has rooms
+
     direct = int(np.argmax(np.abs(response)))
     normalised = response[direct:] / response[direct]
     return oaconvolve(wave, normalised)[: len(wave)].astype(np.float32)

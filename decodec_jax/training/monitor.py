@@ -2,16 +2,24 @@
 
 import json
 import math
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from tensorboardX import SummaryWriter
 
 from decodec_jax import audio
 from decodec_jax.evaluation import figures
+
+# tensorboardX imports torch if it can, for a type that is not used here. That takes seconds, and on a GPU brings CUDA
+# libraries of other versions than JAX's into the process. None makes the import fail, as if torch were not installed.
+_hidden = sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
+from tensorboardX import SummaryWriter  # noqa: E402
+
+if _hidden is None:
+    del sys.modules["torch"]
 
 _QUIET_SECONDS = 20  # between progress lines without a terminal
 _PUBLISH_SECONDS = 60  # between publishing rows; a bucket allows at most one change of a file per second

@@ -55,7 +55,7 @@ def trained(asr, tokens, codec_folder, tmp_path_factory):
 
 def test_it_learns_what_codes_spell(trained, tokens, codec):
     last = rows(trained)[-1]
-    assert last["step"] == 300 and last["valid/cer"] < 0.1 and last["loss"] < 0.2
+    assert last["step"] == 120 and last["valid/cer"] < 0.1 and last["loss"] < 0.2
     recogniser = Recogniser.load(trained, codec)
     found = [(row["transcript"], tokens) for row, tokens in shards.read(tokens) if row["split"] == "valid"]
     wrong = sum(said != recogniser.recognise(each) for said, each in found)

@@ -24,7 +24,7 @@ def aligner(asr, spoken, codec_folder, tmp_path_factory):
     config = asr.get_config("tiny")
     config.data.tokens, config.data.codec, config.data.buckets = str(spoken), str(codec_folder), 1
     config.model.features.speech, config.model.stack = 1, 1
-    config.mesh.data, config.train.precision, config.train.valid_every = 1, "float32", 300
+    config.mesh.data, config.train.precision, config.train.valid_every = 1, "float32", 120
     folder = tmp_path_factory.mktemp("aligners") / "tiny"
     loop.train(config, folder)
     return folder
