@@ -16,7 +16,6 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -34,11 +33,11 @@ QUIET = 20  # s between progress lines
 
 
 def main(_):
-    import jax  # after the flags, so that a typo in a flag is reported at once
-
+    # after the flags, so that a typo in a flag is reported at once
     from decodec_jax import config as settings
     from decodec_jax.data.sources import open_source
-    from decodec_jax.data.targets import About, clip_features, speech_targets, write_cache
+    from decodec_jax.data.targets import About, speech_targets, write_cache
+    from decodec_jax.objective.teacher import of_whole_clips
     from decodec_jax.training.loop import load_teacher
 
     logging.getLogger("absl").setLevel(logging.WARNING)
@@ -53,12 +52,7 @@ def main(_):
     seconds = {clip.name: clip.seconds for source in sources for clip in source.clips if clip.kind == "speech"}
     teacher = load_teacher(config)
     about = About(teacher.fingerprint, teacher.width, config.model.hop, rate)
-    compute = partial(jax.jit(lambda teacher, wave: teacher.features(wave)), jax.device_put(teacher))
-
-    def of_clip(wave: np.ndarray) -> np.ndarray:
-        return teacher.finished(clip_features(wave, about.hop, teacher.window, compute)[None])[0]
-
-    write_cache(out, about, with_progress(speech_targets(sources, about, of_clip), seconds))
+    write_cache(out, about, with_progress(speech_targets(sources, about, of_whole_clips(teacher)), seconds))
     print(f"{out}: {about.width} features per frame for {len(seconds)} clips, from the teacher {about.teacher}")
 
 

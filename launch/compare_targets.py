@@ -13,20 +13,19 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from decodec_jax import audio
 from decodec_jax.config import Data
 from decodec_jax.data import sources
-from decodec_jax.data.targets import at_speed, clip_features
+from decodec_jax.data.targets import at_speed
 from decodec_jax.evaluation.speed.scaling import table
 from decodec_jax.evaluation.suites import items, probe
 from decodec_jax.inference.codec import DeCodec
 from decodec_jax.interop import whisper
 from decodec_jax.launching import one_line
 from decodec_jax.objective.cepstra import HOP, SAMPLE_RATE
-from decodec_jax.objective.teacher import CepstraTeacher, Teacher
+from decodec_jax.objective.teacher import CepstraTeacher, Teacher, of_whole_clips
 
 CROPS = (1.28, 3.0)  # s
 SPEEDS = (0.9, 0.95, 1.05, 1.1)
@@ -71,12 +70,6 @@ def of_codes(model: DeCodec, spoken: list[probe.Utterance]) -> float:
     """Accuracy of the most frequent phone of each first-level code, averaged over clips."""
     predict = partial(probe.most_frequent_phones, entries=model.config.speech.entries)
     return float(np.mean(probe.cross_validated(probe.first_level(model, spoken), predict)))
-
-
-def of_whole_clips(teacher: Teacher) -> Targets:
-    """A function that computes a clip's targets as launch/cache_targets.py does."""
-    compute = partial(jax.jit(lambda teacher, wave: teacher.features(wave)), jax.device_put(teacher))
-    return lambda wave: np.asarray(teacher.finished(clip_features(wave, HOP, teacher.window, compute)[None])[0])
 
 
 def of_crops(teacher: Teacher, whole: Targets, wave: np.ndarray, seconds: float) -> tuple[np.ndarray, np.ndarray]:

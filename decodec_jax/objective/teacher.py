@@ -5,13 +5,16 @@ closes over weights, they become constants of the program, and every compilation
 """
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from decodec_jax.data.targets import clip_features
 from decodec_jax.errors import UserError
 from decodec_jax.objective import cepstra
 from decodec_jax.objective.cepstra import HOP, SAMPLE_RATE, STEP
@@ -160,3 +163,12 @@ class WhisperTeacher(Teacher):
 
     def finished(self, features: np.ndarray) -> np.ndarray:
         return cepstra.normalised(features)
+
+
+def of_whole_clips(teacher: Teacher) -> Callable[[np.ndarray], np.ndarray]:
+    """A function that computes the targets of a clip `[t]` at 16 kHz, `[ceil(t / 320), width]`, of any length.
+
+    It compiles for few lengths only, see `data.targets.clip_features`.
+    """
+    compute = partial(jax.jit(lambda teacher, wave: teacher.features(wave)), jax.device_put(teacher))
+    return lambda wave: np.asarray(teacher.finished(clip_features(wave, HOP, teacher.window, compute)[None])[0])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from decodec_jax.objective.cepstra import HOP
-from decodec_jax.objective.teacher import CepstraTeacher
+from decodec_jax.objective.teacher import CepstraTeacher, of_whole_clips
 from decodec_jax.testing import speech_clips, tiny_model, tiny_quantizer
 
 
@@ -21,7 +21,7 @@ def compare():
 
 def test_crops_are_paired_with_the_same_frames_of_the_whole_clip(compare):
     (wave,) = speech_clips(1, 10 * HOP + 7)
-    whole = compare.of_whole_clips(CepstraTeacher())
+    whole = of_whole_clips(CepstraTeacher())
     ours, theirs = compare.of_crops(CepstraTeacher(), whole, wave, 4 * HOP / 16_000)
     assert ours.shape == theirs.shape == (8, CepstraTeacher.width)
     np.testing.assert_array_equal(theirs, whole(wave)[:8])
@@ -31,7 +31,7 @@ def test_crops_are_paired_with_the_same_frames_of_the_whole_clip(compare):
 
 def test_targets_interpolated_to_a_speed_are_nearer_than_unchanged_ones(compare):
     (wave,) = speech_clips(1, 32_000)
-    whole = compare.of_whole_clips(CepstraTeacher())
+    whole = of_whole_clips(CepstraTeacher())
     interpolated, unchanged = compare.cosines_at(whole, wave, 0.9)
     assert interpolated > unchanged
     assert compare.cosines_at(whole, wave, 1.0) == pytest.approx((1, 1), abs=1e-4)

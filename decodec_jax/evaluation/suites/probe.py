@@ -22,7 +22,7 @@ from decodec_jax.evaluation.metrics import judges
 from decodec_jax.evaluation.suites.compare import Values
 from decodec_jax.evaluation.systems.base import Item
 from decodec_jax.inference.codec import DeCodec
-from decodec_jax.objective.teacher import Teacher
+from decodec_jax.objective.teacher import Teacher, of_whole_clips
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ def first_level(model: DeCodec, spoken: Sequence[Utterance]) -> Frames:
 
 def teacher_accuracy(teacher: Teacher, spoken: Sequence[Utterance], hop: int) -> Values:
     """Accuracy of phones predicted from the teacher's targets, in frames of `hop` samples: what guidance can offer."""
-    targets = [np.asarray(teacher.targets(each.wave[None])[0]) for each in spoken]
+    targets = list(map(of_whole_clips(teacher), (each.wave for each in spoken)))
     return {"phones/vectors": phone_accuracy(targets, spoken, hop)}
 
 

@@ -1,6 +1,8 @@
 import logging
 from types import SimpleNamespace
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from decodec_jax.evaluation.metrics import judges
 from decodec_jax.evaluation.metrics.judges import Phone
 from decodec_jax.evaluation.suites import probe
 from decodec_jax.evaluation.systems.base import Item
+from decodec_jax.objective.teacher import Teacher
 
 RATE = 16_000
 
@@ -65,18 +68,22 @@ def test_a_frame_is_labelled_with_the_phone_at_its_centre():
 
 
 def test_phones_are_predicted_from_a_teachers_targets(rng):
-    class Knows:
+    @jax.tree_util.register_static
+    class Knows(Teacher):
         """A teacher whose targets are the phone in one-hot form; the samples encode the phone's number."""
 
-        def targets(self, wave):
-            return np.eye(3)[np.round(100 * wave[:, ::160]).astype(int)]
+        def features(self, wave):
+            return jnp.eye(3)[jnp.round(100 * wave[:, ::320]).astype(int)]
+
+        def finished(self, features):
+            return features
 
     def spoken(n):
         said = rng.integers(3, size=40)
-        phones = [Phone("ABC"[number], 0.01 * i, 0.01 * (i + 1)) for i, number in enumerate(said)]
-        return probe.Utterance(np.repeat(said / 100, 160).astype(np.float32), RATE, f"speaker{n % 3}", "", phones)
+        phones = [Phone("ABC"[number], 0.02 * i, 0.02 * (i + 1)) for i, number in enumerate(said)]
+        return probe.Utterance(np.repeat(said / 100, 320).astype(np.float32), RATE, f"speaker{n % 3}", "", phones)
 
-    read = probe.teacher_accuracy(Knows(), [spoken(n) for n in range(6)], 160)
+    read = probe.teacher_accuracy(Knows(), [spoken(n) for n in range(6)], 320)
     np.testing.assert_array_equal(read["phones/vectors"], np.ones(6))
 
 
