@@ -111,9 +111,13 @@ def test_a_run_becomes_a_bundle(run, tmp_path):
 
 
 def test_mistakes_in_training_are_one_line_each(run, tmp_path):
+    (tmp_path / "empty").mkdir()
     mistakes = {
         "--config.optim.learning_rate=1": "learning_rate",
         f"--config.data.root={tmp_path / 'missing'}": "missing",
+        f"--config.data.root={tmp_path / 'empty'}": "empty",
+        "--config.data.seconds=-1": "data.seconds",
+        "--config.mesh.data=3": "mesh.data",
     }
     for flag, named in mistakes.items():
         outcome = train(tmp_path / "run", flag)

@@ -22,6 +22,7 @@ from decodec_jax.evaluation.metrics import judges
 from decodec_jax.evaluation.suites.compare import Values
 from decodec_jax.evaluation.systems.base import Item
 from decodec_jax.inference.codec import DeCodec
+from decodec_jax.objective.cepstra import HOP
 from decodec_jax.objective.teacher import Teacher, of_whole_clips
 
 log = logging.getLogger(__name__)
@@ -111,10 +112,10 @@ def first_level(model: DeCodec, spoken: Sequence[Utterance]) -> Frames:
     return labelled_frames(spoken, lambda each: model.encode(each.wave, each.rate).speech[0], seconds)
 
 
-def teacher_accuracy(teacher: Teacher, spoken: Sequence[Utterance], hop: int) -> Values:
-    """Accuracy of phones predicted from the teacher's targets, in frames of `hop` samples: what guidance can offer."""
+def teacher_accuracy(teacher: Teacher, spoken: Sequence[Utterance]) -> Values:
+    """Accuracy of phones predicted from the teacher's targets: what guidance can offer."""
     targets = list(map(of_whole_clips(teacher), (each.wave for each in spoken)))
-    return {"phones/vectors": phone_accuracy(targets, spoken, hop)}
+    return {"phones/vectors": phone_accuracy(targets, spoken, HOP)}
 
 
 def phone_accuracy(targets: Sequence[np.ndarray], spoken: Sequence[Utterance], hop: int) -> np.ndarray:

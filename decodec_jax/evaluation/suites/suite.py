@@ -194,7 +194,7 @@ def _probe(job: Job) -> list[Row]:
     for name, path, model in job.models:
         teacher = compare.teacher_of(path)
         if teacher is not None:
-            found = probe.teacher_accuracy(teacher, spoken, model.config.hop)
+            found = probe.teacher_accuracy(teacher, spoken)
             rows += compare.rows("first level, clean speech", f"teacher of {name}", names, found)
         if model.quantized:
             found = probe.accuracies(probe.first_level(model, spoken), probe.first_vectors(model))

@@ -83,7 +83,7 @@ def test_phones_are_predicted_from_a_teachers_targets(rng):
         phones = [Phone("ABC"[number], 0.02 * i, 0.02 * (i + 1)) for i, number in enumerate(said)]
         return probe.Utterance(np.repeat(said / 100, 320).astype(np.float32), RATE, f"speaker{n % 3}", "", phones)
 
-    read = probe.teacher_accuracy(Knows(), [spoken(n) for n in range(6)], 320)
+    read = probe.teacher_accuracy(Knows(), [spoken(n) for n in range(6)])
     np.testing.assert_array_equal(read["phones/vectors"], np.ones(6))
 
 
