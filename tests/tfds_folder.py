@@ -5,7 +5,7 @@ import json
 from decodec_jax.data import records
 
 
-def write(root, features, splits):
+def write(root, features, splits, name="clips"):
     """A TFDS dataset as its ArrayRecord builder leaves it, made without TensorFlow. splits: name -> examples."""
     import tensorflow_datasets as tfds  # which takes seconds
     from tensorflow_datasets.core.example_serializer import ExampleSerializer
@@ -14,13 +14,13 @@ def write(root, features, splits):
     root.mkdir(parents=True)
     features.save_config(root)
     serializer = ExampleSerializer(features.get_serialized_info())
-    for name, examples in splits.items():
+    for split, examples in splits.items():
         encoded = (serializer.serialize_example(features.encode_example(example)) for example in examples)
-        records.write(root / f"clips-{name}.array_record-00000-of-00001", encoded)
+        records.write(root / f"{name}-{split}.array_record-00000-of-00001", encoded)
     template = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
     described = [
-        {"name": name, "shardLengths": [str(len(examples))], "numBytes": "1", "filepathTemplate": template}
-        for name, examples in splits.items()
+        {"name": split, "shardLengths": [str(len(examples))], "numBytes": "1", "filepathTemplate": template}
+        for split, examples in splits.items()
     ]
-    info = {"name": "clips", "version": "1.0.0", "fileFormat": "array_record", "splits": described}
+    info = {"name": name, "version": "1.0.0", "fileFormat": "array_record", "splits": described}
     (root / "dataset_info.json").write_text(json.dumps(info))

@@ -173,7 +173,7 @@ def _of_tfds(root: Path, kind: str) -> list[Item]:
     found = []
     for split, examples in source.splits.items():
         for name in (f"{split}#{index}" for index in range(len(examples))):
-            clip = described.get(name) or Clip(name, "", "", 0.0, split)
+            clip = described.get(name) or Clip(name, "", "", 0.0, tfds_source.ours(split))
             found.append(Item(name, str(root), name, clip.kind or kind, clip.speaker, clip.split, clip.transcript, "",
                               clip.seconds, round(32_000 * clip.seconds)))  # fmt: skip
     return found
@@ -238,16 +238,10 @@ def _members(items: Sequence[Item]) -> Iterator[tuple[Item, io.BytesIO | UserErr
 
 def _example(item: Item) -> io.BytesIO:
     """A recording of a TFDS dataset, as the bytes of a file."""
-    example = tfds_source.fetch(_splits(item.path), item.member)
-    if isinstance(example["audio"], bytes):
-        return io.BytesIO(example["audio"])
-    if "sample_rate" not in example:
-        raise UserError(f"{item.id} lacks the feature 'sample_rate'")
-    return io.BytesIO(audio.encode(example["audio"], int(example["sample_rate"]), ".flac", item.id))
+    _, held = _dataset(item.path).example(item.member)
+    return io.BytesIO(held if isinstance(held, bytes) else audio.encode(*held, ".flac", item.id))
 
 
 @lru_cache(maxsize=16)
-def _splits(root: str) -> dict:
-    import tensorflow_datasets as tfds
-
-    return tfds.builder_from_directory(root).as_data_source()
+def _dataset(root: str) -> tfds_source.Tfds:
+    return tfds_source.open_tfds(Path(root), 1, lambda _: False)

@@ -77,8 +77,10 @@ def prepare(
 
 def _name(source: str, taken: dict) -> str:
     """A short, unique name for a source."""
-    path = source.split("=", 1)[-1].rstrip("/")
+    recipe, path = source.split("=", 1)[0], source.split("=", 1)[-1].rstrip("/")
     stem = PurePosixPath(path.split("*")[0].rstrip("/")).name or "source"
+    if "=" in source and re.fullmatch(r"\d+\.\d+\.\d+", stem):  # TFDS names its folders after versions
+        stem = recipe
     name = re.sub(r"[^\w.-]+", "_", re.sub(r"\.(tar(\.\w+)?|tgz)$", "", stem)).lstrip(".") or "source"
     number = 2
     unique = name

@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 
 from decodec_jax.corpora import items, storage
 from decodec_jax.corpora.items import ARCHIVES, Item
+from decodec_jax.data import tfds_source
 from decodec_jax.errors import UserError
 
 Texts = Mapping[str, str]  # transcripts or other facts, by the key of a recording
@@ -43,6 +44,10 @@ def listed(source: str, kind: str = "speech") -> list[Item]:
     if name not in RECIPES:
         raise UserError(f"{name!r} is not a recipe; there are {', '.join(RECIPES)}")
     recipe = RECIPES[name]
+    if name in TFDS and Path(place, "dataset_info.json").exists():
+        if tfds_source.open_tfds(Path(place), 1, lambda _: False).dataset != name:
+            raise UserError(f"{place} is a TFDS dataset, but not of {name}")
+        return [replace(item, licence=recipe.licence) for item in items.listed(place)]
     told = recipe.told(texts(place, recipe.texts)) if recipe.texts else {}
     found = []
     for item in items.listed(place, kind):
@@ -178,3 +183,4 @@ RECIPES = {
     "demand": Recipe("https://zenodo.org/records/1227121", "CC BY-SA 3.0", _demand),
     "rirs": Recipe("https://www.openslr.org/28", "Apache-2.0", _rirs),
 }
+TFDS = ("libritts", "vctk", "librispeech")  # corpora of TFDS's catalogue, whose examples tell the rest
