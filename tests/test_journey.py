@@ -160,7 +160,7 @@ def follow(run, tmp_path, monkeypatch):
     return follow
 
 
-STEP = ("step_0001500", "step_0000008")
+STEP = ("step_0001000", "step_0000008")
 
 
 def test_the_readme_can_be_followed(follow):
