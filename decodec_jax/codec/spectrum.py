@@ -112,15 +112,24 @@ def mel_filters(sample_rate: int, hop: int, bands: int) -> np.ndarray:
     """Slaney's mel filters, all of equal height, over the bins of a window of two hops: `[hop + 1, bands]`.
 
     No filter is empty, because neither of its sides is narrower than a bin. If that leaves no room for `bands` filters,
-    there are fewer. librosa has such filters too, but takes a second to import.
+    there are fewer.
     """
     top = sample_rate / 2
     bands = max(1, min(bands, int(_mel(top) / _mel(top / hop)) - 1))
+    return np.float32(mel_triangles(sample_rate, hop + 1, bands)[0])
+
+
+def mel_triangles(sample_rate: int, bins: int, bands: int) -> tuple[np.ndarray, np.ndarray]:
+    """Slaney's mel filters, all of height 1, over the bins of a spectrum, `[bins, bands]`, and their widths in Hz.
+
+    librosa has them too, but takes a second to import.
+    """
+    top = sample_rate / 2
     edges = np.linspace(0, _mel(top), bands + 2)
     edges = np.where(edges < 15, edges * 200 / 3, 1000 * 6.4 ** ((edges - 15) / 27))
-    bins, widths = np.linspace(0, top, hop + 1)[:, None], np.diff(edges)
-    rising, falling = (bins - edges[:-2]) / widths[:-1], (edges[2:] - bins) / widths[1:]
-    return np.float32(np.clip(np.minimum(rising, falling), 0, None))
+    hertz, sides = np.linspace(0, top, bins)[:, None], np.diff(edges)
+    rising, falling = (hertz - edges[:-2]) / sides[:-1], (edges[2:] - hertz) / sides[1:]
+    return np.clip(np.minimum(rising, falling), 0, None), edges[2:] - edges[:-2]
 
 
 def _mel(hz: float) -> float:

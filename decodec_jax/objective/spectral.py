@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from decodec_jax.codec.spectrum import hann, hann_norm
+from decodec_jax.codec.spectrum import hann, hann_norm, mel_triangles
 
 _EPS = 1e-5  # least magnitude: keeps the square root away from zero, where it has no gradient
 _QUIET = 3e-4  # least normalised magnitude, -70 dB: differences below it count less and less
@@ -38,10 +38,9 @@ def magnitudes(wave: Array, window: int, overlap: int = 4, eps: float = _EPS) ->
 
 @lru_cache
 def mel_filters(sample_rate: int, window: int, bands: int) -> np.ndarray:
-    """Slaney's triangular mel filters, `[window / 2 + 1, bands]`."""
-    import librosa  # takes most of a second to import
-
-    return librosa.filters.mel(sr=sample_rate, n_fft=window, n_mels=bands).T.astype(np.float32)
+    """Slaney's mel filters, all of equal area, over the bins of a window, `[window / 2 + 1, bands]`."""
+    triangles, widths = mel_triangles(sample_rate, window // 2 + 1, bands)
+    return np.float32(triangles * 2 / widths)
 
 
 def log_mel(
