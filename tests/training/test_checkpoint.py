@@ -44,9 +44,9 @@ def test_what_eight_devices_wrote_any_number_reads(saved):
 
 
 def test_only_the_newest_are_kept(tmp_path, tiny_config):
-    checkpoints = Checkpoints(tmp_path, keep=2)
+    checkpoints, state = Checkpoints(tmp_path, keep=2), fresh(tiny_config)
     for step in range(4):
-        checkpoints.save(fresh(tiny_config), step, step)
+        checkpoints.save(state, step, step)
     checkpoints.wait()
     assert checkpoints.steps() == [2, 3]
 
