@@ -57,7 +57,7 @@ def on_two_hosts(workdir: Path, *flags: str) -> list[str]:
             command, cwd=ROOT, env=os.environ | slurm | cpus, text=True, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         ))  # fmt: skip
-    printed = [process.communicate(timeout=120)[0] for process in processes]
+    printed = [process.communicate(timeout=600)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], "\n".join(printed)
     return printed
 
