@@ -184,8 +184,8 @@ def _tiny() -> Config:
     for quantizer in (config.model.speech, config.model.background):
         quantizer.entries, quantizer.beam = 256, 1
     _reconstruct_only(config)
-    # phases come first in so short a time, and only the paper's decodings: parts alone are learned more slowly
-    config.loss.wave = 30.0
+    config.loss.wave = 30.0  # phases come first in so short a time
+    # the paper's two decodings; with parts decoded alone, so short a training gives worse sound
     config.loss.own, config.loss.swap, config.loss.speech, config.loss.background = 1.0, 1.0, 0.0, 0.0
     config.data.batch = 4
     config.optim.lr = 1.5e-3

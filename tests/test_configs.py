@@ -41,10 +41,11 @@ class AnyTeacher:
         return self.targets(wave)[None] + wave[:, :1, None]
 
 
-# a recipe changes the same settings at every size: those of the paper's size are stepped through, and some small ones.
-# Four recipes change only the number of levels; one of them is enough.
-BUILT = {"kbps4", "kbps6", "speech3_noise1"} | {v for v in decodec.VARIANTS if v.startswith(("small_", "tiny_"))}
-STEPPED = [v for v in decodec.VARIANTS if v not in BUILT] + ["small_full", "tiny_full_causal"]
+# A recipe changes the same settings at every size: those of the paper's size are stepped through, and some small ones.
+# Four recipes change only the number of levels: one is stepped through at that size, the others at one sooner traced.
+LEVELS = ("kbps4", "kbps6", "speech3_noise1")
+STEPPED = [v for v in decodec.VARIANTS if not v.startswith(("small_", "tiny_")) and v not in LEVELS]
+STEPPED += ["small_full", "tiny_full_causal", *(f"tiny_{recipe}" for recipe in LEVELS)]
 
 
 @pytest.mark.parametrize("variant", STEPPED)

@@ -34,6 +34,7 @@ class Recipe:
     describe: Callable[[PurePosixPath, Texts], Fields | None]  # from its path in the source
     texts: Sequence[str] = ()  # patterns for the names of the text files it needs
     told: Callable[[dict[str, str]], Texts] = dict  # from the contents of the texts, by name
+    tfds: bool = False  # whether TFDS's catalogue has the corpus; its examples give all but the licence
 
 
 def listed(source: str, kind: str = "speech") -> list[Item]:
@@ -44,7 +45,7 @@ def listed(source: str, kind: str = "speech") -> list[Item]:
     if name not in RECIPES:
         raise UserError(f"{name!r} is not a recipe; there are {', '.join(RECIPES)}")
     recipe = RECIPES[name]
-    if name in TFDS and Path(place, "dataset_info.json").exists():
+    if recipe.tfds and Path(place, "dataset_info.json").exists():
         if tfds_source.open_tfds(Path(place), 1, lambda _: False).dataset != name:
             raise UserError(f"{place} is a TFDS dataset, but not of {name}")
         return [replace(item, licence=recipe.licence) for item in items.listed(place)]
@@ -173,14 +174,14 @@ def _rirs(path: PurePosixPath, told: Texts) -> Fields | None:
 
 RECIPES = {
     "aishell3": Recipe("https://www.openslr.org/93", "Apache-2.0", _aishell3, ("content.txt",), _aishell3_told),
-    "libritts": Recipe("https://www.openslr.org/60", "CC BY 4.0", _librispeech, ("*.normalized.txt",), _by_stem),
-    "vctk": Recipe("https://doi.org/10.7488/ds/2645", "CC BY 4.0", _vctk, ("p*.txt", "s*.txt"), _by_stem),
+    "libritts": Recipe("https://www.openslr.org/60", "CC BY 4.0", _librispeech, ("*.normalized.txt",), _by_stem,
+                       tfds=True),
+    "vctk": Recipe("https://doi.org/10.7488/ds/2645", "CC BY 4.0", _vctk, ("p*.txt", "s*.txt"), _by_stem, tfds=True),
     "wsj": Recipe("https://catalog.ldc.upenn.edu/LDC93S6A", "LDC user agreement", _wsj, ("*.dot", "*.lsn"), _wsj_told),
     "esc50": Recipe("https://github.com/karolpiczak/ESC-50", "CC BY-NC 3.0", _esc50, ("esc50.csv",), _esc50_told),
     "dns_noise": Recipe("https://github.com/microsoft/DNS-Challenge", "AudioSet and Freesound, per clip", _background),
-    "librispeech": Recipe("https://www.openslr.org/12", "CC BY 4.0", _librispeech, ("*.trans.txt",), _lines),
+    "librispeech": Recipe("https://www.openslr.org/12", "CC BY 4.0", _librispeech, ("*.trans.txt",), _lines, tfds=True),
     "musan": Recipe("https://www.openslr.org/17", "CC BY 4.0", _musan),
     "demand": Recipe("https://zenodo.org/records/1227121", "CC BY-SA 3.0", _demand),
     "rirs": Recipe("https://www.openslr.org/28", "Apache-2.0", _rirs),
-}
-TFDS = ("libritts", "vctk", "librispeech")  # corpora of TFDS's catalogue, whose examples tell the rest
+}  # fmt: skip
