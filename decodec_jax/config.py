@@ -22,7 +22,7 @@ class Quantizer:
     entries: int = 1024
     dim: int = 0  # width of a codebook vector; 0: the latent's, without projections. With "ema", projections stay fixed
     first_dim: int = 0  # dimensions that only the first (semantic) level codes, and it alone; 0: all levels code all
-    decay: float = 0.99  # of the moving averages, per step
+    decay: float = 0.99  # of the moving averages, per step; rises towards 1 as the learning rate falls
     revive: float = 0.1  # a batch vector replaces each entry used less than this share of the mean
     # share of training items coded with a random number of levels; if there is `first_dim`, half of them with one level
     dropout: float = 0.5

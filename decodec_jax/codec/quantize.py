@@ -241,7 +241,7 @@ class Averages(NamedTuple):
     sums: Array  # [k, n, d]
 
 
-def move(averages: Averages, tally: Tally, decay: float, revive: float) -> tuple[Averages, Array]:
+def move(averages: Averages, tally: Tally, decay: Array | float, revive: float) -> tuple[Averages, Array]:
     """One moving-average update, and the number of entries replaced, `[k]`.
 
     An entry whose count falls below `revive` times the mean count is dead. A vector of the batch replaces it, with the

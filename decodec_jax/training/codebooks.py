@@ -7,21 +7,32 @@ from jax.sharding import Mesh
 
 from decodec_jax.codec.model import STREAMS, DeCodecNetwork, Halves
 from decodec_jax.codec.quantize import Averages, Tally, move
-from decodec_jax.config import Config
+from decodec_jax.config import Config, Optim
 from decodec_jax.training.sharding import layout, replicated
-from decodec_jax.training.state import State, computed_with
+from decodec_jax.training.state import State, computed_with, learning_rate
 
 Tallies = Halves[dict[str, Tally]]
 
 
-def move_codebooks(config: Config, codebook: dict, tallies: Tallies) -> tuple[dict, dict]:
+def memory(optim: Optim, decay: float, step: Array) -> Array:
+    """The decay of the moving averages at this step: `decay`, and nearer to 1 as the learning rate falls.
+
+    An entry follows the few vectors of recent batches that chose it. Near the end, when the latents hardly move, a
+    longer memory gives it the mean of many more. How much longer is the learning rate's own ratio of peak to present.
+    """
+    share = jnp.where(step < optim.warmup, 1.0, learning_rate(optim, 1.0)(step))
+    return 1 - (1 - decay) * share
+
+
+def move_codebooks(config: Config, codebook: dict, tallies: Tallies, step: Array) -> tuple[dict, dict]:
     """Moving-average codebooks after one batch, and the number of entries replaced per level."""
     moved, metrics = {}, {}
     for half, name in zip(Halves._fields, STREAMS, strict=True):
         if name not in codebook:
             continue
         quantizer, tally = getattr(config.model, half), getattr(tallies, half)
-        outcome = {run: move(codebook[name][run], tally[run], quantizer.decay, quantizer.revive) for run in tally}
+        decay = memory(config.optim, quantizer.decay, step)
+        outcome = {run: move(codebook[name][run], tally[run], decay, quantizer.revive) for run in tally}
         moved[name] = {run: averages for run, (averages, _) in outcome.items()}
         replaced = jnp.concatenate([replaced for _, replaced in outcome.values()])
         metrics |= {f"replaced/{half}{level + 1}": count for level, count in enumerate(replaced)}

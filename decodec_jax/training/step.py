@@ -183,7 +183,7 @@ def make_train_step(config: Config, mesh: Mesh, adversarial: bool = True) -> Tra
         of_batch = partial(losses_and_gradients, config, mesh, adversarial, computed_with(state, mesh), teacher)
         arguments, count = (batch, key, state.gradient_norms), config.train.accumulate
         means, tallies, norms = of_batch(*arguments) if count == 1 else accumulated(of_batch, *arguments, count, mesh)
-        codebook, codebook_metrics = move_codebooks(config, state.codebook, tallies)
+        codebook, codebook_metrics = move_codebooks(config, state.codebook, tallies, state.step)
         norm = optax.tree.norm(means.gradient)
         metrics = means.metrics | codebook_metrics | {"gradient_norm": norm, "lr": jnp.asarray(rate(state.step))}
         finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
