@@ -25,11 +25,12 @@ def test_a_late_step_moves_entries_a_twentieth_as_far(rng):
     config.optim = OPTIM
     entries, vectors = (jnp.float32(rng.standard_normal((2, 4, 3))) for _ in range(2))
     counts = jnp.full((2, 4), 5.0)
-    codebook = dict.fromkeys(STREAMS, {"levels": Averages(entries, counts, 5 * entries)})
+    codebook = {name: {"levels": Averages(entries, counts, 5 * entries)} for name in STREAMS}
     tally = {"levels": Tally(counts, 5 * vectors, vectors)}  # every entry is chosen as often as before
     early, late = (
         move_codebooks(config, codebook, Halves(tally, tally), jnp.asarray(step))[0]["speech_quantizer"]["levels"]
         for step in (100, 200)
     )
-    np.testing.assert_allclose(early.entries - entries, (1 - config.model.speech.decay) * (vectors - entries), rtol=1e-4)
+    expected = (1 - config.model.speech.decay) * (vectors - entries)
+    np.testing.assert_allclose(early.entries - entries, expected, rtol=1e-4)
     np.testing.assert_allclose(late.entries - entries, (early.entries - entries) / 20, rtol=1e-3)
