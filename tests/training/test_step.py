@@ -395,6 +395,14 @@ def test_the_waveform_term_leaves_out_waveforms_that_cannot_be_known(tiny_config
     np.testing.assert_allclose(gradient, every * known[:, None, :, None], rtol=1e-5)
 
 
+def test_a_model_without_guidance_may_have_the_perceptual_term():
+    config = testing.tiny_config(strides=(32, 10), hop=320)
+    config.loss.perceptual = 0.1
+    mesh, state, batch = prepared(config)
+    _, metrics = jax.eval_shape(make_train_step(config, mesh), state, batch, CepstraTeacher())
+    assert "loss/perceptual" in metrics and "cosine" not in metrics
+
+
 def test_the_perceptual_term_hears_one_clip_of_each_pair_in_its_last_decoding(rng):
     config = testing.tiny_config(strides=(32, 10), hop=320)
     config.loss = Loss(wave=0.0, mel=0.0, perceptual=2.0)

@@ -79,8 +79,9 @@ def comparable(config: Config, precision: str = "float32") -> Config:
         waveform=dataclasses.replace(config.model.waveform, **({"lstm_layers": 0} if is_dac(config.model) else {})),
     )  # fmt: skip
     config.loss = dataclasses.replace(
-        loss, own=1, swap=0, speech=0, background=0, perp=0, guidance=0, adversarial=0, feature=0, balance=0
-    )
+        loss, own=1, swap=0, speech=0, background=0, perp=0, guidance=0, perceptual=0, adversarial=0, feature=0,
+        balance=0,
+    )  # fmt: skip
     config.optim.kind = "adamw"
     config.mesh = Mesh(data=1)
     config.train.continuous_steps, config.train.accumulate, config.train.remat = NEVER, 1, False

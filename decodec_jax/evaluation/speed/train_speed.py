@@ -18,17 +18,18 @@ from decodec_jax.training.state import create, fresh
 
 
 def trainable(config: Config, plain: bool = False) -> Config:
-    """The config without guidance that is unavailable here: by a teacher without weights, or by cached targets.
+    """The config without what is unavailable here: cached targets, and a teacher whose weights are missing.
 
-    plain: also drop all guidance and the discriminators, which leaves the generator with mel and waveform losses.
+    plain: also drop every teacher and the discriminators, which leaves the generator with its reconstruction losses.
     """
     config = copy.deepcopy(config)
     config.data.targets = ""
-    guided, adversarial = config.loss.guidance, config.loss.adversarial or config.loss.feature
-    if guided and (plain or not at_hand(config)):
-        config.loss.guidance = 0.0
-        reason = "as --plain asks" if plain else "as teacher.path names no weights"
-        print_progress(f"train: without guidance, {reason}")
+    taught = config.loss.guidance or config.loss.perceptual
+    adversarial = config.loss.adversarial or config.loss.feature
+    if taught and (plain or not at_hand(config)):
+        config.loss.guidance = config.loss.perceptual = 0.0
+        reason = "as --plain asks" if plain else "as its weights are not at hand"
+        print_progress(f"train: without the teacher, {reason}")
     if plain and adversarial:
         config.loss.adversarial = config.loss.feature = 0.0
         print_progress("train: without discriminators, as --plain asks")

@@ -62,6 +62,13 @@ def test_the_published_network_is_compared_with_dac():
     assert not against_torch.is_dac(Model(family="spectral"))
 
 
+def test_no_teacher_is_needed_for_a_comparison():
+    config = testing.full_config()
+    config.loss.perceptual = 0.1
+    loss = against_torch.comparable(config).loss
+    assert loss.guidance == loss.perceptual == loss.adversarial == loss.feature == 0
+
+
 @pytest.mark.parametrize("changes", [{}, {"magnitude": 5.0, "magnitude_windows": (128, 64)}, {"mel": 0.0}])
 def test_both_sides_have_the_same_loss(rng, changes):
     waves = (0.1 * rng.standard_normal((2, 2, 1000))).astype(np.float32)
