@@ -71,7 +71,7 @@ def train(config, workdir: Path) -> State:
     config = replace(config, train=replace(config.train, precision=precision))
     task.precision = precision
 
-    checkpoints = Checkpoints(workdir / "checkpoints", config.train.keep)
+    checkpoints = Checkpoints(workdir / "checkpoints", config.train.keep, trains=True)
     abstract = jax.eval_shape(lambda: create(config, task.create))
     layout = sharding.layout(abstract, mesh, config.mesh.fsdp_from)
     restored = checkpoints.restore(abstract_like(abstract, layout))

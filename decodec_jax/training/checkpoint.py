@@ -29,16 +29,21 @@ class Restored(NamedTuple, Generic[S]):
 
 @dataclasses.dataclass
 class Checkpoints:
-    """The folder `checkpoints/` of a run. It saves in the background; each save waits for the one before."""
+    """The folder `checkpoints/` of a run. It saves in the background; each save waits for the one before.
+
+    trains: this process trains the run, so it removes what a killed one left unfinished. Without it nothing is removed,
+    because what is unfinished may be a save in progress.
+    """
 
     folder: Path
     keep: int = 3
+    trains: bool = False
 
     def __post_init__(self):
         self._orbax = ocp.training.Checkpointer(
             self.folder.absolute(),
             preservation_policy=ocp.training.preservation_policies.LatestN(self.keep),
-            cleanup_tmp_directories=True,
+            cleanup_tmp_directories=self.trains,
         )
         self._saving = None
 

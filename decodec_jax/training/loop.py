@@ -39,7 +39,7 @@ def train(config: Config, workdir: Path) -> State:
     clips = sources.open_source(config.data, rate, "train")
     held_out = pipeline.validation(sources.open_source(config.data, rate, "valid"), config.data, run.valid_clips // 2)
 
-    checkpoints = Checkpoints(workdir / "checkpoints", run.keep)
+    checkpoints = Checkpoints(workdir / "checkpoints", run.keep, trains=True)
     abstract = jax.eval_shape(lambda: create(config))
     layout = sharding.layout(abstract, mesh, config.mesh.fsdp_from)
     restored = checkpoints.restore(abstract_like(abstract, layout))

@@ -51,6 +51,18 @@ def test_only_the_newest_are_kept(tmp_path, tiny_config):
     assert checkpoints.steps() == [2, 3]
 
 
+def test_only_training_removes_what_is_unfinished(saved):
+    """Whoever reads a run must not disturb a save in progress."""
+    folder, _, abstract = saved
+    unfinished = folder / "3.orbax-checkpoint-tmp"
+    unfinished.mkdir()
+    (unfinished / "data").write_bytes(b"half")
+    assert Checkpoints(folder).restore(abstract).state.step == 2
+    assert (unfinished / "data").exists()
+    assert Checkpoints(folder, trains=True).restore(abstract).state.step == 2
+    assert not unfinished.exists()
+
+
 def test_training_goes_on_from_the_one_before_a_damaged_newest_and_says_so(
     tmp_path, tiny_config, whole, caplog, capsys
 ):
