@@ -319,10 +319,13 @@ def check(config: Config) -> None:
         "train.log_every": config.train.log_every,
         "train.valid_every": config.train.valid_every,
         "train.save_every": config.train.save_every,
+        "train.keep": config.train.keep,
     }
     for name, value in positive.items():
         if value <= 0:
             raise UserError(f"{name} is {value}; it must be above 0")
+    if config.train.valid_clips < 2:
+        raise UserError(f"train.valid_clips is {config.train.valid_clips}; clips come in pairs, so give 2 or more")
     stack = model.waveform
     blocks = 2 ** len(stack.strides)
     if stack.decoder_channels % blocks:

@@ -37,8 +37,9 @@ def initial_state(config: Config) -> State:
         return _from_run(config, state, path)
     if bundle.is_bundle(path) and "decodec_jax" in (path / bundle.SETTINGS).read_text():
         source = bundle.load(path)
-        state = _with_weights(config, state, source.params, source.codebook, path)
-        return _at_step(state, source.step) if config.train.carry_on else state
+        step = source.step if config.train.carry_on else 0
+        state = _with_weights(config, state, source.params, source.codebook, path, step)
+        return _at_step(state, step) if config.train.carry_on else state
     if config.train.carry_on:
         raise UserError(f"train.carry_on: {path} is no run or bundle of decodec_jax, so it has no steps; leave it out")
     params, codebook = dac.graft(state.params, state.codebook, dac.load(path), config.model)
@@ -47,11 +48,12 @@ def initial_state(config: Config) -> State:
 
 def _from_run(config: Config, state: State, path: Path) -> State:
     theirs = checkpoint.load(settings.load(path / "config.json"), path / "checkpoints").state
-    state = _with_weights(config, state, theirs.averaged, theirs.codebook, path)
+    step = int(theirs.step) if config.train.carry_on else 0
+    state = _with_weights(config, state, theirs.averaged, theirs.codebook, path, step)
     for part in ("optimizer", "discriminators", "discriminator_optimizer"):
         if shapes(getattr(state, part)) == shapes(getattr(theirs, part)):
             state = state.replace(**{part: getattr(theirs, part)})
-    return _at_step(state, int(theirs.step)) if config.train.carry_on else state
+    return _at_step(state, step) if config.train.carry_on else state
 
 
 def _at_step(state: State, step: int) -> State:
@@ -84,12 +86,12 @@ def _with_quantizers_that_fit(state: State, params: dict, codebook: dict) -> tup
     return params, codebook
 
 
-def _with_weights(config: Config, state: State, params: dict, codebook: dict, path: Path) -> State:
-    """The state with these weights. All must fit, but either side may lack what only guidance needs."""
+def _with_weights(config: Config, state: State, params: dict, codebook: dict, path: Path, step: int = 0) -> State:
+    """The state of a run that begins at `step` with these weights. All must fit, but either side may lack guidance."""
     params = {name: part for name, part in params.items() if name != SEMANTIC or name in state.params}
     if SEMANTIC in state.params:
         params = {SEMANTIC: state.params[SEMANTIC]} | params
-    if config.train.kmeans_batches:
+    if config.train.kmeans_batches and step <= config.train.continuous_steps:  # k-means is still to come
         params, codebook = _with_quantizers_that_fit(state, params, codebook)
     for ours, theirs in ((state.params, params), (state.codebook, codebook)):
         check_fits(shapes(ours), shapes(theirs), f"train.init_from: {path}")

@@ -101,7 +101,10 @@ def test_quantizers_that_k_means_will_set_need_not_fit(run):
     assert_equal(state.params["encoder"], trained.averaged["encoder"])
     assert_equal(state.params[STREAMS[0]], fresh.params[STREAMS[0]])
     assert_equal(state.codebook, {STREAMS[0]: fresh.codebook[STREAMS[0]], STREAMS[1]: trained.codebook[STREAMS[1]]})
-    other.train.kmeans_batches = 0
+    other.train.carry_on, other.train.continuous_steps = True, 1  # the run was at step 2, past k-means
+    with pytest.raises(UserError, match=r"does not fit the config: .*speech_quantizer"):
+        initial.initial_state(other)
+    other.train.carry_on, other.train.kmeans_batches = False, 0
     with pytest.raises(UserError, match=r"does not fit the config: .*speech_quantizer"):
         initial.initial_state(other)
 
