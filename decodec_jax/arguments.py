@@ -1,6 +1,7 @@
 """The options of the `decodec` command and their help, which the page of the docs shows too."""
 
 import argparse
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -197,7 +198,8 @@ def _preparing(prepare) -> None:
             help="of recordings whose source does not tell (default speech)")  # fmt: skip
     prepare("--rate", type=_positive, default=16_000, metavar="HZ", help="of the clips (default 16000)")
     prepare("--shard_mb", type=_positive, default=200, metavar="MB", help="about how large a shard is (default 200)")
-    prepare("--longest", type=float, default=30.0, metavar="S", help="split longer recordings at pauses (default 30)")
+    prepare("--longest", type=_seconds, default=30.0, metavar="S", 
+            help="split longer recordings at pauses (default 30)")  # fmt: skip
     prepare("--workers", type=_positive, metavar="N", help="processes on this machine; default: as many as cores")
     prepare("--runner", metavar="NAME", help="Beam's DirectRunner (default), DataflowRunner, FlinkRunner, SparkRunner; "
             "all other options of Beam may follow, written --name=value")  # fmt: skip
@@ -271,6 +273,16 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 1 <= seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 1 up")
+    return seconds
 
 
 def _power_of_two(text: str) -> int:

@@ -40,10 +40,12 @@ def runner(
         asked.append(f"--update_compatibility_version={apache_beam.__version__}")
         asked.append("--default_sdk_harness_log_level=CRITICAL")  # for the worker processes
     made = PipelineOptions(asked)
-    known = made.get_all_options()
+    known, without = made.get_all_options(), PipelineOptions([]).get_all_options()
     for option in asked:  # Beam ignores options that it does not know
         name = option.split("=")[0]
-        if option.startswith("--") and name.lstrip("-") not in known:
+        if not option.startswith("--") or name.lstrip("-") in known:
+            continue
+        if PipelineOptions([option]).get_all_options() == without:  # many options have other names inside Beam
             raise UserError(f"{name} is not an option of this command or of Beam")
     return partial(_run, options=made, out=out, say=say)
 

@@ -7,6 +7,7 @@ list.
 import csv
 import io
 import json
+import math
 import os
 import re
 import tarfile
@@ -114,6 +115,8 @@ def _of_row(root: str, row: dict[str, str], sizes: Mapping[str, int], kind: str)
         length = max(0.0, float(seconds))
     except ValueError:
         length = 0.0
+    if not math.isfinite(length):
+        length = 0.0
     told = row.get("kind") or kind
     path = os.path.join(root, row["path"])
     size = sizes.get(path, 0)
@@ -161,7 +164,9 @@ def _text(content: bytes, suffix: str) -> dict:
         return {}
     names = {"transcript": "transcript", "text": "transcript", "speaker": "speaker", "speaker_id": "speaker",
              "licence": "licence", "license": "licence", "kind": "kind", "split": "split"}  # fmt: skip
-    fields = {names[key]: str(value) for key, value in facts.items() if key in names}
+    fields = {names[key]: str(value) for key, value in facts.items() if key in names and value not in (None, "")}
+    if "kind" in fields:
+        fields["kind"] = KINDS.get(fields["kind"], fields["kind"])
     rest = {key: value for key, value in facts.items() if key not in names and isinstance(value, (str, int, float))}
     return fields | ({"more": rest} if rest else {})
 

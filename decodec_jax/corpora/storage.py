@@ -58,6 +58,7 @@ def names(folder: str) -> set[str]:
         if not is_url(folder):
             return set(os.listdir(folder)) if os.path.isdir(folder) else set()
         fs, path = _filesystem(folder)
+        fs.invalidate_cache()  # other processes write there, too
         return {name.rsplit("/", 1)[-1] for name in fs.find(path, maxdepth=1)} if fs.exists(path) else set()
 
 

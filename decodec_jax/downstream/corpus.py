@@ -8,6 +8,7 @@ on without some of its data.
 
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from decodec_jax.data import sources
 from decodec_jax.data.clips import KINDS, Clip
 from decodec_jax.downstream.config import Data
 from decodec_jax.errors import UserError
+
+log = logging.getLogger(__name__)
 
 SHARED = ("fingerprint", "sample_rate", "hop", "entries")  # what the shards of a run have in common
 
@@ -118,6 +121,8 @@ def about(folder: Path) -> dict:
         missing = ["settings"]
     if missing:
         raise UserError(f"{folder} holds no tokens; name a folder that `decodec tokenize` wrote")
+    if not (folder / "report.json").exists():
+        log.warning("%s is not finished, and lacks some of its tokens; run `decodec tokenize` again", folder)
     if settings["format"] == "parquet":
         shards.require("parquet")
         for path in sorted(folder.glob("*.parquet")):

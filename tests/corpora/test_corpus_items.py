@@ -43,10 +43,12 @@ def test_webdataset_shards_tell_transcripts_and_more(tmp_path, members):
     data = members["speech/s0/a.flac"]
     facts = {"speaker_id": 7, "text": "a word", "snr": 3.5}
     shard = {"000.flac": data, "000.json": json.dumps(facts).encode(), "001.txt": b"two words\n", "001.flac": data,
-             "002.json": b"{", "002.flac": data}  # fmt: skip
-    first, second, third = items.listed(str(tarred(tmp_path / "shard-000.tar", shard)))
+             "002.json": b"{", "002.flac": data, "003.flac": data,
+             "003.json": b'{"kind": "noise", "speaker": null, "text": null, "split": ""}'}  # fmt: skip
+    first, second, third, fourth = items.listed(str(tarred(tmp_path / "shard-000.tar", shard)))
     assert (first.speaker, first.transcript, first.more) == ("7", "a word", {"snr": 3.5})
     assert second.transcript == "two words" and third.transcript == ""
+    assert (fourth.kind, fourth.speaker, fourth.transcript, fourth.split) == ("background", "", "", third.split)
 
 
 def test_an_archive_cut_short_gives_what_is_whole(tmp_path, members):

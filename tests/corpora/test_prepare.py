@@ -16,7 +16,7 @@ import tfds_folder
 from made import clip, tarred
 
 from decodec_jax import audio, cli
-from decodec_jax.corpora import items, parts, prepare, screen, storage
+from decodec_jax.corpora import beam, items, parts, prepare, screen, storage
 from decodec_jax.errors import UserError
 
 RATE = 16_000
@@ -260,6 +260,8 @@ def test_the_command_runs_on_beam_or_says_how_to_install_it(folder, tmp_path, ca
     (folder / "speech/s0/bad.wav").write_text("not audio")
     assert cli.main([*arguments, "--wrokers=2"]) == 2
     assert "--wrokers is not an option of this command or of Beam" in capsys.readouterr().err
+    of_beam = ["--worker_machine_type=n1-standard-4", "--no_use_public_ips", "--experiment=one", "--extra_package=a"]
+    assert callable(beam.runner(str(tmp_path / "out"), 1, of_beam, print))  # names that Beam changes
     assert cli.main([*arguments, "--runner=DirectRunner", "--job_name=test"]) == 0
     written = capsys.readouterr()
     assert json.loads(written.out)["dropped"]["broken"]["recordings"] == 1
@@ -284,6 +286,13 @@ def test_arguments_that_nobody_knows_are_an_error(arguments, capsys):
     with pytest.raises(SystemExit):
         cli.main(arguments)
     assert f"unrecognized arguments: {arguments[-1]}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "inf", "nan", "ten"])
+def test_clips_have_a_length(seconds, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["prepare", "a", "b", f"--longest={seconds}"])
+    assert f"'{seconds}' is not a number of seconds from 1 up" in capsys.readouterr().err
 
 
 def test_a_folder_of_recordings_is_never_written_to(folder, tmp_path):

@@ -72,6 +72,15 @@ def test_a_damaged_shard_is_refused_by_name(tmp_path, form):
         corpus.read(str(folder))
 
 
+def test_a_folder_that_lacks_tokens_is_told(tmp_path, caplog):
+    folder = token_folders.write(tmp_path / "t", token_folders.utterances(20), ONE)
+    whole = corpus.read(str(folder))
+    assert not caplog.messages
+    (folder / "report.json").unlink()  # as after an interruption
+    assert len(corpus.read(str(folder)).utterances) == len(whole.utterances)
+    assert caplog.messages == [f"{folder} is not finished, and lacks some of its tokens; run `decodec tokenize` again"]
+
+
 def test_what_is_no_folder_of_tokens_is_refused(tmp_path):
     with pytest.raises(UserError, match="holds no tokens; name a folder that `decodec tokenize` wrote"):
         corpus.read(str(tmp_path))

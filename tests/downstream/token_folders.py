@@ -45,4 +45,5 @@ def write(folder, rows, fingerprint, form="parquet", shard=20):
     for first in range(0, len(rows), shard):
         path = folder / f"tokens-{first // shard:06d}{shards.FORMS[form]}"
         shards.write(path, form, rows[first : first + shard], about)
+    (folder / "report.json").write_text("{}")
     return folder
