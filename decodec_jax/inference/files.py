@@ -48,10 +48,13 @@ def transform(
     raw: pipes carry 16-bit samples of one channel at this rate (Hz) without a header, in and out. gain: how much louder
     to code it (dB); None: the gain that `loudness` measures for a file, and 0 for a pipe, which can be read only once.
     """
-    gain = _measured(source) if gain is None else gain
+    to_raw = raw is not None and target == PIPE and source != PIPE
+    gain = _measured(source, mixed=to_raw) if gain is None else gain
     live = source == PIPE and codec.config.causal
     hop, rate = codec.config.hop, codec.config.sample_rate
     with _opened(source, raw, most=LIVE_FRAMES * hop if live else 5 * rate) as (form, pieces):
+        if to_raw:
+            form, pieces = pipes.raw(raw), audio.resampled(_mono(pieces), form.rate, raw)
         watch = Stopwatch(codec.config, form.rate) if live else None
         if live:
             warm(codec, form, keep, levels, LIVE_FRAMES)

@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -13,6 +14,8 @@ from decodec_jax.inference.codec import DeCodec, Levels
 from decodec_jax.inference.pipes import Form
 from decodec_jax.inference.streaming import latency
 
+REMEMBERED = 180_000  # delays, those of an hour of frames: a stream may last for days
+
 
 @dataclass
 class Stopwatch:
@@ -20,7 +23,8 @@ class Stopwatch:
 
     model: Model
     rate: int  # of the pipe, Hz
-    times: list[float] = field(default_factory=list)  # s
+    times: deque[float] = field(default_factory=lambda: deque(maxlen=REMEMBERED))  # s
+    pieces: int = 0
     _began: float = 0.0
 
     def started(self, pieces: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
@@ -34,6 +38,7 @@ class Stopwatch:
     def stop(self) -> None:
         """Record the time since the last piece arrived."""
         self.times.append(time.perf_counter() - self._began)
+        self.pieces += 1
 
     @property
     def algorithmic(self) -> float:
@@ -44,7 +49,7 @@ class Stopwatch:
 
     def summary(self) -> dict[str, float]:
         """The number of pieces and the delays in ms; without computing times if nothing was written."""
-        delays = {"algorithmic_ms": 1000 * self.algorithmic, "pieces": len(self.times)}
+        delays = {"algorithmic_ms": 1000 * self.algorithmic, "pieces": self.pieces}
         if self.times:
             delays |= zip(("compute_p50_ms", "compute_p99_ms"), 1000 * np.percentile(self.times, [50, 99]), strict=True)
         return delays

@@ -37,6 +37,15 @@ def test_a_causal_model_answers_a_pipe_and_tells_its_delays(piped, codec, folder
     assert audio.info(folder / "out.wav") == audio.AudioInfo(8000, 1, 139)
 
 
+def test_a_file_becomes_raw_samples_of_one_channel(piped, codec, folder):
+    code, out, _ = piped(b"", "enhance", folder / "in/deep/stereo.flac", "-", "--raw", RATE, "--gain", 0)
+    assert code == 0
+    wave, rate = audio.read(folder / "in/deep/stereo.flac")
+    (expected,) = streamed(codec, audio.resample(audio.mono(wave), rate, RATE)[None], "speech")
+    heard = np.frombuffer(out, "<i2") * STEP
+    assert len(heard) == 139 and np.max(np.abs(heard - expected)) < 2 * STEP
+
+
 def test_a_frame_is_answered_once_the_next_is_heard(decodec, monkeypatch):
     """The model looks ahead by one frame, and the pipe adds nothing to it."""
     data, out, answered = np.round(clips(100, 1) / STEP).astype("<i2").tobytes(), io.BytesIO(), []
