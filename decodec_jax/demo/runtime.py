@@ -6,6 +6,7 @@ Without FOLDER the script fills the user's cache, where `decodec demo` looks too
 
 import base64
 import hashlib
+import http.client
 import io
 import os
 import sys
@@ -41,7 +42,7 @@ def bring(folder: Path) -> None:
     try:
         with urllib.request.urlopen(address, timeout=TIMEOUT) as answer:
             data = answer.read()
-    except OSError as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         raise RuntimeMissing(f"{address} could not be downloaded ({error}); connect to the internet once") from None
     check(data, address)
     folder.mkdir(parents=True, exist_ok=True)
@@ -62,7 +63,7 @@ def check(data: bytes, address: str) -> None:
 
 def registry() -> str:
     """npm's registry, or the mirror that npm is told to use; the hash holds for either."""
-    return os.environ.get("npm_config_registry", "https://registry.npmjs.org").rstrip("/")
+    return (os.environ.get("npm_config_registry") or "https://registry.npmjs.org").rstrip("/")
 
 
 if __name__ == "__main__":

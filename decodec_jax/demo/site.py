@@ -35,12 +35,15 @@ def build(model: str | Path, out: str | Path, int8: bool = False) -> Path:
                 shutil.copy(path, out / path.name)
         shutil.copytree(_runtime(), out / "runtime", dirs_exist_ok=True)
         _export(model, out / "model", int8)
-        files = sorted(path for path in out.rglob("*") if path.is_file() and path.name not in NOT_KEPT)
-        names = ["./", *(path.relative_to(out).as_posix() for path in files)]
-        (out / "files.json").write_text(json.dumps(names, indent=1))
+        # not what else may be in the folder: the service worker keeps nothing if a host lacks one of these
+        names = sorted((
+            *(path.name for path in PAGE.iterdir() if path.is_file() and path.name not in NOT_KEPT),
+            *(f"runtime/{name}" for name in runtime.FILES), *(f"model/{name}" for name in GRAPHS),
+        ))  # fmt: skip
+        (out / "files.json").write_text(json.dumps(["./", *names], indent=1))
         digest = hashlib.sha256()
-        for path in files:
-            digest.update(path.read_bytes())
+        for name in names:
+            digest.update((out / name).read_bytes())
         worker = (PAGE / "offline.js").read_text().replace("VERSION", digest.hexdigest()[:16])
         (out / "offline.js").write_text(worker)
     except OSError as error:

@@ -13,7 +13,8 @@ const of = (kind, part) => find(`${kind}[data-part="${part}"]`);
 const size = (bytes) => (bytes < 1e6 ? `${(bytes / 1000).toFixed(1)} kB` : `${(bytes / 1e6).toFixed(2)} MB`);
 const HALVES = ["speech", "background"];
 
-let worker, model, file, stopRecording;
+let worker, model, stopRecording;
+let choices = 0; // of recordings, made so far: what is read for an earlier one comes too late
 let begun; // when people chose what is coded, as performance.now() says
 let sound; // speech and background, as far as they are coded
 const urls = {};
@@ -161,21 +162,25 @@ function code(what) {
 
 async function take(chosen) {
   if (!worker || !chosen) return;
+  const choice = ++choices, replaced = () => choice !== choices;
   complain("");
   if (!model) return complain("The model is not loaded yet. Wait a moment and choose the recording again.");
   begun = performance.now();
   if (!chosen.size) return complain(`${chosen.name} is empty.`);
   if (chosen.type.startsWith("video/")) return complain(`${chosen.name} is a video. Save its sound as wav, flac or mp3 first.`);
-  file = chosen;
   say(`Reading ${chosen.name}…`);
   try {
-    if (await wavForm(chosen)) return code({ file });
+    const isWav = await wavForm(chosen);
+    if (replaced()) return;
+    if (isWav) return code({ file: chosen });
     const tooLong = (await secondsOf(chosen)) > LONGEST_DECODED;
+    if (replaced()) return;
     if (tooLong || chosen.size > MOST_DECODED)
       return complain(`${chosen.name} is ${tooLong ? "longer than an hour" : `larger than ${size(MOST_DECODED)}`}. `
         + "Save it as wav: wav files may have any length.");
     const context = new OfflineAudioContext(1, 1, model.sample_rate); // which resamples too
     const read = await context.decodeAudioData(await chosen.arrayBuffer());
+    if (replaced()) return;
     const samples = new Float32Array(read.length);
     for (let channel = 0; channel < read.numberOfChannels; channel++) {
       const own = read.getChannelData(channel);
@@ -183,7 +188,7 @@ async function take(chosen) {
     }
     code({ samples: { samples, rate: read.sampleRate } });
   } catch {
-    complain(`${chosen.name} holds no sound that this browser can read. wav, flac and mp3 work everywhere.`);
+    if (!replaced()) complain(`${chosen.name} holds no sound that this browser can read. wav, flac and mp3 work everywhere.`);
   }
 }
 
@@ -203,20 +208,26 @@ async function secondsOf(chosen) {
 
 async function toggleRecording() {
   const button = find("#record");
-  if (stopRecording) {
-    begun = performance.now();
-    const samples = await stopRecording();
-    stopRecording = null;
-    button.textContent = "Record";
-    return samples.samples.length ? code({ samples }) : complain("The microphone gave no sound.");
-  }
-  complain("");
+  choices++;
+  button.disabled = true; // a second press before the browser has answered would open a second microphone
   try {
-    stopRecording = await record();
-    button.textContent = "Stop recording";
-    say("Recording…");
+    if (stopRecording) {
+      begun = performance.now();
+      const samples = await stopRecording();
+      stopRecording = null;
+      button.textContent = "Record";
+      if (samples.samples.length) code({ samples });
+      else complain("The microphone gave no sound.");
+    } else {
+      complain("");
+      stopRecording = await record();
+      button.textContent = "Stop recording";
+      say("Recording…");
+    }
   } catch (error) {
     complain(error.message);
+  } finally {
+    button.disabled = false;
   }
 }
 
@@ -275,4 +286,6 @@ for (const name of ["dragover", "dragleave", "drop"])
 for (const name of ["dragover", "drop"]) window.addEventListener(name, (event) => event.preventDefault());
 
 start();
+if (navigator.serviceWorker?.controller) // it has just shown the version that it kept
+  navigator.serviceWorker.addEventListener("controllerchange", () => say("There is a new version of this page. Load it again to use it."));
 navigator.serviceWorker?.register("offline.js").catch(() => {}); // without it the page works, but not offline

@@ -1,7 +1,8 @@
 // The service worker: keeps every file of the page, so that it works without a network, and isolates the page from
 // others, which is what browsers ask before they give it threads.
 
-const KEPT = "decodec-VERSION"; // the build puts a digest of all files here
+const OURS = `decodec ${self.registration.scope} `; // other pages of this host may keep files of their own
+const KEPT = `${OURS}VERSION`; // the build puts a digest of all files here
 
 self.addEventListener("install", (event) => {
   const keep = async () => {
@@ -14,7 +15,7 @@ self.addEventListener("install", (event) => {
 
 self.addEventListener("activate", (event) => {
   const tidy = async () => {
-    for (const name of await caches.keys()) if (name.startsWith("decodec-") && name !== KEPT) await caches.delete(name);
+    for (const name of await caches.keys()) if (name.startsWith(OURS) && name !== KEPT) await caches.delete(name);
     await self.clients.claim();
   };
   event.waitUntil(tidy());
@@ -23,7 +24,8 @@ self.addEventListener("activate", (event) => {
 self.addEventListener("fetch", (event) => {
   if (event.request.method !== "GET" || new URL(event.request.url).origin !== self.location.origin) return;
   const answer = async () => {
-    const found = (await caches.match(event.request, { ignoreSearch: true })) || (await fetch(event.request));
+    const kept = await (await caches.open(KEPT)).match(event.request, { ignoreSearch: true });
+    const found = kept || (await fetch(event.request));
     const headers = new Headers(found.headers);
     headers.set("Cross-Origin-Opener-Policy", "same-origin");
     headers.set("Cross-Origin-Embedder-Policy", "require-corp");

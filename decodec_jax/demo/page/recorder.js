@@ -13,13 +13,21 @@ export async function record() {
       : "No microphone was found. Connect one, and press Record again.");
   }
   const context = new AudioContext(), pieces = [];
-  await context.audioWorklet.addModule("microphone.js");
+  const release = async () => {
+    for (const track of stream.getTracks()) track.stop();
+    await context.close();
+  };
+  try {
+    await context.audioWorklet.addModule("microphone.js");
+  } catch {
+    await release();
+    throw new Error("The microphone could not be started. Load the page again, and press Record again.");
+  }
   const node = new AudioWorkletNode(context, "microphone", { numberOfOutputs: 1 });
   node.port.onmessage = ({ data }) => pieces.push(data);
   context.createMediaStreamSource(stream).connect(node).connect(context.destination);
   return async () => {
-    for (const track of stream.getTracks()) track.stop();
-    await context.close();
+    await release();
     const samples = new Float32Array(pieces.reduce((total, piece) => total + piece.length, 0));
     let at = 0;
     for (const piece of pieces) {

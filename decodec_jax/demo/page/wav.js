@@ -56,6 +56,8 @@ export async function wavSamples(file, form, first, last) {
     let sum = 0;
     for (let channel = 0; channel < form.channels; channel++) sum += read(i * form.width + channel * form.bytes);
     mono[i] = sum / form.channels;
+    if (!Number.isFinite(sum))
+      throw Object.assign(new Error(), { plain: "This recording contains samples that are not finite numbers." });
   }
   return mono;
 }
