@@ -127,11 +127,11 @@ def parser() -> argparse.ArgumentParser:
         options[name]("--gain", type=float, metavar="DB",
                       help="code the recording DB louder (default: bring it to -26 dB; 0 for a pipe)")  # fmt: skip
     for name in TAKE_APART:
-        options[name]("--raw", type=int, metavar="HZ",
+        options[name]("--raw", type=_positive, metavar="HZ",
                       help="pipes carry 16-bit samples of one channel at this rate, not wav")  # fmt: skip
     options["decode"]("--keep", default="both", choices=("both", "speech", "background", "semantic"),
                       help="the part to decode (default both)")  # fmt: skip
-    options["decode"]("--rate", type=int, metavar="HZ", help="rate of the recording (default: the model's)")
+    options["decode"]("--rate", type=_positive, metavar="HZ", help="rate of the recording (default: the model's)")
     options["decode"]("--recover", action="store_true", help="replace damaged parts by silence")
     options["convert"]("--reference", dest="other", required=True, metavar="FILE", help="a few seconds of the voice")
     options["convert"]("--align", default="content", choices=("content", "tile"),

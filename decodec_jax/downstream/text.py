@@ -88,9 +88,9 @@ def _find_espeak() -> None:
 def spelled(texts: Sequence[str], kind: str, language: str) -> list[list[str] | UserError]:
     """The phones of each text, for the kind "phones", or else its characters; or why there are none."""
     if kind == "phones":
-        there = [text for text in texts if text.strip()]
-        spoken = iter(phones(there, language))
-        return [next(spoken) if text.strip() else UserError("the text is empty") for text in texts]
+        spoken = iter(phones([text for text in texts if text.strip()], language))
+        every = [next(spoken) if text.strip() else [] for text in texts]
+        return [own or UserError(f"the text {text!r} has no words") for text, own in zip(texts, every, strict=True)]
     found: list[list[str] | UserError] = []
     for text in texts:
         try:

@@ -1,6 +1,5 @@
 """The commands `decodec evaluate` and `decodec page`."""
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from decodec_jax.evaluation.systems import baselines
 from decodec_jax.evaluation.systems.base import Item, System, decodec
 from decodec_jax.inference import bundle
 from decodec_jax.inference.codec import DeCodec
+from decodec_jax.inference.export import history
 from decodec_jax.weights import BUILT_IN
 
 CLIPS, SENTENCES = 16, 20  # default limits
@@ -82,6 +82,7 @@ def page(model: str, data: str, out: Path, others: Sequence[str], limit: int, se
     from decodec_jax.evaluation.reports import page as pages
     from decodec_jax.evaluation.reports import spoken
 
+    suite.check_sizes(limit, seconds)
     loaded = load([model])
     systems = [*systems_of(loaded, continuous), *(baselines.find(spec) for spec in others)]
     codec, rate = loaded[0].model, rate_of(loaded)
@@ -163,9 +164,7 @@ def _title(picture: Path) -> str:
 def draw_curves(loaded: Iterable[Loaded], out: Path) -> None:
     """Draw the training curves of each run as NAME_curve.png; bundles have none."""
     for each in loaded:
-        history = each.path / "metrics.jsonl"
-        if history.is_file():
-            rows = [json.loads(line) for line in history.read_text().splitlines()]
+        if rows := history(each.path):
             figures.curves(out / f"{each.name}_curve.png", rows, PANELS)
 
 

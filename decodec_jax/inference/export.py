@@ -1,5 +1,6 @@
 """Describes models and files for `decodec info`, and exports models as bundles with a model card."""
 
+import contextlib
 import importlib.metadata
 import json
 import platform
@@ -133,15 +134,22 @@ def shown(value) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def history(run: Path) -> list[dict]:
+    """The rows of a run's metrics.jsonl, without a line that was cut off when the run died; none for a bundle."""
+    rows = []
+    with contextlib.suppress(OSError):
+        for line in (run / "metrics.jsonl").read_text().splitlines():
+            with contextlib.suppress(ValueError):
+                rows.append(json.loads(line))
+    return rows
+
+
 def _measured(run: Path) -> str:
     """The run's latest metrics on held-out clips, as a Markdown table."""
-    try:
-        rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    except (OSError, json.JSONDecodeError):
-        rows = []
-    held_out = [row for row in rows if any(name.startswith("valid/") for name in row)]
+    held_out = [row for row in history(run) if any(name.startswith("valid/") for name in row)]
     if not held_out:
         return "Nothing has been measured on held-out clips."
     last = held_out[-1]
-    figures = (f"| {name.removeprefix('valid/')} | {value:.2f} |" for name, value in last.items() if "valid/" in name)
+    figures = (f"| {name.removeprefix('valid/')} | {'not finite' if value is None else f'{value:.2f}'} |"
+               for name, value in last.items() if "valid/" in name)  # fmt: skip
     return "\n".join([f"On held-out clips at step {last['step']}, ratios in dB:", "", "| | |", "|---|---|", *figures])

@@ -156,8 +156,8 @@ def test_a_model_that_did_not_come_with_the_package_is_one_line(decodec, folder,
 
 
 def test_export_is_the_model_and_a_card(decodec, codec, model, folder):
-    row = {"step": 5, "valid/si_sdr/speech": 3.14159}
-    (model / "metrics.jsonl").write_text(f'{{"step": 4}}\n{json.dumps(row)}\n{{"step": 6}}\n')
+    row = {"step": 5, "valid/si_sdr/speech": 3.14159, "valid/sdr/mixture": None}
+    (model / "metrics.jsonl").write_text(f'{{"step": 4}}\n{json.dumps(row)}\n{{"step": 6}}\n{{"step": 7, "va')
     code, _, errors = decodec("export", model, folder / "new")
     assert code == 0 and errors == [f"decodec: {folder}/new holds the model {codec.fingerprint}, after 7 steps"]
     assert bundle.load(folder / "new").fingerprint == codec.fingerprint

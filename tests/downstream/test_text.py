@@ -50,3 +50,5 @@ def test_phones_by_espeak_ng(caplog):
     assert found[0] == ["t", "uː", "k", "æ", "t", "s"]
     assert found[1][:5] == ["aɪ", "d", "oʊ", "n", "t"] and "tʃ" in found[1]
     assert not caplog.text
+    _, dots, nothing = text.spelled(["two cats", "...", " "], "phones", "en-us")
+    assert "'...' has no words" in str(dots) and isinstance(nothing, UserError)

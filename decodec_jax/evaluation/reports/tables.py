@@ -138,8 +138,8 @@ def markdown(columns: Mapping[str, Mapping[str, Figure]], theirs: Mapping[str, M
     lines.append("|---" * (len(columns) + 2 + paper) + "|")
     for key in keys:
         found = [column[key] for column in columns.values() if key in column]
-        cells = [label(key), *(_cell(key, column.get(key)) for column in columns.values())]
-        cells.append(str(max(each.count for each in found)))
+        count = max(each.count for each in found)
+        cells = [label(key), *(_cell(key, column.get(key), count) for column in columns.values()), str(count)]
         if paper:
             cells.append(", ".join(f"{name} {value:.2f}" for name, value in theirs.get(key, {}).items()))
         lines.append("| " + " | ".join(cells) + " |")
@@ -200,10 +200,12 @@ def exact(key: str, each: Figure) -> bool:
     return "sdr" in key and "gain" not in key and each.low > EXACT
 
 
-def _cell(key: str, each: Figure | None) -> str:
+def _cell(key: str, each: Figure | None, count: int) -> str:
+    """The figure in words; with its own count if that is below `count`, the line's: its mean is of fewer items."""
     if each is None:
         return "n/a"
+    fewer = f" ({each.count} only)" if each.count < count else ""
     if exact(key, each):
-        return "exact"
+        return f"exact{fewer}"
     mean, low, high = (f"{value:z.2f}" for value in each[:3])
-    return mean if each.count == 1 else f"{mean} [{low}, {high}]"
+    return mean + fewer if each.count == 1 else f"{mean} [{low}, {high}]{fewer}"

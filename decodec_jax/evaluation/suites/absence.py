@@ -25,7 +25,8 @@ def scores(system: System, item: Item) -> Scores:
     For clean speech, also the SI-SDR of the speech output and of the reconstruction, and the difference of the two:
     extracting the speech should cost little.
     """
-    outputs = {part: system.tasks[task](item).wave for task, part in PARTS.items() if task in system.tasks}
+    made = {part: system.tasks[task](item).wave for task, part in PARTS.items() if task in system.tasks}
+    outputs = {part: wave for part, wave in made.items() if wave is not None}  # the oracle knows no part that is absent
     reference = max(rms(item.mixture), FLOOR) if item.mixture.any() else 1.0
     found = {f"level/{part}": float(20 * np.log10(max(rms(wave), FLOOR) / reference)) for part, wave in outputs.items()}
     if group(item) == "speech alone":

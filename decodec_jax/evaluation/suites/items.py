@@ -12,18 +12,20 @@ import numpy as np
 from decodec_jax import audio
 from decodec_jax.data.mixing import example, fitted, scaled
 from decodec_jax.data.sources import ClipSource, Files, list_clips
+from decodec_jax.errors import UserError
 from decodec_jax.evaluation.systems.base import Item
 
 SNRS = (-5.0, 0.0, 5.0, 10.0, 15.0, 20.0)  # dB
 LEVEL = -26.0  # dB of full scale, RMS of the speech
 PARTS = ("mixture", "speech", "background")
+PAIRED = 1000  # clips of which pairs are drawn, at the most: their number grows with the square
 PAIRS = "paired_test"  # PAIRS/clean is a split of the manifest; the folder PAIRS/noisy has files of the same names
 
 T = TypeVar("T")
 
 
 def spread(found: Sequence[T], count: int) -> Sequence[T]:
-    """At most `count` of them, from the first on, evenly spaced."""
+    """At most `count` of them, every n-th from the first on. The last ones may be left out, up to half of all."""
     return found[:: max(1, len(found) // count)][:count]
 
 
@@ -93,10 +95,15 @@ def paired(folder: str, rate: int, count: int) -> list[Item]:
 
 
 def voices(source: ClipSource, count: int, seconds: float | None = None, seed: int = 0) -> list[Item]:
-    """`count` pairs of clean clips by different speakers: source and reference alternate, `[2 count]`."""
+    """`count` pairs of clean clips by different speakers: source and reference alternate, `[2 count]`.
+
+    Raises UserError if there are no two speakers.
+    """
     clips = source.clips
-    every = itertools.permutations(_of_kind(source, "speech"), 2)
+    every = itertools.permutations(spread(_of_kind(source, "speech"), PAIRED), 2)
     pairs = [(a, b) for a, b in every if clips[a].speaker != clips[b].speaker]
+    if not pairs:
+        raise UserError("conversion needs test clips by two speakers or more, which manifest.csv names")
     chosen = np.random.default_rng(seed).permutation(len(pairs))[:count]
     made = [_clip(source, i, seconds) for n in chosen for i in pairs[n]]
     return [item._replace(name=f"{n // 2:03d}_{('source', 'reference')[n % 2]}") for n, item in enumerate(made)]

@@ -62,8 +62,7 @@ def load(folder: str, suite: str, limit: int = 16, seed: int = 0, seconds: float
     Raises UserError if there is no such suite, or if the folder lacks what it needs.
     """
     check(suite)
-    if limit < 1 or not seconds > 0:
-        raise UserError(f"the limit is {limit} and the mixtures last {seconds:g} s; both must be above 0")
+    check_sizes(limit, seconds)
     source = open_source(Data(root=folder, cache_mb=0), rate, "test")
     match suite:
         case "reconstruction":
@@ -81,6 +80,12 @@ def load(folder: str, suite: str, limit: int = 16, seed: int = 0, seconds: float
             return recordings.mixtures(source, limit, None, seed) + recordings.clean(source, limit)
         case _:
             return recordings.mixtures(source, limit, None, seed)
+
+
+def check_sizes(limit: int, seconds: float) -> None:
+    """Raise UserError if there is to be no mixture, or an empty one."""
+    if limit < 1 or not seconds > 0:
+        raise UserError(f"the limit is {limit} and the mixtures last {seconds:g} s; both must be above 0")
 
 
 def run(suite: str, systems: Sequence[System], items: Sequence[Item], out: Path, models: Sequence[Loaded] = (),

@@ -42,6 +42,12 @@ def test_nan_scores_are_not_counted():
     assert found["all"]["a"].keys() == {"pesq"} and found["all"]["a"]["pesq"].count == 2
 
 
+def test_means_of_fewer_items_say_so():
+    nan = float("nan")
+    found = tables.summarised([*rows("all", "a", pesq=[1.0, 2.0, 3.0]), *rows("all", "b", pesq=[4.0, nan, nan])])
+    assert tables.markdown(found["all"]).splitlines()[-1].endswith("| 2.00 [1.00, 3.00] | 4.00 (1 only) | 3 |")
+
+
 def test_the_table_marks_exact_and_missing_figures():
     found = tables.summarised([
         *rows("all", "a", bss_sdr__speech=[1.0, 3.0], bits__speech__12=[1.0, 1.0]),

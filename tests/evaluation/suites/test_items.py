@@ -1,6 +1,7 @@
 """Test items are reproducible and match their descriptions."""
 
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from decodec_jax import audio
 from decodec_jax.config import Data
 from decodec_jax.data.sources import open_source
+from decodec_jax.errors import UserError
 from decodec_jax.evaluation.suites import items
 from decodec_jax.testing import background_clips, speech_clips
 
@@ -70,6 +72,14 @@ def test_source_and_reference_are_by_different_speakers(source):
     voices = items.voices(source, 3, 0.1)
     assert [item.name for item in voices[:3]] == ["000_source", "000_reference", "001_source"]
     assert all(one.speaker != other.speaker for one, other in zip(voices[::2], voices[1::2], strict=True))
+
+
+def test_conversion_needs_two_speakers(source):
+    class OneSpeaker:
+        sample_rate, clips = source.sample_rate, [replace(clip, speaker="") for clip in source.clips]
+
+    with pytest.raises(UserError, match="two speakers or more"):
+        items.voices(OneSpeaker(), 3)
 
 
 def test_clean_clips_cover_all_speakers(source):

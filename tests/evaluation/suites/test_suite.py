@@ -97,7 +97,7 @@ def test_absence_scores_of_known_systems(tmp_path):
     items = suite.load("", "absence", 1)
     assert [len(item.mixture) / item.rate for item in items[:2]] == [30.0, 30.0] and len(items) == 3
     assert not items[0].mixture.any() and not items[1].speech.any() and items[1].background.any()
-    suite.run("absence", [untouched(), silence()], items, tmp_path, tools=TOOLS)
+    suite.run("absence", [untouched(), silence(), oracle()], items, tmp_path, tools=TOOLS)
     scores = saved(tmp_path)
     for item in items:
         same, nothing = scores["mixture", item.name], scores["silence", item.name]
