@@ -1,6 +1,7 @@
 """Make training examples from clips with numpy and a seeded generator: crop, set level and SNR, pair, swap."""
 
 import logging
+import math
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -159,7 +160,8 @@ class Mixer:
         rate = self.source.sample_rate
         cached = self.cache is not None and kind == "speech"
         grid = self.cache.about.hop if cached else 1
-        seconds = self.data.seconds * speed
+        played = rate if speed == 1 else round(rate * speed)  # Hz, at which the clip is played
+        seconds = (self.samples if speed == 1 else math.ceil(self.samples * played / rate) + 1) / rate
         for failed in range(TRIES):
             groups = self.groups[kind]
             group = groups[min(np.searchsorted(self.shares[kind], rng.random(), side="right"), len(groups) - 1)]
@@ -172,7 +174,7 @@ class Mixer:
                     raise UserError(f"{clip.name} is shorter than the expected {clip.seconds:.2f} s")
                 length = len(wave)
                 if speed != 1:
-                    wave = audio.resample(wave, round(rate * speed), rate)
+                    wave = audio.resample(wave, played, rate)
                 targets = self.targets_of(clip, first, length, len(wave), place) if cached else None
                 return Drawn(fitted(wave, self.samples, kind, place, grid), failed, targets)
             except UserError as error:

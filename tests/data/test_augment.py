@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from decodec_jax.config import Augment, Config, Data, check
-from decodec_jax.data import augment
+from decodec_jax.data import augment, mixing
 from decodec_jax.data.mixing import Mixer, rms
 from decodec_jax.errors import UserError
 from tests.data.test_mixing import NO_SHARES, RATE, Waves, check_contract, noise, plain_source
@@ -52,6 +52,20 @@ def test_speed_moves_pitches():
     wave = example(0, Augment(speed=(1.2, 1.2)), Waves([("s", tone)], [noise(9000)]))["speech"][0]
     loudest = np.argmax(np.abs(np.fft.rfft(wave * np.hanning(len(wave))))) * RATE / len(wave)
     assert abs(loudest - 1200) < 5
+
+
+def test_long_clips_at_another_speed_fill_the_example(monkeypatch):
+    """A sample too few would loop a background from a random place, with a click in the middle."""
+    long, fitted = Waves([("s", noise(9000))], [noise(5 * RATE)]), mixing.fitted
+
+    def checked(wave, t, kind, *more):
+        assert len(wave) >= t or kind == "speech"
+        return fitted(wave, t, kind, *more)
+
+    monkeypatch.setattr(mixing, "fitted", checked)
+    mixer = Mixer(long, Data(seconds=2.0))
+    for speed in np.linspace(0.9, 1.1, 201):
+        mixer.draw(np.random.default_rng(0), "background", speed)
 
 
 def test_a_response_stays_within_its_extent():
