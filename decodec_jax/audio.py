@@ -25,6 +25,7 @@ Source = str | os.PathLike | io.BytesIO
 File: TypeAlias = "soundfile.SoundFile | ffmpeg.SoundFile"
 
 FORMATS = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS")}
+OGG_RATE, OGG_CHANNELS = 200_000, 255
 SUFFIXES = (  # of recordings, by which they are found in folders
     ".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64", *ffmpeg.SUFFIXES
 )  # fmt: skip
@@ -62,6 +63,8 @@ def read(
     ends earlier. A resampled crop equals the same part of the resampled file. Raises UserError if the file is missing,
     not audio or empty, and if the part that is read is truncated or not finite.
     """
+    if not (0 <= start < math.inf and (seconds is None or 0 <= seconds < math.inf)):
+        raise UserError(f"{seconds} seconds from {start} on is no part of a recording; both must be 0 or more")
     with _opened(source, name) as (file, name):
         rate_in, frames = file.samplerate, file.frames
         rate = rate_in if rate is None else arrays.checked_rate(rate)
@@ -190,6 +193,8 @@ def check_writable(path: str | os.PathLike) -> None:
         raise UserError(f"{path} is not written: its suffix must be one of {', '.join(FORMATS)}")
     if not path.parent.is_dir():
         raise UserError(f"{path} cannot be written: there is no folder {path.parent}")
+    if not os.access(path.parent, os.W_OK):
+        raise UserError(f"{path} cannot be written: the folder {path.parent} is read-only")
 
 
 def encode(wave: ArrayLike, rate: int, suffix: str, name: str = "audio") -> bytes:
@@ -255,6 +260,11 @@ def _created(
     """A new audio file of the suffix's format: yields a function that appends [channels, n], at least one sample."""
     container, subtype = FORMATS[suffix.lower()]
     rate = arrays.checked_rate(rate)
+    if container == "OGG" and (rate > OGG_RATE or channels > OGG_CHANNELS):  # libsndfile crashes
+        raise UserError(f"{name}: OGG cannot hold {channels} channel(s) at {rate} Hz (at most {OGG_CHANNELS} at "
+                        f"{OGG_RATE} Hz)")
+    if isinstance(target, Path):
+        target.open("wb").close()  # tells why it cannot be written
     try:
         file = soundfile.SoundFile(target, "w", rate, channels, subtype, format=container)
     except (soundfile.SoundFileError, ValueError) as error:

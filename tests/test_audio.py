@@ -34,6 +34,20 @@ def test_ogg_keeps_length_and_sound(tmp_path):
     assert np.sqrt(np.mean((read[0] - wave) ** 2)) < 0.02
 
 
+def test_what_ogg_cannot_hold_is_one_line(tmp_path):
+    for wave, rate in ((noise(1, 2000), 384_000), (noise(256, 2000), 16_000)):
+        with pytest.raises(UserError, match=r"a\.ogg: OGG cannot hold \d+ channel"):
+            audio.write(tmp_path / "a.ogg", wave, rate)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("start", "seconds"), [(-0.5, None), (0.0, -0.2), (float("nan"), None), (0.0, float("inf"))])
+def test_a_part_that_cannot_be_is_refused(tmp_path, start, seconds):
+    audio.write(tmp_path / "a.wav", noise(1, 2000), 16_000)
+    with pytest.raises(UserError, match="is no part of a recording"):
+        audio.read(tmp_path / "a.wav", start=start, seconds=seconds)
+
+
 @pytest.mark.parametrize("dtype", [np.int16, np.int32])
 def test_integers_are_written_as_they_are(tmp_path, dtype):
     wave = np.array([[-(2**15), 0, 1, 2**14]], np.int64)
