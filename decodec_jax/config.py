@@ -324,6 +324,23 @@ def check(config: Config) -> None:
     for name, value in positive.items():
         if value <= 0:
             raise UserError(f"{name} is {value}; it must be above 0")
+    for name in ("kmeans_batches", "continuous_steps"):
+        if getattr(config.train, name) < 0:
+            raise UserError(f"train.{name} is {getattr(config.train, name)}; it must be 0 or more")
+    pairs = {
+        "data.snr": data.snr,
+        "data.level": data.level,
+        "data.augment.speed": data.augment.speed,
+        "data.augment.background_speed": data.augment.background_speed,
+        "optim.betas": config.optim.betas,
+    }
+    for name, pair in pairs.items():
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise UserError(f"{name} is {pair}; it must be two numbers")
+    for name, windows in (("mel_windows", loss.mel_windows), ("magnitude_windows", loss.magnitude_windows)):
+        if loss.overlap < 1 or any(window % loss.overlap for window in windows):
+            raise UserError(f"loss.overlap is {loss.overlap} and loss.{name} is {windows}; each window must be a "
+                            "multiple of loss.overlap, which must be above 0")
     if config.train.valid_clips < 2:
         raise UserError(f"train.valid_clips is {config.train.valid_clips}; clips come in pairs, so give 2 or more")
     stack = model.waveform
@@ -339,6 +356,9 @@ def check(config: Config) -> None:
         if quantizer.first_dim and not (0 < quantizer.first_dim < model.half and quantizer.levels > 1):
             raise UserError(f"model.{name}.first_dim is {quantizer.first_dim}; it must be 0, or below the width of "
                             f"a half, {model.half}, with two levels or more")
+        width = model.half - quantizer.first_dim
+        if not 0 <= quantizer.dim <= width:
+            raise UserError(f"model.{name}.dim is {quantizer.dim}; it must be from 0 to {width}, the width it codes")
         check_beam(name, quantizer)
     if model.projection == "exact" and loss.perp:
         raise UserError(f"loss.perp is {loss.perp:g}, but the parts of the exact projection are always orthogonal; "

@@ -123,7 +123,9 @@ def test_an_unknown_setting_in_a_saved_config_is_named():
      ("data", "seconds", -1.0), ("data", "snr", (5, -5)), ("data", "silent", 0.95), ("loss", "game", "chess"),
      ("loss", "guidance_form", "axis"), ("loss", "mel_bands", (10,)), ("loss", "own", 0.5), ("loss", "swap", -1.0),
      ("model.waveform", "decoder_channels", 100), ("model.spectral", "hop", 321), ("model.spectral", "width", 0),
-     ("discriminator", "windows", ("",)), ("optim", "kind", "sgd"), ("train", "keep", 0), ("train", "valid_clips", 1)],
+     ("discriminator", "windows", ("",)), ("optim", "kind", "sgd"), ("train", "keep", 0), ("train", "valid_clips", 1),
+     ("train", "kmeans_batches", -1), ("data", "level", (10,)), ("data.augment", "speed", 1.1), ("loss", "overlap", 3),
+     ("model.speech", "dim", 1025), ("train", "continuous_steps", -1)],
 )  # fmt: skip
 def test_a_value_no_run_can_use_is_refused(section, name, value):
     config = decodec.get_config("paper")

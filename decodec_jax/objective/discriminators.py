@@ -158,6 +158,9 @@ def shortest(config: Discriminator) -> int:
 
 def check(config: Discriminator, t: int) -> None:
     """Raise a UserError that names the setting, if these discriminators cannot judge waveforms of t samples."""
+    if not any((config.periods, config.rates, config.windows, config.stft_windows, config.frame_windows)):
+        raise UserError("discriminator has no periods, rates or windows; name some, or set loss.adversarial and "
+                        "loss.feature to 0")
     if t < shortest(config):
         raise UserError(f"clips of {t} samples are too short for the discriminators, which need {shortest(config)}; "
                         "raise data.seconds or shorten their windows")

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from decodec_jax import config as settings
 from decodec_jax.codec.model import STREAMS
@@ -38,8 +37,7 @@ def initial_state(config: Config) -> State:
     if bundle.is_bundle(path) and "decodec_jax" in (path / bundle.SETTINGS).read_text():
         source = bundle.load(path)
         step = source.step if config.train.carry_on else 0
-        state = _with_weights(config, state, source.params, source.codebook, path, step)
-        return _at_step(state, step) if config.train.carry_on else state
+        return _with_weights(config, state, source.params, source.codebook, path, step)
     if config.train.carry_on:
         raise UserError(f"train.carry_on: {path} is no run or bundle of decodec_jax, so it has no steps; leave it out")
     params, codebook = dac.graft(state.params, state.codebook, dac.load(path), config.model)
@@ -53,25 +51,7 @@ def _from_run(config: Config, state: State, path: Path) -> State:
     for part in ("optimizer", "discriminators", "discriminator_optimizer"):
         if shapes(getattr(state, part)) == shapes(getattr(theirs, part)):
             state = state.replace(**{part: getattr(theirs, part)})
-    return _at_step(state, step) if config.train.carry_on else state
-
-
-def _at_step(state: State, step: int) -> State:
-    """The state as if it had made `step` updates; schedules continue from there."""
-
-    def is_schedule(node) -> bool:
-        return isinstance(node, optax.ScaleByScheduleState)
-
-    def counted(node):
-        return node._replace(count=jnp.full_like(node.count, step)) if is_schedule(node) else node
-
-    def of(part):
-        return jax.tree.map(counted, part, is_leaf=is_schedule)
-
-    return state.replace(
-        step=jnp.asarray(step, jnp.int32), optimizer=of(state.optimizer),
-        discriminator_optimizer=of(state.discriminator_optimizer),
-    )  # fmt: skip
+    return state
 
 
 def _with_quantizers_that_fit(state: State, params: dict, codebook: dict) -> tuple[dict, dict]:
@@ -96,4 +76,4 @@ def _with_weights(config: Config, state: State, params: dict, codebook: dict, pa
     for ours, theirs in ((state.params, params), (state.codebook, codebook)):
         check_fits(shapes(ours), shapes(theirs), f"train.init_from: {path}")
     copied = jax.tree.map(jnp.array, params)  # the state is donated, so it must not hold a buffer twice
-    return state.replace(params=params, averaged=copied, codebook=codebook)
+    return state.replace(step=jnp.asarray(step, jnp.int32), params=params, averaged=copied, codebook=codebook)

@@ -12,6 +12,9 @@ from decodec_jax.config import Config
 from decodec_jax.data import pipeline, sources, targets
 from decodec_jax.errors import UserError
 from decodec_jax.interop import hubert, whisper
+from decodec_jax.objective import discriminators
+from decodec_jax.objective.losses import is_adversarial
+from decodec_jax.objective.spectral import mel_filters
 from decodec_jax.objective.teacher import HUBERT_LAYER, CepstraTeacher, Teacher, require_frames
 from decodec_jax.training import codebooks, sharding, step, steps
 from decodec_jax.training.checkpoint import Checkpoints, abstract_like
@@ -28,6 +31,7 @@ def train(config: Config, workdir: Path) -> State:
     Raises UserError for mistakes that the user can fix.
     """
     settings.check(config)
+    check_objective(config)
     run, rate = config.train, config.model.sample_rate
     host, hosts = jax.process_index(), jax.process_count()
     mesh = sharding.make_mesh(config.mesh, config.data.batch, run.accumulate)
@@ -35,7 +39,7 @@ def train(config: Config, workdir: Path) -> State:
     precision = settled_precision(run.precision, workdir, host, hosts)
     config = replace(config, train=replace(run, precision=precision))
 
-    cache = open_targets(config)
+    cache, teacher = open_targets(config), open_teacher(config, mesh)
     clips = sources.open_source(config.data, rate, "train")
     held_out = pipeline.validation(sources.open_source(config.data, rate, "valid"), config.data, run.valid_clips // 2)
 
@@ -61,8 +65,19 @@ def train(config: Config, workdir: Path) -> State:
         monitor.say(f"resuming from step {first}" + "".join(f"; {change}" for change in changes))
     elif run.init_from:
         monitor.say(f"starting from {run.init_from} at step {first}")
-    work = Updates(config, mesh, clips, held_out, batches, monitor, cache, open_teacher(config, mesh))
+    work = Updates(config, mesh, clips, held_out, batches, monitor, cache, teacher)
     return steps.run(run, first, state, batches, checkpoints, monitor, work)
+
+
+def check_objective(config: Config) -> None:
+    """Raise a UserError that names the setting, if the objective cannot judge clips of this length and rate."""
+    loss, rate = config.loss, config.model.sample_rate
+    if is_adversarial(loss):
+        discriminators.check(config.discriminator, round(config.data.seconds * rate))
+    for window, bands in zip(loss.mel_windows, loss.mel_bands, strict=True) if loss.mel else ():
+        if not np.all(np.any(mel_filters(rate, window, bands), axis=0)):
+            raise UserError(f"loss.mel_bands has {bands} bands for windows of {window} samples at {rate} Hz, and some "
+                            "hold no frequency; use fewer bands, or a longer window in loss.mel_windows")
 
 
 class Updates:

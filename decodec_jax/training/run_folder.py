@@ -29,7 +29,8 @@ def open_run_folder(config: C, workdir: Path, host: int = 0) -> list[str]:
         before = settings.load(path, type(config)) if path.exists() else config
         changes = differences(settings.to_dict(before), settings.to_dict(config))
         for kind, prefix in (("model", "model."), ("optimizer", "optim.kind ")):
-            if other := [change for change in changes if change.startswith(prefix)]:
+            other = [change for change in changes if change.startswith(prefix)]
+            if other and _steps(workdir):  # without a checkpoint, nothing is lost
                 raise UserError(f"{workdir} holds a run of another {kind}: {other[0]}; "
                                 "give another --workdir, or the settings of that run")
         if isinstance(config, Config):
@@ -44,11 +45,15 @@ def open_run_folder(config: C, workdir: Path, host: int = 0) -> list[str]:
 
 def _check_start(before: Config, config: Config, workdir: Path) -> None:
     """Raise UserError if the codebooks are now set to start at a step that the run has passed without starting them."""
-    steps = [int(folder.name) for folder in (workdir / "checkpoints").glob("*") if folder.name.isdigit()]
-    start = config.train.continuous_steps
+    steps, start = _steps(workdir), config.train.continuous_steps
     if start < max(steps, default=0) <= before.train.continuous_steps:
         raise UserError(f"train.continuous_steps is {start}, but {workdir} is at step {max(steps)} and its codebooks "
                         "have not started; give that step or a later one")
+
+
+def _steps(workdir: Path) -> list[int]:
+    """The steps of the checkpoints in a run folder."""
+    return [int(folder.name) for folder in (workdir / "checkpoints").glob("*") if folder.name.isdigit()]
 
 
 def settled_precision(asked: str, workdir: Path, host: int = 0, hosts: int = 1) -> str:

@@ -67,6 +67,22 @@ def make_optimizers(
     )
 
 
+def scheduled(optimizer: optax.OptState, step: Array) -> optax.OptState:
+    """The optimizer's state with its schedules at this step of the run.
+
+    Optax counts an optimizer's own updates, but those of discriminators begin late, and steps that are not finite have
+    none.
+    """
+
+    def is_schedule(node) -> bool:
+        return isinstance(node, optax.ScaleByScheduleState)
+
+    def counted(node):
+        return node._replace(count=jnp.asarray(step, node.count.dtype)) if is_schedule(node) else node
+
+    return jax.tree.map(counted, optimizer, is_leaf=is_schedule)
+
+
 def create(config: Config) -> State:
     """A fresh state, a function of `train.seed` alone."""
     key = jax.random.key(config.train.seed)

@@ -30,7 +30,7 @@ from decodec_jax.objective.teacher import Teacher
 from decodec_jax.training.codebooks import Tallies, move_codebooks
 from decodec_jax.training.generator import Batch, drawn_kinds, generate, reference
 from decodec_jax.training.sharding import BATCH, in_pieces, micro_batches, per_device, put_together, replicated
-from decodec_jax.training.state import State, computed_with, learning_rate, make_optimizers, moved
+from decodec_jax.training.state import State, computed_with, learning_rate, make_optimizers, moved, scheduled
 
 
 def guiding(batch: Batch, teacher: Teacher | None) -> Array | None:
@@ -193,7 +193,9 @@ def make_train_step(config: Config, mesh: Mesh, adversarial: bool = True) -> Tra
         metrics["not_finite"] = 1 - finite
 
         def updated(state: State) -> State:
-            updates, optimizer_state = optimizer.update(means.gradient, state.optimizer, state.params)
+            updates, optimizer_state = optimizer.update(
+                means.gradient, scheduled(state.optimizer, state.step), state.params
+            )
             params = optax.apply_updates(state.params, updates)
             averaged = moved(state.averaged, params, config.optim.ema, state.step)
             state = state.replace(
@@ -201,7 +203,7 @@ def make_train_step(config: Config, mesh: Mesh, adversarial: bool = True) -> Tra
             )  # fmt: skip
             if adversarial:
                 updates, optimizer_state = discriminator_optimizer.update(
-                    means.for_discriminators, state.discriminator_optimizer, state.discriminators
+                    means.for_discriminators, scheduled(state.discriminator_optimizer, state.step), state.discriminators
                 )
                 state = state.replace(
                     discriminators=optax.apply_updates(state.discriminators, updates),

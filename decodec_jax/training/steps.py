@@ -9,9 +9,12 @@ from typing import Any, Protocol, TypeVar
 import jax
 import numpy as np
 
+from decodec_jax.errors import UserError
 from decodec_jax.training.checkpoint import Checkpoints
 from decodec_jax.training.monitor import Monitor
 from decodec_jax.training.preemption import stop_requests
+
+HOPELESS = 10  # steps in a row that are not finite end a run: it would go on without learning
 
 S = TypeVar("S")
 Row = dict[str, float]  # metrics by name
@@ -76,6 +79,9 @@ def run(
                 judged = moved and (last or now % settings.valid_every == 0)
                 if moved and (judged or now % settings.log_every == 0):
                     row = {name: np.mean(values) for name, values in transposed(jax.device_get(recent)).items()}
+                    if len(recent) >= HOPELESS and row.get("not_finite") == 1:
+                        raise UserError(f"no step from {now - len(recent)} to {now} had a finite loss, so none changed "
+                                        "the model; lower optim.lr, or look at the data")
                     row |= pace.report(now, work.seconds) | work.facts()
                     if judged:
                         scores, line = work.judge(now, state)

@@ -1,9 +1,14 @@
+from dataclasses import replace
+
 import pytest
 
 from decodec_jax.codec import product
 from decodec_jax.config import Config
 from decodec_jax.errors import UserError
+from decodec_jax.training.loop import check_objective
 from decodec_jax.training.run_folder import open_run_folder, settled_precision
+
+NONE = dict.fromkeys(("periods", "rates", "windows", "stft_windows", "frame_windows"), ())
 
 
 def opened(folder, continuous_steps):
@@ -31,6 +36,11 @@ def test_a_run_of_another_optimizer_is_left_alone(tmp_path):
     config = Config()
     open_run_folder(config, tmp_path)
     config.optim.kind = "muon"
+    assert open_run_folder(config, tmp_path) == ["optim.kind is muon (was adamw)"]  # it has not begun
+    config.optim.kind = "adamw"
+    open_run_folder(config, tmp_path)
+    (tmp_path / "checkpoints" / "5").mkdir(parents=True)
+    config.optim.kind = "muon"
     with pytest.raises(UserError, match=r"a run of another optimizer: optim.kind is muon \(was adamw\); give another"):
         open_run_folder(config, tmp_path)
     assert opened(tmp_path, config.train.continuous_steps) == []  # nothing was written
@@ -46,3 +56,19 @@ def test_a_resumed_run_keeps_its_precision_unless_the_other_is_far_faster(tmp_pa
     assert on_a_machine(bfloat16=40.0) == "float32"  # another machine
     assert on_a_machine(bfloat16=0.5) == "float32"
     assert settled_precision("bfloat16", tmp_path) == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda config: setattr(config.model, "sample_rate", 48_000), "loss.mel_bands has .* bands for windows of"),
+        (lambda config: setattr(config.data, "seconds", 0.05), "clips of 800 samples are too short"),
+        (lambda config: setattr(config, "discriminator", replace(config.discriminator, **NONE)), "has no periods"),
+    ],
+)  # fmt: skip
+def test_an_objective_that_cannot_judge_the_clips_is_named(change, said):
+    config = Config()
+    check_objective(config)
+    change(config)
+    with pytest.raises(UserError, match=said):
+        check_objective(config)
