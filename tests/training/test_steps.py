@@ -12,7 +12,7 @@ SETTINGS = SimpleNamespace(steps=30, log_every=10, valid_every=100, save_every=5
 
 
 def run(finite):
-    """Train on batches that are numbers; the loss of a number is finite or not. Returns where checkpoints were saved."""
+    """Train on batches that are numbers, whose loss is finite or not. Returns the steps that were saved."""
 
     class Batches:
         position = 0
