@@ -198,7 +198,7 @@ def _preparing(prepare) -> None:
             help="of recordings whose source does not tell (default speech)")  # fmt: skip
     prepare("--rate", type=_positive, default=16_000, metavar="HZ", help="of the clips (default 16000)")
     prepare("--shard_mb", type=_positive, default=200, metavar="MB", help="about how large a shard is (default 200)")
-    prepare("--longest", type=_seconds, default=30.0, metavar="S", 
+    prepare("--longest", type=_seconds, default=30.0, metavar="S",
             help="split longer recordings at pauses (default 30)")  # fmt: skip
     prepare("--workers", type=_positive, metavar="N", help="processes on this machine; default: as many as cores")
     prepare("--runner", metavar="NAME", help="Beam's DirectRunner (default), DataflowRunner, FlinkRunner, SparkRunner; "

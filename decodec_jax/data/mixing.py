@@ -160,7 +160,7 @@ class Mixer:
         rate = self.source.sample_rate
         cached = self.cache is not None and kind == "speech"
         grid = self.cache.about.hop if cached else 1
-        played = rate if speed == 1 else round(rate * speed)  # Hz, at which the clip is played
+        played = round(rate * speed)  # Hz, at which the clip is played
         seconds = (self.samples if speed == 1 else math.ceil(self.samples * played / rate) + 1) / rate
         for failed in range(TRIES):
             groups = self.groups[kind]
