@@ -92,6 +92,7 @@ class Augment:
     background_speed: tuple[float, float] = (1.0, 1.0)  # the same for backgrounds, which tolerate a wider range
     eq: float = 0.0  # dB; random frequency responses stay within plus and minus this
     rooms: float = 0.0  # share of speech placed in a simulated room
+    noise_floor: float = 0.0  # share of clean speech with a faint steady noise, which the codec should keep as speech
     synthetic: float = 0.0  # share of backgrounds synthesised on the fly (data/synthetic.py)
     layers: float = 0.0  # share of backgrounds that mix two clips
 

@@ -1,4 +1,4 @@
-"""Augmentation of training clips: speed, frequency response, rooms.
+"""Augmentation of training clips: speed, frequency response, rooms, noise floors.
 
 Clips are augmented before they are mixed, so that target and mixture change alike: the codec should reproduce the room
 too.
@@ -9,6 +9,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.random import Generator
 
+NOISE_FLOOR = (-50.0, -25.0)  # dB, relative to the speech
 ROOMS = 200  # simulated rooms; each process computes a room once, at its first use
 SOUND = 343.0  # m/s
 
@@ -19,6 +20,17 @@ def equalised(wave: np.ndarray, extent: float, rng: Generator) -> np.ndarray:
     octaves = np.log2(np.maximum(np.linspace(0, 1, len(spectrum)), 2.0**-5))
     gains = np.interp(octaves, np.arange(-5, 1), rng.uniform(-extent, extent, 6))
     return np.fft.irfft(spectrum * 10 ** (gains / 20), len(wave)).astype(np.float32)
+
+
+def noise_floor(t: int, rate: int, rng: Generator) -> np.ndarray:
+    """Steady noise [t] like that of a microphone and its room, for speech with an RMS of 1.
+
+    White noise whose spectrum falls above 100 Hz by 0 to 9 dB an octave, at a random level within `NOISE_FLOOR`.
+    """
+    spectrum = np.fft.rfft(rng.standard_normal(t, np.float32))
+    spectrum *= (1 + np.fft.rfftfreq(t, 1 / rate) / 100) ** -rng.uniform(0, 1.5)
+    noise = np.fft.irfft(spectrum, t)
+    return (noise / np.std(noise) * 10 ** (rng.uniform(*NOISE_FLOOR) / 20)).astype(np.float32)
 
 
 def in_room(wave: np.ndarray, response: np.ndarray) -> np.ndarray:

@@ -91,6 +91,9 @@ class Mixer:
                 speech[member] = scaled(drawn.wave, level, "speech")
                 targets[member] = drawn.targets
                 skipped += drawn.failed
+            if clean and data.augment.noise_floor and rng.random() < data.augment.noise_floor:
+                floor = augment.noise_floor(self.samples, self.source.sample_rate, rng)
+                speech[member] += np.float32(10 ** (level / 20)) * floor
             if not (silent or clean):
                 drawn = self.augmented(rng, "background")
                 background[member] = scaled(drawn.wave, level if alone else level - snr, "background")

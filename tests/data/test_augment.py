@@ -152,6 +152,25 @@ def test_layers_are_two_recordings():
     assert any(found) and rms(wave) > 0
 
 
+def test_clean_speech_alone_gets_a_noise_floor():
+    source, changes = Waves([("s", np.zeros(9000, np.float32))], [noise(9000)]), Augment(noise_floor=0.5)
+    low, high = augment.NOISE_FLOOR
+    kept = []
+    for index in range(60):
+        data = Data(seconds=0.25, augment=changes, level=(-20.0, -20.0), **NO_SHARES | {"clean": 0.5})
+        made = Mixer(source, data)(index, np.random.default_rng(index))
+        check_contract(made, RATE // 4)
+        for speech, background in zip(made["speech"], made["background"], strict=True):
+            if background.any():
+                assert not speech.any()
+            else:
+                kept.append(rms(speech))
+    quiet, loud = (10 ** ((level - 20) / 20) for level in (low, high))
+    heard = [level for level in kept if level]
+    assert 0.3 < len(heard) / len(kept) < 0.7
+    assert 0.99 * quiet < min(heard) < 2 * quiet and 0.5 * loud < max(heard) < 1.01 * loud
+
+
 @pytest.mark.parametrize("name", ["speed", "background_speed"])
 def test_speeds_that_cannot_be_are_named(name):
     config = Config()
