@@ -9,6 +9,7 @@ Sizes
             and L_SG, shares of clean, background-only and silent mixtures. Needs HuBERT's weights: teacher.path.
     light   The spectral family (codec/spectral.py), causal, 40 ms of latency, made for CPUs. The weights that come with
             the package are of this size: docs/results.md has what they do.
+            light_decoder is the last stage of their training, in which the decoder learns alone (docs/runs.md).
     small   The same, wider and not causal, for those who do not stream.
     tiny    Minutes on two cores; what the tests and a first look use.
 
@@ -167,6 +168,16 @@ def _light() -> Config:
     return config
 
 
+def _light_decoder() -> Config:
+    config = _light()
+    config.train.decoder_only = True
+    # the phases are found and in the tokens by now; with so small a waveform term, less detail is smoothed away
+    config.loss.wave, config.loss.mel, config.loss.mel_floor = 1.5, 0.9, -100.0
+    config.data.clean = 0.4
+    config.optim.lr, config.optim.ema = 5e-4, 0.995
+    return config
+
+
 def _small() -> Config:
     config = _light()
     config.model.causal = False
@@ -200,7 +211,7 @@ def _reconstruct_only(config: Config):
     config.loss.adversarial = config.loss.feature = 0.0
 
 
-SIZES = {"paper": _paper, "small": _small, "light": _light, "tiny": _tiny}
+SIZES = {"paper": _paper, "small": _small, "light": _light, "light_decoder": _light_decoder, "tiny": _tiny}
 VARIANTS = {size: (size, "") for size in SIZES}
 VARIANTS["light_no_guidance"] = ("light", "no_guidance")
 VARIANTS |= {recipe: ("paper", recipe) for recipe in RECIPES if not recipe.startswith("full")}

@@ -28,7 +28,7 @@ def open_run_folder(config: C, workdir: Path, host: int = 0) -> list[str]:
         workdir.mkdir(parents=True, exist_ok=True)
         before = settings.load(path, type(config)) if path.exists() else config
         changes = differences(settings.to_dict(before), settings.to_dict(config))
-        for kind, prefix in (("model", "model."), ("optimizer", "optim.kind ")):
+        for kind, prefix in (("model", "model."), ("optimizer", "optim.kind "), ("optimizer", "train.decoder_only ")):
             other = [change for change in changes if change.startswith(prefix)]
             if other and _steps(workdir):  # without a checkpoint, nothing is lost
                 raise UserError(f"{workdir} holds a run of another {kind}: {other[0]}; "

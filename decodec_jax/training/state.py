@@ -37,6 +37,11 @@ class State:
         return {"params": self.params, "codebook": self.codebook}
 
 
+def learned(config: Config, params: dict) -> dict:
+    """The part of the parameters that training changes: all of them, or the decoder's (`train.decoder_only`)."""
+    return {"decoder": params["decoder"]} if config.train.decoder_only else params
+
+
 def learning_rate(config: Optim, peak: float) -> optax.Schedule:
     """Linear warm-up, constant to `decay_from`, cosine to `final` of the peak at `decay_steps`, then constant."""
     warm_up = optax.linear_schedule(0.0, peak, max(1, config.warmup))
@@ -97,7 +102,7 @@ def create(config: Config) -> State:
         params=params,
         codebook=codebook,
         averaged=jax.tree.map(jnp.copy, params),
-        optimizer=generator.init(params),
+        optimizer=generator.init(learned(config, params)),
         discriminators=discriminators,
         discriminator_optimizer=discriminator.init(discriminators),
         gradient_norms=balancer.fresh(output_names(config.loss)) if config.loss.balance else {},

@@ -30,7 +30,15 @@ from decodec_jax.objective.teacher import Teacher
 from decodec_jax.training.codebooks import Tallies, move_codebooks
 from decodec_jax.training.generator import Batch, drawn_kinds, generate, reference
 from decodec_jax.training.sharding import BATCH, in_pieces, micro_batches, per_device, put_together, replicated
-from decodec_jax.training.state import State, computed_with, learning_rate, make_optimizers, moved, scheduled
+from decodec_jax.training.state import (
+    State,
+    computed_with,
+    learned,
+    learning_rate,
+    make_optimizers,
+    moved,
+    scheduled,
+)
 
 
 def guiding(batch: Batch, teacher: Teacher | None) -> Array | None:
@@ -122,8 +130,8 @@ def losses_and_gradients(
     kinds = drawn_kinds(config.loss, batch["mixture"].shape[0], kinds_key)
     # the generator runs once: both sides' losses use its output, then the output's gradient is pulled back
     (decoded, latent_loss), pull, (latents, quantized, semantic, phases_known) = jax.vjp(
-        lambda params: generate(config, params, state.codebook, batch, kinds, key, started, target),
-        state.params, has_aux=True,
+        lambda params: generate(config, state.params | params, state.codebook, batch, kinds, key, started, target),
+        learned(config, state.params), has_aux=True,
     )  # fmt: skip
     terms, for_decoded, for_discriminators, norms = judge_output(
         config, mesh, adversarial, decoded, kinds, state.discriminators, norms, batch, phases_known, teacher
@@ -183,7 +191,9 @@ def make_train_step(config: Config, mesh: Mesh, adversarial: bool = True) -> Tra
         of_batch = partial(losses_and_gradients, config, mesh, adversarial, computed_with(state, mesh), teacher)
         arguments, count = (batch, key, state.gradient_norms), config.train.accumulate
         means, tallies, norms = of_batch(*arguments) if count == 1 else accumulated(of_batch, *arguments, count, mesh)
-        codebook, codebook_metrics = move_codebooks(config, state.codebook, tallies, state.step)
+        codebook, codebook_metrics = state.codebook, {}
+        if not config.train.decoder_only:
+            codebook, codebook_metrics = move_codebooks(config, state.codebook, tallies, state.step)
         norm = optax.tree.norm(means.gradient)
         metrics = means.metrics | codebook_metrics | {"gradient_norm": norm, "lr": jnp.asarray(rate(state.step))}
         finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
@@ -193,13 +203,13 @@ def make_train_step(config: Config, mesh: Mesh, adversarial: bool = True) -> Tra
         metrics["not_finite"] = 1 - finite
 
         def updated(state: State) -> State:
-            updates, optimizer_state = optimizer.update(
-                means.gradient, scheduled(state.optimizer, state.step), state.params
-            )
-            params = optax.apply_updates(state.params, updates)
-            averaged = moved(state.averaged, params, config.optim.ema, state.step)
+            params = learned(config, state.params)
+            updates, optimizer_state = optimizer.update(means.gradient, scheduled(state.optimizer, state.step), params)
+            params = optax.apply_updates(params, updates)
+            averaged = moved(learned(config, state.averaged), params, config.optim.ema, state.step)
             state = state.replace(
-                params=params, codebook=codebook, averaged=averaged, optimizer=optimizer_state, gradient_norms=norms
+                params=state.params | params, averaged=state.averaged | averaged, codebook=codebook,
+                optimizer=optimizer_state, gradient_norms=norms,
             )  # fmt: skip
             if adversarial:
                 updates, optimizer_state = discriminator_optimizer.update(

@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import pytest
@@ -32,17 +33,18 @@ def test_codebooks_that_have_started_do_not_mind(tmp_path):
     assert opened(tmp_path, 50) == ["train.continuous_steps is 50 (was 100)"]
 
 
-def test_a_run_of_another_optimizer_is_left_alone(tmp_path):
-    config = Config()
+@pytest.mark.parametrize(("section", "name", "value"), [("optim", "kind", "muon"), ("train", "decoder_only", True)])
+def test_a_run_of_another_optimizer_is_left_alone(section, name, value, tmp_path):
+    config, other = Config(), Config()
+    was = getattr(getattr(config, section), name)
+    setattr(getattr(other, section), name, value)
+    change = f"{section}.{name} is {value} (was {was})"
     open_run_folder(config, tmp_path)
-    config.optim.kind = "muon"
-    assert open_run_folder(config, tmp_path) == ["optim.kind is muon (was adamw)"]  # it has not begun
-    config.optim.kind = "adamw"
+    assert open_run_folder(other, tmp_path) == [change]  # it has not begun
     open_run_folder(config, tmp_path)
     (tmp_path / "checkpoints" / "5").mkdir(parents=True)
-    config.optim.kind = "muon"
-    with pytest.raises(UserError, match=r"a run of another optimizer: optim.kind is muon \(was adamw\); give another"):
-        open_run_folder(config, tmp_path)
+    with pytest.raises(UserError, match=re.escape(f"a run of another optimizer: {change}; give another")):
+        open_run_folder(other, tmp_path)
     assert opened(tmp_path, config.train.continuous_steps) == []  # nothing was written
 
 

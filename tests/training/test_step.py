@@ -432,6 +432,21 @@ def test_a_semantic_first_level_alone_has_no_known_waveform():
     np.testing.assert_array_equal(known(False), np.ones((2, 2)))
 
 
+def test_the_decoder_can_learn_alone():
+    config = testing.tiny_config(family="spectral", lstm_layers=0, decoder_blocks=1)
+    config.loss.mel_windows, config.loss.mel_bands = (64,), (10,)
+    config.optim.kind, config.optim.warmup, config.train.decoder_only = "muon", 0, True
+    mesh, current, batch = prepared(config)
+    before = jax.device_get(current)
+    after, metrics = make_train_step(config, mesh)(current, batch)
+    assert_same(after.codebook, before.codebook)
+    for now, then in ((after.params, before.params), (after.averaged, before.averaged)):
+        for name in now:
+            same = jax.tree.leaves(jax.tree.map(np.array_equal, jax.device_get(now[name]), then[name]))
+            assert not any(same) if name == "decoder" else all(same), name
+    assert metrics["loss/commitment"] > 0 and "replaced/speech1" not in metrics
+
+
 def test_micro_batches_give_the_gradient_of_the_batch():
     """Unquantized and all of it decoded both ways, nothing about a batch is random. (See test_devices.py, too.)"""
     def after_a_step(accumulate):
