@@ -170,7 +170,7 @@ def _light() -> Config:
 
 def _light_decoder() -> Config:
     config = _light()
-    config.train.decoder_only = True
+    config.train.decoder_only = config.train.carry_on = True
     # the phases are found and in the tokens by now; with so small a waveform term, less detail is smoothed away
     config.loss.wave, config.loss.mel, config.loss.mel_floor = 1.5, 0.9, -100.0
     config.data.clean = 0.4

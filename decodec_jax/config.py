@@ -221,7 +221,7 @@ class Train:
     init_from: str = ""  # start a new run from a run folder, a bundle, a DAC checkpoint or "built-in"
     carry_on: bool = False  # continue the step count and data order of init_from (a run or a bundle)
     continuous_steps: int = 1000  # bypass the quantizers until this step, then set them by k-means and use them
-    decoder_only: bool = False  # encoder and codebooks stay as they are, and so do the tokens of every recording
+    decoder_only: bool = False  # encoder and codebooks stay those of init_from, and so do the tokens of every recording
     accumulate: int = 1  # micro-batches per step, one after the other; a step needs the memory of one
     precision: str = "auto"  # of products: "float32", "bfloat16" (operands), or "auto": the fastest here
     remat: bool = False  # recompute blocks in the backward pass instead of storing them: less memory, more time

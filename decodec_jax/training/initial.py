@@ -24,8 +24,11 @@ def initial_state(config: Config) -> State:
     A run gives its averaged parameters, codebooks, discriminators and the optimizers' moments. A bundle (the package's
     for "built-in") gives its parameters and codebooks. A DAC checkpoint (descript's or transformers' layout) gives
     encoder, decoder and the codebooks that fit. Everything else starts as usual. Quantizers that k-means will set
-    (`train.kmeans_batches`) need not fit. Raises UserError if the source does not exist or does not fit.
+    (`train.kmeans_batches`) need not fit. Raises UserError if the source does not exist or does not fit, or if
+    `train.decoder_only` has none to go on from.
     """
+    if config.train.decoder_only and not (config.train.init_from and config.train.carry_on):
+        raise UserError("train.decoder_only needs train.init_from, and train.carry_on=True")
     state = fresh(config)
     if not config.train.init_from:
         return state

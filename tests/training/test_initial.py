@@ -116,3 +116,12 @@ def test_what_does_not_fit_is_named(run, tmp_path):
     wider.train.init_from = str(tmp_path / "nothing")
     with pytest.raises(UserError, match="does not exist"):
         initial.initial_state(wider)
+
+
+def test_a_decoder_alone_goes_on_from_a_model(run):
+    config = testing.tiny_config()
+    config.train.decoder_only = True
+    for source, carry_on in (("", False), ("", True), (str(run[1]), False)):
+        config.train.init_from, config.train.carry_on = source, carry_on
+        with pytest.raises(UserError, match=r"decoder_only needs train\.init_from"):
+            initial.initial_state(config)
