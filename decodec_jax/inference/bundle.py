@@ -1,6 +1,7 @@
 """Bundles: folders with `config.json` and `model.safetensors`, which is all that you need to use a trained model.
 
-config.json holds the model's settings under "model", the step under "step" and the fingerprint under "fingerprint".
+config.json holds the model's settings under "model" and the step under "step". Its "fingerprint" says which tokens the
+model understands, and "checksum" is that of all settings and weights.
 Tensors are named by their path in the parameters, such as "encoder.block0.down.gain". Codebooks have the same names
 however they were trained, such as "speech_quantizer.levels_entries". Tensors are stored as float32, or as float16 in
 half the space, and read as float32. Reading a bundle needs neither Orbax nor torch.
@@ -27,7 +28,8 @@ from decodec_jax.config import Model
 from decodec_jax.errors import UserError, differing
 
 WEIGHTS, SETTINGS = "model.safetensors", "config.json"
-VERSION = 1
+VERSION = 2  # version 1 had no checksum, and its fingerprint covered the decoder, too
+OF_THE_DECODER = (("waveform", "decoder_channels"), ("waveform", "decoder_lstm"), ("spectral", "decoder_blocks"))
 HALF_MAX = np.finfo(np.float16).max
 
 
@@ -38,7 +40,7 @@ class Bundle(NamedTuple):
     params: dict
     codebook: dict
     step: int  # training steps behind it
-    fingerprint: str  # of config and weights, 16 hex digits
+    fingerprint: str  # of whatever gives tokens their meaning, 16 hex digits
 
 
 def is_bundle(path: Path) -> bool:
@@ -56,20 +58,24 @@ def located(model: str | Path) -> Path:
     return weights.FOLDER
 
 
-def save(folder: str | Path, config: Model, params: dict, codebook: dict, step: int, half: bool = False) -> Bundle:
+def save(
+    folder: str | Path, config: Model, params: dict, codebook: dict, step: int, half: bool = False,
+    fingerprint: str | None = None,
+) -> Bundle:  # fmt: skip
     """Write a bundle and return it. The weights are written first, and each file appears only when complete.
 
-    half: round to float16; the fingerprint is then that of the rounded values. Raises UserError if values exceed the
-    range of float16, or if the bundle cannot be written.
+    half: round to float16. fingerprint: of a bundle of version 1 with these very weights, to be kept; None:
+    `fingerprint_of` what is written. Raises UserError if values exceed the range of float16, or if the bundle cannot be
+    written.
     """
     folder, tensors = Path(folder), to_tensors(params, codebook)
     if half:
         tensors = _halved(tensors)
         params, codebook = from_tensors(config, tensors, str(folder))
-    fingerprint = fingerprint_of(config, tensors)
+    fingerprint = fingerprint or fingerprint_of(config, tensors)
     described = {
-        "format": "decodec_jax bundle", "version": VERSION, "fingerprint": fingerprint, "step": step,
-        "model": settings.to_dict(config),
+        "format": "decodec_jax bundle", "version": VERSION, "fingerprint": fingerprint,
+        "checksum": checksum_of(config, tensors), "step": step, "model": settings.to_dict(config),
     }  # fmt: skip
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -95,24 +101,37 @@ def load(folder: str | Path) -> Bundle:
         raise UserError(f"the bundle {folder} is damaged: {error}") from None
     if not isinstance(described, dict) or not {"fingerprint", "step"} <= described.keys():
         raise UserError(f"the bundle {folder} is damaged: {SETTINGS} has no fingerprint or step")
-    if described.get("version") != VERSION or "model" not in described:
+    if described.get("version") not in (1, VERSION) or "model" not in described:
         raise UserError(f"{folder} is a bundle of version {described.get('version')}; "
                         f"this decodec_jax reads {VERSION}: use the one that wrote it")  # fmt: skip
     config = settings.from_dict(Model, described["model"], str(folder / SETTINGS))
-    fingerprint = fingerprint_of(config, tensors)
-    if fingerprint != described["fingerprint"]:
-        raise UserError(f"the bundle {folder} has changed since it was written: its fingerprint is {fingerprint}, "
-                        f"not {described['fingerprint']}")
+    name = "fingerprint" if described["version"] == 1 else "checksum"
+    checksum = checksum_of(config, tensors)
+    if checksum != described.get(name):
+        raise UserError(f"the bundle {folder} has changed since it was written: its {name} is {checksum}, "
+                        f"not {described.get(name)}")  # fmt: skip
     params, codebook = from_tensors(config, tensors, str(folder / WEIGHTS))
-    return Bundle(config, params, codebook, described["step"], fingerprint)
+    return Bundle(config, params, codebook, described["step"], described["fingerprint"])
 
 
 def fingerprint_of(config: Model, tensors: dict[str, np.ndarray]) -> str:
-    """Sixteen hex digits that change with any value of the tensors and any setting of the model but `beam`.
+    """Sixteen hex digits that change with any value and any setting that gives tokens their meaning.
 
-    Tokens mean the same however they were searched for.
+    These are all but the decoder's, and the `beam` that tokens are searched with: a decoder that was trained further
+    decodes older tokens.
     """
     described = settings.to_dict(config)
+    for part, name in OF_THE_DECODER:
+        del described[part][name]
+    return _digest(described, {name: array for name, array in tensors.items() if not name.startswith("decoder.")})
+
+
+def checksum_of(config: Model, tensors: dict[str, np.ndarray]) -> str:
+    """Sixteen hex digits that change with any value of the tensors and any setting of the model but `beam`."""
+    return _digest(settings.to_dict(config), tensors)
+
+
+def _digest(described: dict, tensors: dict[str, np.ndarray]) -> str:
     for stream in ("speech", "background"):
         del described[stream]["beam"]
     digest = hashlib.blake2b(json.dumps(described, sort_keys=True).encode(), digest_size=8)

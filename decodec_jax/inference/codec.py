@@ -65,11 +65,15 @@ class DeCodec:
     codec can be pickled and copied.
     """
 
-    def __init__(self, config: Model, params: dict, codebook: dict, quantized: bool = True, step: int = 0):
+    def __init__(
+        self, config: Model, params: dict, codebook: dict, quantized: bool = True, step: int = 0,
+        fingerprint: str | None = None,
+    ):  # fmt: skip
         self.config = config
         self.params, self.codebook = params, codebook
         self.quantized = quantized  # False: codebooks have not started or are left out; embeddings take their place
         self.step = step  # training steps behind it
+        self._given_fingerprint = fingerprint
         self._network = DeCodecNetwork(config)
         self._variables = {"params": params, "codebook": codebook}
         self._chunked = Chunked(self._network, self._variables)
@@ -91,7 +95,7 @@ class DeCodec:
         folder = bundle.located(path)
         if bundle.is_bundle(folder):
             read = bundle.load(folder)
-            return cls(read.config, read.params, read.codebook, step=read.step)
+            return cls(read.config, read.params, read.codebook, step=read.step, fingerprint=read.fingerprint)
         from decodec_jax.training.checkpoint import load_weights  # needs Orbax, which a bundle does not
 
         if not (folder / "config.json").is_file():
@@ -102,16 +106,22 @@ class DeCodec:
 
     def __reduce__(self):
         """Pickle and copy the weights; compiled functions stay behind, as they belong to one process."""
-        return type(self), (self.config, self.params, self.codebook, self.quantized, self.step)
+        return type(self), (
+            self.config, self.params, self.codebook, self.quantized, self.step, self._given_fingerprint
+        )  # fmt: skip
 
     def continuous(self) -> "DeCodec":
         """The same model with its quantizers bypassed: the decoder gets the embeddings. Better sound, but no tokens."""
-        return DeCodec(self.config, self.params, self.codebook, quantized=False, step=self.step)
+        return DeCodec(self.config, self.params, self.codebook, False, self.step, self._given_fingerprint)
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits that identify settings and weights; tokens and bundles carry them."""
-        return bundle.fingerprint_of(self.config, bundle.to_tensors(self.params, self.codebook))
+        """16 hexadecimal digits that tokens and bundles carry: the model decodes tokens that have the same.
+
+        They identify the settings and weights of all but the decoder.
+        """
+        tensors = bundle.to_tensors(self.params, self.codebook)
+        return self._given_fingerprint or bundle.fingerprint_of(self.config, tensors)
 
     # --- recordings to recordings -------------------------------------------------------------------------------------
 
@@ -291,7 +301,7 @@ class DeCodec:
     def on(self, device: jax.Device) -> "DeCodec":
         """The same model with its weights on a device, on which it then runs."""
         params, codebook = jax.device_put((self.params, self.codebook), device)
-        return DeCodec(self.config, params, codebook, self.quantized, self.step)
+        return DeCodec(self.config, params, codebook, self.quantized, self.step, self._given_fingerprint)
 
     def checked_levels(self, levels: Levels) -> tuple[int, int]:
         """How many levels of each stream `levels` keeps. Raises UserError if the model has fewer, or no codes."""

@@ -1,6 +1,8 @@
 """A bundle is the model, to the bit, or an error that says what is wrong with it."""
 
+import dataclasses
 import json
+import pickle
 import resource
 import subprocess
 import sys
@@ -15,7 +17,8 @@ from safetensors.numpy import load_file, save_file
 from decodec_jax import testing, weights
 from decodec_jax.codec.model import DeCodecNetwork, initialise
 from decodec_jax.errors import UserError
-from decodec_jax.inference import bundle
+from decodec_jax.inference import bundle, export
+from decodec_jax.inference.codec import DeCodec
 
 
 @pytest.fixture(scope="module")
@@ -47,13 +50,42 @@ def test_what_is_read_is_what_was_written(model, folder):
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
 
 
-def test_the_fingerprint_names_weights_and_settings(model, folder, tmp_path):
+def test_the_fingerprint_names_what_gives_tokens_their_meaning_and_the_checksum_everything(model, folder, tmp_path):
     config, params, codebook = model
-    same = bundle.save(tmp_path / "same", config, params, codebook, step=8)
-    changed = jax.tree.map(np.array, params)
-    changed["encoder"]["first"]["bias"][0] += 1e-6
-    other = bundle.save(tmp_path / "other", config, changed, codebook, step=7)
-    assert same.fingerprint == bundle.load(folder).fingerprint != other.fingerprint
+
+    def written(name, part=None, **settings):
+        changed = jax.tree.map(np.array, params)
+        if part:
+            changed[part]["first"]["bias"][0] += 1e-6
+        bundle.save(tmp_path / name, dataclasses.replace(config, **settings), changed, codebook, step=8)
+        described = json.loads((tmp_path / name / "config.json").read_text())
+        assert bundle.load(tmp_path / name).fingerprint == described["fingerprint"]
+        return described["fingerprint"], described["checksum"]
+
+    fingerprint, checksum = written("same")
+    assert fingerprint == bundle.load(folder).fingerprint
+    for each in (written("encoder", "encoder"), written("rate", sample_rate=8000)):
+        assert each[0] != fingerprint and each[1] != checksum
+    again = written("decoder", "decoder")
+    assert again[0] == fingerprint and again[1] != checksum
+    assert written("beam", speech=dataclasses.replace(config.speech, beam=2)) == (fingerprint, checksum)
+    wider = dataclasses.replace(config, waveform=dataclasses.replace(config.waveform, decoder_channels=32))
+    assert bundle.fingerprint_of(wider, bundle.to_tensors(params, codebook)) == fingerprint
+
+
+def test_a_bundle_of_version_1_keeps_its_fingerprint(folder):
+    """It covered the decoder, too; tokens carry it."""
+    described = json.loads((folder / "config.json").read_text())
+    old = described | {"version": 1, "fingerprint": described["checksum"]}
+    del old["checksum"]
+    (folder / "config.json").write_text(json.dumps(old))
+    codec = DeCodec.load(folder)
+    assert codec.fingerprint == pickle.loads(pickle.dumps(codec)).continuous().fingerprint == described["checksum"]
+    export.export(folder, folder / "exported")
+    assert bundle.load(folder / "exported").fingerprint == described["checksum"]
+    (folder / "config.json").write_text(json.dumps(old | {"fingerprint": described["fingerprint"]}))
+    with pytest.raises(UserError, match="its fingerprint is"):
+        bundle.load(folder)
 
 
 def test_in_half_precision_it_is_the_rounded_model(model, folder, tmp_path):
@@ -116,7 +148,7 @@ def test_tensors_that_do_not_fit_are_named(model, folder, damage, message):
     damage(tensors)
     save_file(tensors, folder / "model.safetensors")
     described = json.loads((folder / "config.json").read_text())
-    described["fingerprint"] = bundle.fingerprint_of(model[0], tensors)
+    described["checksum"] = bundle.checksum_of(model[0], tensors)
     (folder / "config.json").write_text(json.dumps(described))
     with pytest.raises(UserError, match=message):
         bundle.load(folder)
@@ -138,8 +170,8 @@ def test_half_a_file_no_file_and_a_newer_version_are_one_line_each(folder):
         bundle.load(folder)
     weights.write_bytes(content)
     described = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(described | {"version": 2}))
-    with pytest.raises(UserError, match="version 2"):
+    (folder / "config.json").write_text(json.dumps(described | {"version": 3}))
+    with pytest.raises(UserError, match="version 3"):
         bundle.load(folder)
     (folder / "config.json").unlink()
     with pytest.raises(UserError, match=r"config\.json is missing"):

@@ -425,6 +425,14 @@ def test_a_bundle_is_the_model(codec, tmp_path):
     np.testing.assert_allclose(loaded.decode(tokens), codec.decode(tokens), atol=1e-5)
 
 
+def test_another_decoder_decodes_the_same_tokens(codec):
+    params = jax.tree.map(np.array, codec.params)
+    params["decoder"] = jax.tree.map(lambda a: 0.5 * a, params["decoder"])
+    other, tokens = DeCodec(codec.config, params, codec.codebook), codec.encode(clips(100)[0], RATE)
+    assert other.encode(clips(100)[0], RATE) == tokens
+    assert not np.allclose(other.decode(tokens), codec.decode(tokens), atol=1e-3)
+
+
 def test_the_model_in_the_package_is_the_default():
     built_in = DeCodec.load()
     assert (built_in.config.causal, built_in.config.sample_rate, built_in.quantized) == (True, RATE, True)

@@ -235,6 +235,15 @@ def test_a_bundle_comes_back_to_the_byte(both, tmp_path):
         assert (tmp_path / name).read_bytes() == (both.folder / name).read_bytes()
 
 
+@pytest.mark.parametrize("both", ["plain"], indirect=True)
+def test_a_bundle_of_version_1_loads(both, tmp_path):
+    shutil.copytree(both.folder, tmp_path / "old")
+    described = json.loads((both.folder / "config.json").read_text())
+    described |= {"version": 1, "fingerprint": described.pop("checksum")}
+    (tmp_path / "old/config.json").write_text(json.dumps(described))
+    assert DeCodec.from_pretrained(tmp_path / "old").save_pretrained(tmp_path) == bundle.load(both.folder).fingerprint
+
+
 @pytest.mark.parametrize("both", ["plain", "spectral"], indirect=True)
 def test_weights_changed_in_torch_work_in_jax(both, tmp_path):
     changed = DeCodec(both.model.config)
@@ -268,7 +277,7 @@ class TestErrors:
 
     @pytest.fixture
     def rewritten(self, both, tmp_path):
-        """`rewritten(tensors=..., model=..., **top)`: the bundle with these changes, its fingerprint right."""
+        """`rewritten(tensors=..., model=..., **top)`: the bundle with these changes, its checksum right."""
 
         def write(tensors=lambda t: None, **changes):
             described = json.loads((both.folder / "config.json").read_text())
@@ -276,7 +285,7 @@ class TestErrors:
             tensors(content)
             described["model"] |= changes.pop("model", {})
             save_file(content, tmp_path / "model.safetensors")
-            described["fingerprint"] = torch_model.fingerprint_of(
+            described["checksum"] = torch_model.checksum_of(
                 described["model"], {n: torch.tensor(a) for n, a in content.items()}
             )
             (tmp_path / "config.json").write_text(json.dumps(described | changes))
@@ -298,8 +307,8 @@ class TestErrors:
             DeCodec.from_pretrained(rewritten(damage))
 
     def test_other_versions(self, rewritten):
-        with pytest.raises(ValueError, match="version 2"):
-            DeCodec.from_pretrained(rewritten(version=2))
+        with pytest.raises(ValueError, match="version 3"):
+            DeCodec.from_pretrained(rewritten(version=3))
         with pytest.raises(ValueError, match="settings: attention"):
             DeCodec.from_pretrained(rewritten(model={"attention": True}))
         with pytest.raises(ValueError, match=r"settings: .*channels, .*kernel"):
@@ -312,7 +321,7 @@ class TestErrors:
 
     def test_a_changed_weight(self, rewritten):
         with pytest.raises(ValueError, match="has changed since it was written"):
-            DeCodec.from_pretrained(rewritten(fingerprint="0" * 16))
+            DeCodec.from_pretrained(rewritten(checksum="0" * 16))
 
     def test_what_a_bundle_has_no_place_for(self, both, tmp_path):
         model = DeCodec(both.model.config)
@@ -365,7 +374,7 @@ def test_its_constants_are_those_of_the_package():
         (torch_model.waveform, waveform, ("LOOKAHEAD", "SCALE")),
         (torch_model.spectral, spectral, ("LOOKAHEAD", "SCALE", "SPECTRUM_SCALE", "LOUDEST")),
         (torch_model.spectrum, spectrum, ("PARTS",)),
-        (torch_model.bundle, bundle, ("VERSION",)),
+        (torch_model.bundle, bundle, ("VERSION", "OF_THE_DECODER")),
     ):
         for name in names:
             assert getattr(here, name) == getattr(there, name)

@@ -31,12 +31,12 @@ with an LSTM is exported for a fixed number of frames, which is enough for a ste
 Not supported: training (quantizers pass no gradient) and matrix products in bfloat16.
 """
 
-from .bundle import VERSION, fingerprint_of
+from .bundle import VERSION, checksum_of, fingerprint_of
 from .config import Model, Quantizer, Spectral, Waveform, from_dict
 from .export import Player, to_torchscript
 from .model import FAMILIES, DeCodec, TakenApart
 
 __all__ = [
     "FAMILIES", "VERSION", "DeCodec", "Model", "Player", "Quantizer", "Spectral", "TakenApart", "Waveform",
-    "fingerprint_of", "from_dict", "to_torchscript",
+    "checksum_of", "fingerprint_of", "from_dict", "to_torchscript",
 ]  # fmt: skip

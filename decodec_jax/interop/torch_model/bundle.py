@@ -14,7 +14,8 @@ from torch import Tensor
 from .config import from_dict
 from .model import DeCodec
 
-VERSION = 1
+VERSION = 2
+OF_THE_DECODER = (("waveform", "decoder_channels"), ("waveform", "decoder_lstm"), ("spectral", "decoder_blocks"))
 
 # For each tensor of the state dict: its name in a bundle, and the view that has the bundle's layout (features last,
 # gains flat). Apart from these, only ".blocks.0" is renamed, to ".block0". Views share memory, so the same table serves
@@ -44,14 +45,15 @@ def load(cls: type[DeCodec], folder: str | Path) -> DeCodec:
         if not (Path(folder) / name).is_file():
             raise FileNotFoundError(f"{folder} is not a bundle: {name} is missing; `decodec export` writes bundles")
     described = json.loads((Path(folder) / "config.json").read_text())
-    if described.get("version") != VERSION or "model" not in described:
+    if described.get("version") not in (1, VERSION) or "model" not in described:
         raise ValueError(f"{folder} is a bundle of version {described.get('version')}; this file reads {VERSION}")
     config = from_dict(described["model"])
     tensors = load_file(Path(folder) / "model.safetensors")
-    found = fingerprint_of(described["model"], tensors)
-    if found != described["fingerprint"]:
-        raise ValueError(f"the bundle {folder} has changed since it was written: its fingerprint is {found}, "
-                         f"not {described['fingerprint']}")  # fmt: skip
+    name = "fingerprint" if described["version"] == 1 else "checksum"
+    found = checksum_of(described["model"], tensors)
+    if found != described.get(name):
+        raise ValueError(f"the bundle {folder} has changed since it was written: its {name} is {found}, "
+                         f"not {described.get(name)}")  # fmt: skip
     model = cls(config, described["step"])
     views = _as_in_bundle(model.state_dict())
     _check(tensors, views, f"{folder}/model.safetensors")
@@ -73,8 +75,8 @@ def save(model: DeCodec, folder: str | Path) -> str:
     settings = dataclasses.asdict(model.config)
     fingerprint = fingerprint_of(settings, tensors)
     described = {
-        "format": "decodec_jax bundle", "version": VERSION, "fingerprint": fingerprint, "step": model.step,
-        "model": settings,
+        "format": "decodec_jax bundle", "version": VERSION, "fingerprint": fingerprint,
+        "checksum": checksum_of(settings, tensors), "step": model.step, "model": settings,
     }  # fmt: skip
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -84,10 +86,22 @@ def save(model: DeCodec, folder: str | Path) -> str:
 
 
 def fingerprint_of(settings: dict, tensors: dict[str, Tensor]) -> str:
-    """Sixteen hex digits that change with any value of the tensors and any setting of the model but `beam`.
+    """Sixteen hex digits that change with any value and any setting that gives tokens their meaning.
 
-    Tokens mean the same however they were searched for.
+    These are all but the decoder's, and the `beam` that tokens are searched with.
     """
+    parts = {name: {**settings[name]} for name, _ in OF_THE_DECODER}
+    for part, name in OF_THE_DECODER:
+        parts[part].pop(name, None)
+    return _digest(settings | parts, {name: t for name, t in tensors.items() if not name.startswith("decoder.")})
+
+
+def checksum_of(settings: dict, tensors: dict[str, Tensor]) -> str:
+    """Sixteen hex digits that change with any value of the tensors and any setting of the model but `beam`."""
+    return _digest(settings, tensors)
+
+
+def _digest(settings: dict, tensors: dict[str, Tensor]) -> str:
     streams = {name: {**settings[name]} for name in ("speech", "background")}
     for stream in streams.values():
         stream.pop("beam", None)
