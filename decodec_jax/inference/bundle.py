@@ -103,7 +103,7 @@ def load(folder: str | Path) -> Bundle:
         raise UserError(f"the bundle {folder} is damaged: {SETTINGS} has no fingerprint or step")
     if described.get("version") not in (1, VERSION) or "model" not in described:
         raise UserError(f"{folder} is a bundle of version {described.get('version')}; "
-                        f"this decodec_jax reads {VERSION}: use the one that wrote it")  # fmt: skip
+                        f"this decodec_jax reads up to {VERSION}: use the one that wrote it")  # fmt: skip
     config = settings.from_dict(Model, described["model"], str(folder / SETTINGS))
     name = "fingerprint" if described["version"] == 1 else "checksum"
     checksum = checksum_of(config, tensors)

@@ -35,7 +35,7 @@ def test_each_mistake_is_one_line_and_leaves_nothing(decodec, model, folder):
     newer.mkdir()
     for file in model.iterdir():
         text = file.read_bytes()
-        (newer / file.name).write_bytes(text.replace(b'"version": 1', b'"version": 2'))
+        (newer / file.name).write_bytes(text.replace(b'"version": 2', b'"version": 3'))
     mono, before = folder / "in/mono.wav", sorted(folder.rglob("*"))
     for source, target, options, words in [
         ("nan.wav", "out.wav", {}, "not finite numbers"), ("inf.wav", "out.wav", {}, "not finite numbers"),
@@ -44,7 +44,7 @@ def test_each_mistake_is_one_line_and_leaves_nothing(decodec, model, folder):
         ("in/mono.wav", "out.mp9", {}, "must end in .wav or .flac or .ogg"),
         ("in/mono.wav", "none/out.wav", {}, "there is no folder"),
         ("in/mono.wav", "out.wav", {"model": folder / "nowhere"}, "neither a bundle nor a run folder"),
-        ("in/mono.wav", "out.wav", {"model": newer}, "bundle of version 2; this decodec_jax reads 1"),
+        ("in/mono.wav", "out.wav", {"model": newer}, "bundle of version 3; this decodec_jax reads up to 2"),
     ]:  # fmt: skip
         code, out, errors = decodec("enhance", folder / source, folder / target, **options)
         assert (code, len(out), len(errors)) == (2, 0, 1) and words in errors[0], errors

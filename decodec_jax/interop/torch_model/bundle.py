@@ -46,7 +46,7 @@ def load(cls: type[DeCodec], folder: str | Path) -> DeCodec:
             raise FileNotFoundError(f"{folder} is not a bundle: {name} is missing; `decodec export` writes bundles")
     described = json.loads((Path(folder) / "config.json").read_text())
     if described.get("version") not in (1, VERSION) or "model" not in described:
-        raise ValueError(f"{folder} is a bundle of version {described.get('version')}; this file reads {VERSION}")
+        raise ValueError(f"{folder} is a bundle of version {described.get('version')}; this file reads up to {VERSION}")
     config = from_dict(described["model"])
     tensors = load_file(Path(folder) / "model.safetensors")
     name = "fingerprint" if described["version"] == 1 else "checksum"
