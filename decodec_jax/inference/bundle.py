@@ -64,13 +64,16 @@ def save(
 ) -> Bundle:  # fmt: skip
     """Write a bundle and return it. The weights are written first, and each file appears only when complete.
 
-    half: round to float16. fingerprint: of a bundle of version 1 with these very weights, to be kept; None:
-    `fingerprint_of` what is written. Raises UserError if values exceed the range of float16, or if the bundle cannot be
-    written.
+    half: round to float16. fingerprint: of a bundle of version 1 with these very weights, to be kept unless rounding
+    changes them; None: `fingerprint_of` what is written. Raises UserError if values exceed the range of float16, or if
+    the bundle cannot be written.
     """
     folder, tensors = Path(folder), to_tensors(params, codebook)
     if half:
-        tensors = _halved(tensors)
+        rounded = _halved(tensors)
+        if any(not np.array_equal(rounded[name], tensors[name]) for name in tensors):
+            fingerprint = None
+        tensors = rounded
         params, codebook = from_tensors(config, tensors, str(folder))
     fingerprint = fingerprint or fingerprint_of(config, tensors)
     described = {

@@ -85,8 +85,7 @@ def export(run: str | Path, out: str | Path, half: bool = False, beam: tuple[int
         quantizer = replace(getattr(config, stream), beam=width)
         check_beam(stream, quantizer)
         config = replace(config, **{stream: quantizer})
-    kept = None if half else codec.fingerprint  # rounding changes it
-    saved = bundle.save(out, config, codec.params, codec.codebook, codec.step, half, kept)
+    saved = bundle.save(out, config, codec.params, codec.codebook, codec.step, half, codec.fingerprint)
     facts = _of_model(codec) | {"fingerprint": saved.fingerprint}
     readme = Path(out) / "README.md"
     if readme.is_file() and SIGNED not in readme.read_text(errors="replace"):
