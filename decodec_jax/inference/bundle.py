@@ -29,7 +29,7 @@ from decodec_jax.errors import UserError, differing
 
 WEIGHTS, SETTINGS = "model.safetensors", "config.json"
 VERSION = 2  # version 1 had no checksum, and its fingerprint covered the decoder, too
-OF_THE_DECODER = (("waveform", "decoder_channels"), ("waveform", "decoder_lstm"), ("spectral", "decoder_blocks"))
+DECODER_SETTINGS = (("waveform", "decoder_channels"), ("waveform", "decoder_lstm"), ("spectral", "decoder_blocks"))
 HALF_MAX = np.finfo(np.float16).max
 
 
@@ -120,11 +120,11 @@ def load(folder: str | Path) -> Bundle:
 def fingerprint_of(config: Model, tensors: dict[str, np.ndarray]) -> str:
     """Sixteen hex digits that change with any value and any setting that gives tokens their meaning.
 
-    These are all but the decoder's, and the `beam` that tokens are searched with: a decoder that was trained further
-    decodes older tokens.
+    The decoder's are left out, so that one that was trained further decodes older tokens, and so is `beam`: tokens mean
+    the same however they were searched for.
     """
     described = settings.to_dict(config)
-    for part, name in OF_THE_DECODER:
+    for part, name in DECODER_SETTINGS:
         del described[part][name]
     return _digest(described, {name: array for name, array in tensors.items() if not name.startswith("decoder.")})
 

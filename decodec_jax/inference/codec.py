@@ -73,7 +73,8 @@ class DeCodec:
         self.params, self.codebook = params, codebook
         self.quantized = quantized  # False: codebooks have not started or are left out; embeddings take their place
         self.step = step  # training steps behind it
-        self._given_fingerprint = fingerprint
+        if fingerprint is not None:  # of a bundle, and not always what `fingerprint_of` gives: version 1 keeps its own
+            self.fingerprint = fingerprint
         self._network = DeCodecNetwork(config)
         self._variables = {"params": params, "codebook": codebook}
         self._chunked = Chunked(self._network, self._variables)
@@ -106,13 +107,11 @@ class DeCodec:
 
     def __reduce__(self):
         """Pickle and copy the weights; compiled functions stay behind, as they belong to one process."""
-        return type(self), (
-            self.config, self.params, self.codebook, self.quantized, self.step, self._given_fingerprint
-        )  # fmt: skip
+        return type(self), (self.config, self.params, self.codebook, self.quantized, self.step, self.fingerprint)
 
     def continuous(self) -> "DeCodec":
         """The same model with its quantizers bypassed: the decoder gets the embeddings. Better sound, but no tokens."""
-        return DeCodec(self.config, self.params, self.codebook, False, self.step, self._given_fingerprint)
+        return DeCodec(self.config, self.params, self.codebook, False, self.step, self.fingerprint)
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -120,8 +119,7 @@ class DeCodec:
 
         They identify the settings and weights of all but the decoder.
         """
-        tensors = bundle.to_tensors(self.params, self.codebook)
-        return self._given_fingerprint or bundle.fingerprint_of(self.config, tensors)
+        return bundle.fingerprint_of(self.config, bundle.to_tensors(self.params, self.codebook))
 
     # --- recordings to recordings -------------------------------------------------------------------------------------
 
@@ -301,7 +299,7 @@ class DeCodec:
     def on(self, device: jax.Device) -> "DeCodec":
         """The same model with its weights on a device, on which it then runs."""
         params, codebook = jax.device_put((self.params, self.codebook), device)
-        return DeCodec(self.config, params, codebook, self.quantized, self.step, self._given_fingerprint)
+        return DeCodec(self.config, params, codebook, self.quantized, self.step, self.fingerprint)
 
     def checked_levels(self, levels: Levels) -> tuple[int, int]:
         """How many levels of each stream `levels` keeps. Raises UserError if the model has fewer, or no codes."""

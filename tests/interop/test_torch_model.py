@@ -374,7 +374,7 @@ def test_its_constants_are_those_of_the_package():
         (torch_model.waveform, waveform, ("LOOKAHEAD", "SCALE")),
         (torch_model.spectral, spectral, ("LOOKAHEAD", "SCALE", "SPECTRUM_SCALE", "LOUDEST")),
         (torch_model.spectrum, spectrum, ("PARTS",)),
-        (torch_model.bundle, bundle, ("VERSION", "OF_THE_DECODER")),
+        (torch_model.bundle, bundle, ("VERSION", "DECODER_SETTINGS")),
     ):
         for name in names:
             assert getattr(here, name) == getattr(there, name)

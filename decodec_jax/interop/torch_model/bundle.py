@@ -15,7 +15,7 @@ from .config import from_dict
 from .model import DeCodec
 
 VERSION = 2
-OF_THE_DECODER = (("waveform", "decoder_channels"), ("waveform", "decoder_lstm"), ("spectral", "decoder_blocks"))
+DECODER_SETTINGS = (("waveform", "decoder_channels"), ("waveform", "decoder_lstm"), ("spectral", "decoder_blocks"))
 
 # For each tensor of the state dict: its name in a bundle, and the view that has the bundle's layout (features last,
 # gains flat). Apart from these, only ".blocks.0" is renamed, to ".block0". Views share memory, so the same table serves
@@ -88,10 +88,10 @@ def save(model: DeCodec, folder: str | Path) -> str:
 def fingerprint_of(settings: dict, tensors: dict[str, Tensor]) -> str:
     """Sixteen hex digits that change with any value and any setting that gives tokens their meaning.
 
-    These are all but the decoder's, and the `beam` that tokens are searched with.
+    The decoder's are left out, and so is `beam`: tokens mean the same however they were searched for.
     """
-    parts = {name: {**settings[name]} for name, _ in OF_THE_DECODER}
-    for part, name in OF_THE_DECODER:
+    parts = {name: {**settings[name]} for name, _ in DECODER_SETTINGS}
+    for part, name in DECODER_SETTINGS:
         parts[part].pop(name, None)
     return _digest(settings | parts, {name: t for name, t in tensors.items() if not name.startswith("decoder.")})
 
